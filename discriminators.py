@@ -1,0 +1,181 @@
+"""Who tells real speech from synthesised speech, and real rhythm from predicted rhythm."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import spectral_norm
+from torch.nn.utils.parametrizations import weight_norm
+
+from attentions import LayerNorm
+from commons import get_padding
+from modules import LRELU_SLOPE
+
+PERIODS = (2, 3, 5, 7, 11)
+
+
+class DiscriminatorP(nn.Module):
+    """HiFi-GAN's period discriminator: the waveform folded to `period` columns, each column scored alone."""
+
+    def __init__(self, period: int, kernel_size: int = 5, stride: int = 3, use_spectral_norm: bool = False):
+        super().__init__()
+        norm = spectral_norm if use_spectral_norm else weight_norm
+        self.period = period
+        pad = (get_padding(kernel_size), 0)
+        channels = (1, 32, 128, 512, 1024, 1024)
+        strides = (stride, stride, stride, stride, 1)
+        self.convs = nn.ModuleList(
+            norm(nn.Conv2d(c_in, c_out, (kernel_size, 1), (s, 1), pad))
+            for c_in, c_out, s in zip(channels, channels[1:], strides)
+        )
+        self.conv_post = norm(nn.Conv2d(1024, 1, (3, 1), padding=(1, 0)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """`[b, 1, samples]` to scores `[b, n]` and feature maps `[b, c, n, period]`."""
+        x = F.pad(x, (0, -x.size(2) % self.period), "reflect")
+        x = x.unflatten(2, (-1, self.period))
+        return _scores_and_maps(self.convs, self.conv_post, x)
+
+
+class DiscriminatorS(nn.Module):
+    """The scale discriminator of HiFi-GAN, on the waveform as it is."""
+
+    def __init__(self, use_spectral_norm: bool = False):
+        super().__init__()
+        norm = spectral_norm if use_spectral_norm else weight_norm
+        # in, out, kernel, stride, groups
+        table = (
+            (1, 16, 15, 1, 1),
+            (16, 64, 41, 4, 4),
+            (64, 256, 41, 4, 16),
+            (256, 1024, 41, 4, 64),
+            (1024, 1024, 41, 4, 256),
+            (1024, 1024, 5, 1, 1),
+        )
+        self.convs = nn.ModuleList(
+            norm(nn.Conv1d(c_in, c_out, k, s, get_padding(k), groups=groups)) for c_in, c_out, k, s, groups in table
+        )
+        self.conv_post = norm(nn.Conv1d(1024, 1, 3, padding=1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """`[b, 1, samples]` to scores `[b, n]` and feature maps `[b, c, n]`."""
+        return _scores_and_maps(self.convs, self.conv_post, x)
+
+
+def _scores_and_maps(convs: nn.ModuleList, conv_post: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    feature_maps = []
+    for conv in convs:
+        x = F.leaky_relu(conv(x), LRELU_SLOPE)
+        feature_maps.append(x)
+    x = conv_post(x)
+    feature_maps.append(x)
+    return x.flatten(1), feature_maps
+
+
+class MultiPeriodDiscriminator(nn.Module):
+    """One scale discriminator and one for each of five prime periods, as VITS has them."""
+
+    def __init__(self, use_spectral_norm: bool = False):
+        super().__init__()
+        self.discriminators = nn.ModuleList(
+            [DiscriminatorS(use_spectral_norm)]
+            + [DiscriminatorP(period, use_spectral_norm=use_spectral_norm) for period in PERIODS]
+        )
+
+    def forward(
+        self, y: Tensor, y_hat: Tensor
+    ) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]], list[list[Tensor]]]:
+        """Judge real and generated speech, `[b, 1, samples]` each, in one pass.
+
+        Returns:
+            Scores of the real, scores of the generated, feature maps of the real, feature maps of the generated;
+            one entry for each discriminator.
+        """
+        both = torch.cat([y, y_hat])
+        scores_r, scores_g, maps_r, maps_g = [], [], [], []
+        for discriminator in self.discriminators:
+            score, feature_maps = discriminator(both)
+            score_r, score_g = score.chunk(2)
+            scores_r.append(score_r)
+            scores_g.append(score_g)
+            pairs = [feature_map.chunk(2) for feature_map in feature_maps]
+            maps_r.append([real for real, _ in pairs])
+            maps_g.append([generated for _, generated in pairs])
+        return scores_r, scores_g, maps_r, maps_g
+
+
+class DurationDiscriminatorV1(nn.Module):
+    """Scores each token's log duration given the text state (VITS2, section 2.1). No nonlinearity but the last.
+
+    That is an accident of the reference which published DUR files depend on; `DurationDiscriminatorV2` has them.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        filter_channels: int,
+        kernel_size: int,
+        p_dropout: float,
+        gin_channels: int = 0,
+    ):
+        super().__init__()
+        pad = kernel_size // 2
+        self.conv_1 = nn.Conv1d(in_channels, filter_channels, kernel_size, padding=pad)
+        self.conv_2 = nn.Conv1d(filter_channels, filter_channels, kernel_size, padding=pad)
+        self.dur_proj = nn.Conv1d(1, filter_channels, 1)
+        self.pre_out_conv_1 = nn.Conv1d(2 * filter_channels, filter_channels, kernel_size, padding=pad)
+        self.pre_out_conv_2 = nn.Conv1d(filter_channels, filter_channels, kernel_size, padding=pad)
+        self.output_layer = nn.Sequential(nn.Linear(filter_channels, 1), nn.Sigmoid())
+        if gin_channels:
+            self.cond = nn.Conv1d(gin_channels, in_channels, 1)
+
+    def _activate(self, x: Tensor, norm: str) -> Tensor:
+        return x
+
+    def text_features(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
+        """Args: x `[b, h, t_s]`, detached here; x_mask `[b, 1, t_s]`; g `[b, gin, 1]`. Returns `[b, f, t_s]`."""
+        x = x.detach()
+        if g is not None:
+            x = x + self.cond(g.detach())
+        x = self._activate(self.conv_1(x * x_mask), "norm_1")
+        return self._activate(self.conv_2(x * x_mask), "norm_2")
+
+    def score(self, features: Tensor, x_mask: Tensor, dur: Tensor) -> Tensor:
+        """Args: features `[b, f, t_s]`; dur `[b, 1, t_s]`, log durations. Returns scores `[b, t_s, 1]` in (0, 1)."""
+        x = torch.cat([features, self.dur_proj(dur)], 1)
+        x = self._activate(self.pre_out_conv_1(x * x_mask), "pre_out_norm_1")
+        x = self._activate(self.pre_out_conv_2(x * x_mask), "pre_out_norm_2") * x_mask
+        return self.output_layer(x.transpose(1, 2))
+
+    def forward(
+        self, x: Tensor, x_mask: Tensor, dur_r: Tensor, dur_hat: Tensor, g: Tensor | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Args: x `[b, h, t_s]`; x_mask `[b, 1, t_s]`; dur_r, dur_hat: log durations `[b, 1, t_s]`; g `[b, gin, 1]`.
+
+        Returns the scores of the real and of the predicted durations, each a list of one `[b, t_s, 1]`.
+        """
+        features = self.text_features(x, x_mask, g)
+        return [self.score(features, x_mask, dur_r)], [self.score(features, x_mask, dur_hat)]
+
+
+class DurationDiscriminatorV2(DurationDiscriminatorV1):
+    """The same with ReLU, LayerNorm and dropout after each convolution."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        filter_channels: int,
+        kernel_size: int,
+        p_dropout: float,
+        gin_channels: int = 0,
+    ):
+        super().__init__(in_channels, filter_channels, kernel_size, p_dropout, gin_channels)
+        self.drop = nn.Dropout(p_dropout)
+        for name in ("norm_1", "norm_2", "pre_out_norm_1", "pre_out_norm_2"):
+            self.add_module(name, LayerNorm(filter_channels))
+
+    def _activate(self, x: Tensor, norm: str) -> Tensor:
+        return self.drop(self.get_submodule(norm)(torch.relu(x)))
+
+
+DURATION_DISCRIMINATORS = {"dur_disc_1": DurationDiscriminatorV1, "dur_disc_2": DurationDiscriminatorV2}
+AVAILABLE_DURATION_DISCRIMINATOR_TYPES = list(DURATION_DISCRIMINATORS)

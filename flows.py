@@ -1,0 +1,174 @@
+"""The prior's normalizing flow: mean-only couplings with six choices of network (VITS2, section 2.3).
+
+`FLOWS` says which layers one step holds. A new flow is one subclass of `Coupling` and one line there.
+"""
+
+import torch
+from torch import Tensor, nn
+
+import attentions
+import modules
+
+N_STEPS = 4
+WN_KERNEL, WN_LAYERS = 5, 4
+
+
+class Coupling(nn.Module):
+    """`[x0, x1]` to `[x0, x1 + m(x0)]`: volume-preserving and undone by a subtraction.
+
+    A subclass says what `m` is. `post`, its last layer, starts at zero, and so the flow starts as the identity.
+    """
+
+    def __init__(self, channels: int, hidden_channels: int):
+        super().__init__()
+        self.post = nn.Conv1d(hidden_channels, channels // 2, 1)
+        nn.init.zeros_(self.post.weight)
+        nn.init.zeros_(self.post.bias)
+
+    def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """Args: x0 `[b, inter / 2, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]`. Returns `post`'s input `[b, h, t]`."""
+        raise NotImplementedError
+
+    def forward(
+        self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Args: x `[b, inter, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]`. Returns `[b, inter, t]` and a zero `[b]`."""
+        x0, x1 = x.chunk(2, 1)
+        m = self.post(self.hidden(x0, x_mask, g)) * x_mask
+        x1 = (x1 - m) * x_mask if reverse else m + x1 * x_mask
+        return torch.cat([x0, x1], 1), x.new_zeros(x.size(0))
+
+
+class ResidualCoupling(Coupling):
+    """VITS's coupling: a WaveNet sees the unchanged half."""
+
+    def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
+        super().__init__(channels, hidden_channels)
+        self.pre = nn.Conv1d(channels // 2, hidden_channels, 1)
+        self.enc = modules.WN(hidden_channels, WN_KERNEL, 1, WN_LAYERS, gin_channels)
+
+    def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """`[b, inter / 2, t]` to `[b, h, t]`."""
+        return self.enc(self.pre(x0) * x_mask, x_mask, g)
+
+
+def _transformer(channels: int) -> attentions.Encoder:
+    """The small transformer block on one half of the channels: two layers, no relative positions."""
+    return attentions.Encoder(channels, channels, n_heads=2, n_layers=2, kernel_size=3, p_dropout=0.1, window_size=None)
+
+
+class PreConvCoupling(ResidualCoupling):
+    """A transformer block with a residual connection before the WaveNet: the order of figure 1b of VITS2."""
+
+    def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
+        super().__init__(channels, hidden_channels, gin_channels)
+        self.pre_transformer = _transformer(channels // 2)
+
+    def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """`[b, inter / 2, t]` to `[b, h, t]`."""
+        return super().hidden(self.pre_transformer(x0, x_mask) + x0, x_mask, g)
+
+
+class PreConv2Coupling(ResidualCoupling):
+    """As `PreConvCoupling`, with one layer of the full width after the projection, and relative positions."""
+
+    def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
+        super().__init__(channels, hidden_channels, gin_channels)
+        self.pre_transformer = attentions.Encoder(
+            hidden_channels, hidden_channels, n_heads=2, n_layers=1, kernel_size=WN_KERNEL
+        )
+
+    def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """`[b, inter / 2, t]` to `[b, h, t]`."""
+        h = self.pre(x0) * x_mask
+        h = h + self.pre_transformer(h, x_mask)
+        return self.enc(h, x_mask, g)
+
+
+class FFTCoupling(Coupling):
+    """A causal transformer block in the WaveNet's place. One layer, four heads: published checkpoints have that."""
+
+    def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
+        super().__init__(channels, hidden_channels)
+        self.pre = nn.Conv1d(channels // 2, hidden_channels, 1)
+        self.enc = attentions.FFT(
+            hidden_channels,
+            filter_channels=768,
+            n_heads=4,
+            n_layers=1,
+            kernel_size=5,
+            gin_channels=gin_channels,
+        )
+
+    def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """`[b, inter / 2, t]` to `[b, h, t]`."""
+        h = self.pre(x0) * x_mask
+        return h + self.enc(h, x_mask, g)
+
+
+class MonoInterResidualCoupling(Coupling):
+    """A transformer alone, with a residual connection around it. Speakers reach the other couplings only."""
+
+    def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
+        super().__init__(channels, channels // 2)
+        self.pre_transformer = _transformer(channels // 2)
+
+    def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """`[b, inter / 2, t]` to `[b, inter / 2, t]`."""
+        return self.pre_transformer(x0, x_mask) + x0
+
+
+class MonoPostResidualCoupling(Coupling):
+    """`[x0, x1]` to `[2 x0, 2 x1 + m(x0)]`: a residual around the whole coupling.
+
+    Four of these scale the latent by 16, and no log-determinant says so. Published checkpoints have that.
+    """
+
+    def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
+        super().__init__(channels, channels // 2)
+        self.pre_transformer = _transformer(channels // 2)
+
+    def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """`[b, inter / 2, t]` to `[b, inter / 2, t]`."""
+        return self.pre_transformer(x0, x_mask)
+
+    def forward(
+        self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Args: x `[b, inter, t]`; x_mask `[b, 1, t]`. Returns `[b, inter, t]` and a zero `[b]`."""
+        if reverse:
+            x = x / 2
+            x0, x1 = x.chunk(2, 1)
+            half_m = self.post(self.hidden(x0, x_mask, g)) * x_mask / 2
+            return torch.cat([x0, x1 - half_m], 1) * x_mask, x.new_zeros(x.size(0))
+        coupled, logdet = super().forward(x, x_mask, g)
+        return (x + coupled) * x_mask, logdet
+
+
+FLOWS = {
+    None: (ResidualCoupling, modules.Flip),
+    "pre_conv": (PreConvCoupling, modules.Flip),
+    "pre_conv2": (PreConv2Coupling, modules.Flip),
+    "fft": (FFTCoupling, modules.Flip),
+    "mono_layer_inter_residual": (ResidualCoupling, modules.Flip, MonoInterResidualCoupling),
+    "mono_layer_post_residual": (ResidualCoupling, modules.Flip, MonoPostResidualCoupling),
+}
+AVAILABLE_FLOW_TYPES = [name for name in FLOWS if name is not None]
+
+
+class Flow(nn.Module):
+    """Four steps of the named kind; forward from posterior to prior, reverse from prior to posterior."""
+
+    def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0, flow_type: str | None = None):
+        super().__init__()
+        layers = [layer for _ in range(N_STEPS) for layer in FLOWS[flow_type]]
+        self.flows = nn.ModuleList(
+            layer(channels, hidden_channels, gin_channels) if issubclass(layer, Coupling) else layer()
+            for layer in layers
+        )
+
+    def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False) -> Tensor:
+        """Args: x `[b, inter, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]` or None. Returns `[b, inter, t]`."""
+        for flow in reversed(self.flows) if reverse else self.flows:
+            x, _ = flow(x, x_mask, g, reverse)
+        return x

@@ -1,0 +1,218 @@
+"""Building blocks: WaveNet layers, HiFi-GAN's residual blocks, and the small flows of the duration predictor."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
+
+import commons
+from attentions import LayerNorm
+from transforms import piecewise_rational_quadratic_transform
+
+LRELU_SLOPE = 0.1
+
+
+def remove_weight_norm(network: nn.Module) -> nn.Module:
+    """Fold every weight norm of the network into plain weights, for inference, in place. Returns the network."""
+    for module in network.modules():
+        if is_parametrized(module, "weight"):
+            remove_parametrizations(module, "weight")
+    return network
+
+
+class WN(nn.Module):
+    """WaveNet's gated residual layers, not causal; layer i is dilated by `dilation_rate ** i`."""
+
+    def __init__(
+        self, hidden_channels: int, kernel_size: int, dilation_rate: int, n_layers: int, gin_channels: int = 0
+    ):
+        super().__init__()
+        self.hidden_channels = hidden_channels
+        self.n_layers = n_layers
+        if gin_channels:
+            self.cond_layer = weight_norm(nn.Conv1d(gin_channels, 2 * hidden_channels * n_layers, 1))
+        self.in_layers = nn.ModuleList()
+        self.res_skip_layers = nn.ModuleList()
+        for i in range(n_layers):
+            dilation = dilation_rate**i
+            padding = commons.get_padding(kernel_size, dilation)
+            self.in_layers.append(
+                weight_norm(
+                    nn.Conv1d(hidden_channels, 2 * hidden_channels, kernel_size, dilation=dilation, padding=padding)
+                )
+            )
+            # the last layer has no successor, so it gives no residual
+            outputs = 2 * hidden_channels if i < n_layers - 1 else hidden_channels
+            self.res_skip_layers.append(weight_norm(nn.Conv1d(hidden_channels, outputs, 1)))
+
+    def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
+        """Args: x `[b, h, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]` or None. Returns the sum of skips `[b, h, t]`."""
+        h = self.hidden_channels
+        conditions = self.cond_layer(g).chunk(self.n_layers, 1) if g is not None else [0.0] * self.n_layers
+        output = torch.zeros_like(x)
+        for i in range(self.n_layers):
+            gate = self.in_layers[i](x)
+            acts = commons.fused_add_tanh_sigmoid_multiply(gate, conditions[i], h)
+            res_skip = self.res_skip_layers[i](acts)
+            if i < self.n_layers - 1:
+                x = (x + res_skip[:, :h]) * x_mask
+                output = output + res_skip[:, h:]
+            else:
+                output = output + res_skip
+        return output * x_mask
+
+
+def _residual_conv(channels: int, kernel_size: int, dilation: int) -> nn.Module:
+    conv = nn.Conv1d(
+        channels, channels, kernel_size, dilation=dilation, padding=commons.get_padding(kernel_size, dilation)
+    )
+    commons.init_weights(conv)
+    return weight_norm(conv)
+
+
+class ResBlock1(nn.Module):
+    """HiFi-GAN's residual block "1": each dilated convolution is followed by a plain one."""
+
+    def __init__(self, channels: int, kernel_size: int = 3, dilation: tuple[int, ...] = (1, 3, 5)):
+        super().__init__()
+        self.convs1 = nn.ModuleList(_residual_conv(channels, kernel_size, d) for d in dilation)
+        self.convs2 = nn.ModuleList(_residual_conv(channels, kernel_size, 1) for _ in dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[b, c, t]` to `[b, c, t]`."""
+        for conv_1, conv_2 in zip(self.convs1, self.convs2):
+            y = conv_1(F.leaky_relu(x, LRELU_SLOPE))
+            x = x + conv_2(F.leaky_relu(y, LRELU_SLOPE))
+        return x
+
+
+class ResBlock2(nn.Module):
+    """HiFi-GAN's residual block "2", with half the convolutions."""
+
+    def __init__(self, channels: int, kernel_size: int = 3, dilation: tuple[int, ...] = (1, 3)):
+        super().__init__()
+        self.convs = nn.ModuleList(_residual_conv(channels, kernel_size, d) for d in dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[b, c, t]` to `[b, c, t]`."""
+        for conv in self.convs:
+            x = x + conv(F.leaky_relu(x, LRELU_SLOPE))
+        return x
+
+
+RESBLOCKS = {"1": ResBlock1, "2": ResBlock2}
+
+
+class DDSConv(nn.Module):
+    """Dilated and depth-separable convolutions (VITS, appendix B.1): dilation `kernel_size ** i`."""
+
+    def __init__(self, channels: int, kernel_size: int, n_layers: int, p_dropout: float = 0.0):
+        super().__init__()
+        self.drop = nn.Dropout(p_dropout)
+        dilations = [kernel_size**i for i in range(n_layers)]
+        self.convs_sep = nn.ModuleList(
+            nn.Conv1d(
+                channels,
+                channels,
+                kernel_size,
+                groups=channels,
+                dilation=d,
+                padding=commons.get_padding(kernel_size, d),
+            )
+            for d in dilations
+        )
+        self.convs_1x1 = nn.ModuleList(nn.Conv1d(channels, channels, 1) for _ in dilations)
+        self.norms_1 = nn.ModuleList(LayerNorm(channels) for _ in dilations)
+        self.norms_2 = nn.ModuleList(LayerNorm(channels) for _ in dilations)
+
+    def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
+        """Args: x `[b, c, t]`; x_mask `[b, 1, t]`; g added to x, `[b, c, t]`. Returns `[b, c, t]`, masked."""
+        if g is not None:
+            x = x + g
+        for separable, norm_1, pointwise, norm_2 in zip(self.convs_sep, self.norms_1, self.convs_1x1, self.norms_2):
+            y = F.gelu(norm_1(separable(x * x_mask)))
+            y = F.gelu(norm_2(pointwise(y)))
+            x = x + self.drop(y)
+        return x * x_mask
+
+
+class Flip(nn.Module):
+    """Reverse the order of the channels, so that the next flow changes the half this one left alone."""
+
+    def forward(
+        self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """`[b, c, t]` to `[b, c, t]` and its log-determinant, zero, `[b]`."""
+        return x.flip(1), x.new_zeros(x.size(0))
+
+
+class Log(nn.Module):
+    """Logarithm on the way in, exponential on the way back."""
+
+    def forward(
+        self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """`[b, c, t]` to `[b, c, t]` and the log-determinant `[b]`."""
+        if reverse:
+            return x.exp() * x_mask, (x * x_mask).sum((1, 2))
+        y = x.clamp_min(1e-5).log() * x_mask
+        return y, -y.sum((1, 2))
+
+
+class ElementwiseAffine(nn.Module):
+    """One shift and one scale for each channel."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.m = nn.Parameter(torch.zeros(channels, 1))
+        self.logs = nn.Parameter(torch.zeros(channels, 1))
+
+    def forward(
+        self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """`[b, c, t]` to `[b, c, t]` and the log-determinant `[b]`."""
+        logdet = (self.logs * x_mask).sum((1, 2))
+        if reverse:
+            return (x - self.m) * torch.exp(-self.logs) * x_mask, -logdet
+        return (self.m + torch.exp(self.logs) * x) * x_mask, logdet
+
+
+class ConvFlow(nn.Module):
+    """A spline coupling: half of the channels sets the knots of the other half's spline (VITS, appendix B.1)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        filter_channels: int,
+        kernel_size: int,
+        n_layers: int,
+        num_bins: int = 10,
+        tail_bound: float = 5.0,
+    ):
+        super().__init__()
+        self.filter_channels = filter_channels
+        self.num_bins = num_bins
+        self.tail_bound = tail_bound
+        half = in_channels // 2
+        self.pre = nn.Conv1d(half, filter_channels, 1)
+        self.convs = DDSConv(filter_channels, kernel_size, n_layers)
+        self.proj = nn.Conv1d(filter_channels, half * (3 * num_bins - 1), 1)
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(
+        self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Args: x `[b, c, t]`; x_mask `[b, 1, t]`; g `[b, filter, t]`. Returns `[b, c, t]` and the log-determinant."""
+        x0, x1 = x.chunk(2, 1)
+        h = self.proj(self.convs(self.pre(x0), x_mask, g)) * x_mask
+        h = commons.at_least_fp32(h).unflatten(1, (x0.size(1), -1)).transpose(2, 3)  # [b, c / 2, t, 3 bins - 1]
+        scale = math.sqrt(self.filter_channels)
+        widths, heights, derivatives = h.split([self.num_bins, self.num_bins, self.num_bins - 1], -1)
+        x1, logabsdet = piecewise_rational_quadratic_transform(
+            x1, widths / scale, heights / scale, derivatives, reverse, "linear", self.tail_bound
+        )
+        return torch.cat([x0, x1], 1) * x_mask, (logabsdet * x_mask).sum((1, 2))

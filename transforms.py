@@ -1,0 +1,112 @@
+"""Piecewise rational-quadratic splines (Durkan et al. 2019, "Neural Spline Flows").
+
+Every element is evaluated inside and outside the interval and the right one is selected, so that the work
+has one shape and the device is never asked which elements lie where.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from commons import at_least_fp32
+
+DEFAULT_MIN_BIN_WIDTH = 1e-3
+DEFAULT_MIN_BIN_HEIGHT = 1e-3
+DEFAULT_MIN_DERIVATIVE = 1e-3
+
+
+def piecewise_rational_quadratic_transform(
+    inputs: Tensor,
+    unnormalized_widths: Tensor,
+    unnormalized_heights: Tensor,
+    unnormalized_derivatives: Tensor,
+    inverse: bool = False,
+    tails: str | None = None,
+    tail_bound: float = 1.0,
+    min_bin_width: float = DEFAULT_MIN_BIN_WIDTH,
+    min_bin_height: float = DEFAULT_MIN_BIN_HEIGHT,
+    min_derivative: float = DEFAULT_MIN_DERIVATIVE,
+) -> tuple[Tensor, Tensor]:
+    """A monotonic spline of `k` bins, applied to every element, in fp32 under any precision.
+
+    Args:
+        inputs: `[...]`.
+        unnormalized_widths, unnormalized_heights: `[..., k]`.
+        unnormalized_derivatives: slopes at the knots, `[..., k - 1]` with linear tails, else `[..., k + 1]`.
+        tails: "linear" maps [-tail_bound, tail_bound] onto itself and leaves all else as it is;
+            None maps [0, 1] onto itself.
+
+    Returns:
+        Outputs and the logarithm of the absolute derivative, both `[...]`.
+
+    Raises:
+        ValueError: unknown `tails`, more bins than their least width allows, or, without tails, inputs outside [0, 1].
+    """
+    if tails not in (None, "linear"):
+        raise ValueError(f"tails is {tails!r}; it may be None or 'linear'")
+    k = unnormalized_widths.shape[-1]
+    if max(min_bin_width, min_bin_height) * k > 1.0:
+        raise ValueError(f"{k} bins of at least {max(min_bin_width, min_bin_height)} do not fit into an interval of 1")
+
+    inputs = at_least_fp32(inputs)
+    x = inputs
+    slopes = at_least_fp32(unnormalized_derivatives)
+    if tails == "linear":
+        low, high = -tail_bound, tail_bound
+        # softplus of this constant, plus the least derivative, is 1: the slope of the tails
+        slopes = F.pad(slopes, (1, 1), value=math.log(math.expm1(1 - min_derivative)))
+        inside = (x >= low) & (x <= high)
+        x = torch.where(inside, x, torch.zeros_like(x))
+    else:
+        low, high = 0.0, 1.0
+        if x.numel() and (x.min() < low or x.max() > high):
+            raise ValueError("inputs lie outside [0, 1]; a spline without tails is defined on [0, 1] only")
+
+    widths, x_knots = _knots(at_least_fp32(unnormalized_widths), min_bin_width, low, high)
+    heights, y_knots = _knots(at_least_fp32(unnormalized_heights), min_bin_height, low, high)
+    slopes = min_derivative + F.softplus(slopes)
+
+    knots = y_knots if inverse else x_knots
+    bin_index = (x.unsqueeze(-1) >= knots[..., 1:-1]).sum(-1, keepdim=True)
+
+    def pick(values: Tensor) -> Tensor:
+        return values.gather(-1, bin_index).squeeze(-1)
+
+    x_k, w, y_k, h = pick(x_knots), pick(widths), pick(y_knots), pick(heights)
+    d_k, d_next = pick(slopes), pick(slopes[..., 1:])
+    s = h / w  # slope of the chord
+    curvature = d_k + d_next - 2 * s
+
+    if inverse:
+        # Durkan et al., equations 6 to 8: the root of a theta^2 + b theta + c in [0, 1]
+        rise = x - y_k
+        a = rise * curvature + h * (s - d_k)
+        b = h * d_k - rise * curvature
+        c = -s * rise
+        discriminant = (b.square() - 4 * a * c).clamp(min=0)
+        theta = 2 * c / (-b - discriminant.sqrt())
+        outputs = theta * w + x_k
+    else:
+        theta = (x - x_k) / w
+        outputs = y_k + h * (s * theta.square() + d_k * theta * (1 - theta)) / (s + curvature * theta * (1 - theta))
+
+    mixed = theta * (1 - theta)
+    derivative = s.square() * (d_next * theta.square() + 2 * s * mixed + d_k * (1 - theta).square())
+    logabsdet = derivative.log() - 2 * (s + curvature * mixed).log()
+    if inverse:
+        logabsdet = -logabsdet
+    if tails == "linear":
+        outputs = torch.where(inside, outputs, inputs)
+        logabsdet = torch.where(inside, logabsdet, torch.zeros_like(logabsdet))
+    return outputs, logabsdet
+
+
+def _knots(unnormalized: Tensor, least: float, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Bin sizes `[..., k]` that fill [low, high] and the `k + 1` knots between them."""
+    k = unnormalized.shape[-1]
+    sizes = least + (1 - least * k) * unnormalized.softmax(-1)
+    inner = (high - low) * sizes.cumsum(-1)[..., :-1] + low
+    knots = F.pad(F.pad(inner, (1, 0), value=low), (0, 1), value=high)
+    return knots.diff(dim=-1), knots
