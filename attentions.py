@@ -146,12 +146,10 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.drop = nn.Dropout(p_dropout)
-        if gin_channels:
-            if n_layers <= self.SPEAKER_LAYER:
-                raise ValueError(
-                    f"a speaker enters the encoder before layer {self.SPEAKER_LAYER + 1}; n_layers is {n_layers}"
-                )
-            self.spk_emb_linear = nn.Linear(gin_channels, hidden_channels)
+        if gin_channels and n_layers <= self.SPEAKER_LAYER:
+            raise ValueError(
+                f"a speaker enters the encoder before layer {self.SPEAKER_LAYER + 1}; n_layers is {n_layers}"
+            )
         self.attn_layers = nn.ModuleList(
             MultiHeadAttention(hidden_channels, n_heads, p_dropout, window_size) for _ in range(n_layers)
         )
@@ -160,6 +158,8 @@ class Encoder(nn.Module):
             FFN(hidden_channels, filter_channels, kernel_size, p_dropout) for _ in range(n_layers)
         )
         self.norm_layers_2 = nn.ModuleList(LayerNorm(hidden_channels) for _ in range(n_layers))
+        if gin_channels:
+            self.spk_emb_linear = nn.Linear(gin_channels, hidden_channels)
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
         """Args: x `[b, h, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]` or None. Returns `[b, h, t]`, masked."""

@@ -104,46 +104,47 @@ class MultiPeriodDiscriminator(nn.Module):
 
 
 class DurationDiscriminatorV1(nn.Module):
-    """Scores each token's log duration given the text state (VITS2, section 2.1). No nonlinearity but the last.
+    """Scores each token's log duration given the text state (VITS2, section 2.1).
 
-    That is an accident of the reference which published DUR files depend on; `DurationDiscriminatorV2` has them.
+    It is linear up to the last sigmoid: an accident of the reference which published DUR files depend on.
     """
 
+    nonlinear = False
+
     def __init__(
-        self,
-        in_channels: int,
-        filter_channels: int,
-        kernel_size: int,
-        p_dropout: float,
-        gin_channels: int = 0,
+        self, in_channels: int, filter_channels: int, kernel_size: int, p_dropout: float, gin_channels: int = 0
     ):
         super().__init__()
         pad = kernel_size // 2
+        norm = LayerNorm if self.nonlinear else nn.Identity
+        self.activation = nn.ReLU() if self.nonlinear else nn.Identity()
+        self.drop = nn.Dropout(p_dropout) if self.nonlinear else nn.Identity()
         self.conv_1 = nn.Conv1d(in_channels, filter_channels, kernel_size, padding=pad)
+        self.norm_1 = norm(filter_channels)
         self.conv_2 = nn.Conv1d(filter_channels, filter_channels, kernel_size, padding=pad)
+        self.norm_2 = norm(filter_channels)
         self.dur_proj = nn.Conv1d(1, filter_channels, 1)
         self.pre_out_conv_1 = nn.Conv1d(2 * filter_channels, filter_channels, kernel_size, padding=pad)
+        self.pre_out_norm_1 = norm(filter_channels)
         self.pre_out_conv_2 = nn.Conv1d(filter_channels, filter_channels, kernel_size, padding=pad)
+        self.pre_out_norm_2 = norm(filter_channels)
         self.output_layer = nn.Sequential(nn.Linear(filter_channels, 1), nn.Sigmoid())
         if gin_channels:
             self.cond = nn.Conv1d(gin_channels, in_channels, 1)
-
-    def _activate(self, x: Tensor, norm: str) -> Tensor:
-        return x
 
     def text_features(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
         """Args: x `[b, h, t_s]`, detached here; x_mask `[b, 1, t_s]`; g `[b, gin, 1]`. Returns `[b, f, t_s]`."""
         x = x.detach()
         if g is not None:
             x = x + self.cond(g.detach())
-        x = self._activate(self.conv_1(x * x_mask), "norm_1")
-        return self._activate(self.conv_2(x * x_mask), "norm_2")
+        x = self.drop(self.norm_1(self.activation(self.conv_1(x * x_mask))))
+        return self.drop(self.norm_2(self.activation(self.conv_2(x * x_mask))))
 
     def score(self, features: Tensor, x_mask: Tensor, dur: Tensor) -> Tensor:
         """Args: features `[b, f, t_s]`; dur `[b, 1, t_s]`, log durations. Returns scores `[b, t_s, 1]` in (0, 1)."""
         x = torch.cat([features, self.dur_proj(dur)], 1)
-        x = self._activate(self.pre_out_conv_1(x * x_mask), "pre_out_norm_1")
-        x = self._activate(self.pre_out_conv_2(x * x_mask), "pre_out_norm_2") * x_mask
+        x = self.drop(self.pre_out_norm_1(self.activation(self.pre_out_conv_1(x * x_mask))))
+        x = self.drop(self.pre_out_norm_2(self.activation(self.pre_out_conv_2(x * x_mask)))) * x_mask
         return self.output_layer(x.transpose(1, 2))
 
     def forward(
@@ -160,21 +161,7 @@ class DurationDiscriminatorV1(nn.Module):
 class DurationDiscriminatorV2(DurationDiscriminatorV1):
     """The same with ReLU, LayerNorm and dropout after each convolution."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        filter_channels: int,
-        kernel_size: int,
-        p_dropout: float,
-        gin_channels: int = 0,
-    ):
-        super().__init__(in_channels, filter_channels, kernel_size, p_dropout, gin_channels)
-        self.drop = nn.Dropout(p_dropout)
-        for name in ("norm_1", "norm_2", "pre_out_norm_1", "pre_out_norm_2"):
-            self.add_module(name, LayerNorm(filter_channels))
-
-    def _activate(self, x: Tensor, norm: str) -> Tensor:
-        return self.drop(self.get_submodule(norm)(torch.relu(x)))
+    nonlinear = True
 
 
 DURATION_DISCRIMINATORS = {"dur_disc_1": DurationDiscriminatorV1, "dur_disc_2": DurationDiscriminatorV2}

@@ -16,14 +16,11 @@ WN_KERNEL, WN_LAYERS = 5, 4
 class Coupling(nn.Module):
     """`[x0, x1]` to `[x0, x1 + m(x0)]`: volume-preserving and undone by a subtraction.
 
-    A subclass says what `m` is. `post`, its last layer, starts at zero, and so the flow starts as the identity.
+    A subclass says what `m` is: `hidden`, and `post`, made by `zero_conv` so that the flow starts as the identity.
+    The order in which it makes its layers is that of published optimizer states.
     """
 
-    def __init__(self, channels: int, hidden_channels: int):
-        super().__init__()
-        self.post = nn.Conv1d(hidden_channels, channels // 2, 1)
-        nn.init.zeros_(self.post.weight)
-        nn.init.zeros_(self.post.bias)
+    post: nn.Conv1d
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """Args: x0 `[b, inter / 2, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]`. Returns `post`'s input `[b, h, t]`."""
@@ -39,17 +36,12 @@ class Coupling(nn.Module):
         return torch.cat([x0, x1], 1), x.new_zeros(x.size(0))
 
 
-class ResidualCoupling(Coupling):
-    """VITS's coupling: a WaveNet sees the unchanged half."""
-
-    def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
-        super().__init__(channels, hidden_channels)
-        self.pre = nn.Conv1d(channels // 2, hidden_channels, 1)
-        self.enc = modules.WN(hidden_channels, WN_KERNEL, 1, WN_LAYERS, gin_channels)
-
-    def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """`[b, inter / 2, t]` to `[b, h, t]`."""
-        return self.enc(self.pre(x0) * x_mask, x_mask, g)
+def zero_conv(in_channels: int, out_channels: int) -> nn.Conv1d:
+    """A 1x1 convolution that starts as zero."""
+    conv = nn.Conv1d(in_channels, out_channels, 1)
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv
 
 
 def _transformer(channels: int) -> attentions.Encoder:
@@ -57,39 +49,59 @@ def _transformer(channels: int) -> attentions.Encoder:
     return attentions.Encoder(channels, channels, n_heads=2, n_layers=2, kernel_size=3, p_dropout=0.1, window_size=None)
 
 
-class PreConvCoupling(ResidualCoupling):
-    """A transformer block with a residual connection before the WaveNet: the order of figure 1b of VITS2."""
+class ResidualCoupling(Coupling):
+    """VITS's coupling: a WaveNet sees the unchanged half."""
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
-        super().__init__(channels, hidden_channels, gin_channels)
-        self.pre_transformer = _transformer(channels // 2)
+        super().__init__()
+        self.pre = nn.Conv1d(channels // 2, hidden_channels, 1)
+        self.enc = modules.WN(hidden_channels, WN_KERNEL, 1, WN_LAYERS, gin_channels)
+        self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """`[b, inter / 2, t]` to `[b, h, t]`."""
-        return super().hidden(self.pre_transformer(x0, x_mask) + x0, x_mask, g)
+        return self.enc(self.pre(x0) * x_mask, x_mask, g)
 
 
-class PreConv2Coupling(ResidualCoupling):
+class PreConvCoupling(Coupling):
+    """A transformer block with a residual connection before the WaveNet: the order of figure 1b of VITS2."""
+
+    def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
+        super().__init__()
+        self.pre_transformer = _transformer(channels // 2)
+        self.pre = nn.Conv1d(channels // 2, hidden_channels, 1)
+        self.enc = modules.WN(hidden_channels, WN_KERNEL, 1, WN_LAYERS, gin_channels)
+        self.post = zero_conv(hidden_channels, channels // 2)
+
+    def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """`[b, inter / 2, t]` to `[b, h, t]`."""
+        h = self.pre(x0 + self.pre_transformer(x0, x_mask)) * x_mask
+        return self.enc(h, x_mask, g)
+
+
+class PreConv2Coupling(Coupling):
     """As `PreConvCoupling`, with one layer of the full width after the projection, and relative positions."""
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
-        super().__init__(channels, hidden_channels, gin_channels)
+        super().__init__()
+        self.pre = nn.Conv1d(channels // 2, hidden_channels, 1)
         self.pre_transformer = attentions.Encoder(
             hidden_channels, hidden_channels, n_heads=2, n_layers=1, kernel_size=WN_KERNEL
         )
+        self.enc = modules.WN(hidden_channels, WN_KERNEL, 1, WN_LAYERS, gin_channels)
+        self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """`[b, inter / 2, t]` to `[b, h, t]`."""
         h = self.pre(x0) * x_mask
-        h = h + self.pre_transformer(h, x_mask)
-        return self.enc(h, x_mask, g)
+        return self.enc(h + self.pre_transformer(h, x_mask), x_mask, g)
 
 
 class FFTCoupling(Coupling):
     """A causal transformer block in the WaveNet's place. One layer, four heads: published checkpoints have that."""
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
-        super().__init__(channels, hidden_channels)
+        super().__init__()
         self.pre = nn.Conv1d(channels // 2, hidden_channels, 1)
         self.enc = attentions.FFT(
             hidden_channels,
@@ -99,6 +111,7 @@ class FFTCoupling(Coupling):
             kernel_size=5,
             gin_channels=gin_channels,
         )
+        self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """`[b, inter / 2, t]` to `[b, h, t]`."""
@@ -110,8 +123,9 @@ class MonoInterResidualCoupling(Coupling):
     """A transformer alone, with a residual connection around it. Speakers reach the other couplings only."""
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
-        super().__init__(channels, channels // 2)
+        super().__init__()
         self.pre_transformer = _transformer(channels // 2)
+        self.post = zero_conv(channels // 2, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """`[b, inter / 2, t]` to `[b, inter / 2, t]`."""
@@ -125,8 +139,9 @@ class MonoPostResidualCoupling(Coupling):
     """
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
-        super().__init__(channels, channels // 2)
+        super().__init__()
         self.pre_transformer = _transformer(channels // 2)
+        self.post = zero_conv(channels // 2, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """`[b, inter / 2, t]` to `[b, inter / 2, t]`."""

@@ -32,8 +32,6 @@ class WN(nn.Module):
         super().__init__()
         self.hidden_channels = hidden_channels
         self.n_layers = n_layers
-        if gin_channels:
-            self.cond_layer = weight_norm(nn.Conv1d(gin_channels, 2 * hidden_channels * n_layers, 1))
         self.in_layers = nn.ModuleList()
         self.res_skip_layers = nn.ModuleList()
         for i in range(n_layers):
@@ -47,6 +45,8 @@ class WN(nn.Module):
             # the last layer has no successor, so it gives no residual
             outputs = 2 * hidden_channels if i < n_layers - 1 else hidden_channels
             self.res_skip_layers.append(weight_norm(nn.Conv1d(hidden_channels, outputs, 1)))
+        if gin_channels:
+            self.cond_layer = weight_norm(nn.Conv1d(gin_channels, 2 * hidden_channels * n_layers, 1))
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
         """Args: x `[b, h, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]` or None. Returns the sum of skips `[b, h, t]`."""

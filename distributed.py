@@ -1,0 +1,117 @@
+"""One process or many: starting them, and helpers that do nothing when a process is alone."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def launch(run: Callable, device: str, processes: int | None, *args) -> None:
+    """Call `run(device, *args)` once in this process, once for each GPU, or as one of torchrun's processes.
+
+    Args:
+        run: a function of a module's top level, so that spawned processes find it.
+        device: "cpu", "cuda" or "auto" (every GPU there is, else the CPU).
+        processes: how many to start on this host; None: one for each GPU, one on the CPU.
+
+    Raises:
+        ValueError: CUDA was asked for and there is none, or fewer GPUs than processes.
+    """
+    gpus = torch.cuda.device_count()
+    if device == "cuda" and not gpus:
+        raise ValueError("--device cuda: PyTorch sees no GPU here; --device cpu trains without")
+    kind = "cuda" if gpus and device != "cpu" else "cpu"
+    if "WORLD_SIZE" in os.environ:
+        _join(run, kind, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://", *args)
+        return
+    processes = processes or (gpus if kind == "cuda" else 1)
+    if kind == "cuda" and processes > gpus:
+        raise ValueError(f"{processes} processes were asked for, and there are {gpus} GPUs")
+    if processes == 1:
+        run(torch.device(kind, 0) if kind == "cuda" else torch.device(kind), *args)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = (Path(folder) / "meeting").as_uri()  # a file, not a port that may be taken
+        mp.spawn(_spawned, (run, kind, processes, meeting, *args), processes)
+
+
+def _spawned(rank: int, run: Callable, kind: str, world: int, meeting: str, *args) -> None:
+    os.environ["LOCAL_RANK"] = str(rank)
+    _join(run, kind, rank, world, meeting, *args)
+
+
+def _join(run: Callable, kind: str, rank: int, world: int, meeting: str, *args) -> None:
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo", init_method=meeting, rank=rank, world_size=world)
+    try:
+        run(device, *args)
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number, 0 when alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes train together, 1 when alone."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes logs and checkpoints."""
+    return rank() == 0
+
+
+def wrap(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network in DistributedDataParallel, or as it is when this process is alone."""
+    if not dist.is_initialized():
+        return network
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, on each of them."""
+    if dist.is_initialized():
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def gather(value: object) -> list:
+    """Every process's value, in the order of ranks, on each of them."""
+    values = [None] * world_size()
+    if not dist.is_initialized():
+        return [value]
+    dist.all_gather_object(values, value)
+    return values
+
+
+def main_first(function: Callable):
+    """Call `function` in the main process, then, with its work done, in the others; each gets its own result.
+
+    An error in the main process stops all of them.
+    """
+    result = error = None
+    if is_main():
+        try:
+            result = function()
+        except (ValueError, SystemExit) as raised:
+            error = raised
+    failed = gather(str(error) if error is not None else None)[0]
+    if error is not None:
+        raise error
+    if failed is not None:
+        raise SystemExit(1)
+    return result if is_main() else function()

@@ -1,0 +1,40 @@
+"""Compiles core.pyx: `python setup.py build_ext --inplace` leaves the module beside its source."""
+
+import os
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
+
+
+class BuildWithThreads(build_ext):
+    """With OpenMP where the compiler has it; else the same module on one thread."""
+
+    def build_extension(self, ext: Extension) -> None:
+        plain = [] if sys.platform == "win32" else ["-O3"]
+        openmp = "/openmp" if sys.platform == "win32" else "-fopenmp"
+        try:
+            ext.extra_compile_args, ext.extra_link_args = [*plain, openmp], [openmp] if plain else []
+            super().build_extension(ext)
+        except (CompileError, LinkError):
+            print("The compiler has no OpenMP; building for one thread.")
+            ext.extra_compile_args, ext.extra_link_args = plain, []
+            super().build_extension(ext)
+
+
+def main() -> None:
+    os.chdir(Path(__file__).resolve().parent)
+    setup(
+        name="core",
+        packages=[],
+        py_modules=[],
+        ext_modules=cythonize([Extension("core", ["core.pyx"])], build_dir="build", quiet=True),
+        cmdclass={"build_ext": BuildWithThreads},
+    )
+
+
+if __name__ == "__main__":
+    main()
