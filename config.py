@@ -68,6 +68,7 @@ class DataConfig:
     max_text_len: int = 190
     resample: bool = True  # recordings at another rate are resampled; false refuses them
     speakers: dict[str, int] = field(default_factory=dict)  # names in the filelists to ids; filled by training
+    extra_symbols: str = ""  # characters beyond VITS's table of 178, which take the ids after it
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class ModelConfig:
     use_duration_discriminator: bool = False
     duration_discriminator_type: str = "dur_disc_1"  # a key of discriminators.DURATION_DISCRIMINATORS
     use_mel_posterior_encoder: bool = False  # as in `data`
+    discriminator_channels: int = 1024  # widest layers of the waveform discriminators, a multiple of 64
     use_duration_noise: bool = False  # the paper's predictor: noise beside the text, and the speaker for its judge
 
 
@@ -231,6 +233,8 @@ def _contradictions(config: Config) -> Iterable[str]:
         yield f"model.hidden_channels ({model.hidden_channels}) cannot be shared by model.n_heads ({model.n_heads})"
     if model.inter_channels % 4:
         yield f"model.inter_channels ({model.inter_channels}) must divide by 4: each half goes to two heads"
+    if model.discriminator_channels < 64 or model.discriminator_channels % 64:
+        yield f"model.discriminator_channels ({model.discriminator_channels}) must be a multiple of 64"
     if train.batch_size < 1:
         yield f"train.batch_size is {train.batch_size}"
     if train.bucket_boundaries != sorted(set(train.bucket_boundaries)) or len(train.bucket_boundaries) < 2:

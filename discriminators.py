@@ -11,23 +11,31 @@ from commons import get_padding
 from modules import LRELU_SLOPE
 
 PERIODS = (2, 3, 5, 7, 11)
+MOST_CHANNELS = 1024  # of the widest layers; the others keep their proportion to it
 
 
 class DiscriminatorP(nn.Module):
     """HiFi-GAN's period discriminator: the waveform folded to `period` columns, each column scored alone."""
 
-    def __init__(self, period: int, kernel_size: int = 5, stride: int = 3, use_spectral_norm: bool = False):
+    def __init__(
+        self,
+        period: int,
+        kernel_size: int = 5,
+        stride: int = 3,
+        use_spectral_norm: bool = False,
+        channels: int = MOST_CHANNELS,
+    ):
         super().__init__()
         norm = spectral_norm if use_spectral_norm else weight_norm
         self.period = period
         pad = (get_padding(kernel_size), 0)
-        channels = (1, 32, 128, 512, 1024, 1024)
+        widths = (1, channels // 32, channels // 8, channels // 2, channels, channels)
         strides = (stride, stride, stride, stride, 1)
         self.convs = nn.ModuleList(
             norm(nn.Conv2d(c_in, c_out, (kernel_size, 1), (s, 1), pad))
-            for c_in, c_out, s in zip(channels, channels[1:], strides)
+            for c_in, c_out, s in zip(widths, widths[1:], strides)
         )
-        self.conv_post = norm(nn.Conv2d(1024, 1, (3, 1), padding=(1, 0)))
+        self.conv_post = norm(nn.Conv2d(channels, 1, (3, 1), padding=(1, 0)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """`[b, 1, samples]` to scores `[b, n]` and feature maps `[b, c, n, period]`."""
@@ -39,22 +47,23 @@ class DiscriminatorP(nn.Module):
 class DiscriminatorS(nn.Module):
     """The scale discriminator of HiFi-GAN, on the waveform as it is."""
 
-    def __init__(self, use_spectral_norm: bool = False):
+    def __init__(self, use_spectral_norm: bool = False, channels: int = MOST_CHANNELS):
         super().__init__()
         norm = spectral_norm if use_spectral_norm else weight_norm
+        c = channels
         # in, out, kernel, stride, groups
         table = (
-            (1, 16, 15, 1, 1),
-            (16, 64, 41, 4, 4),
-            (64, 256, 41, 4, 16),
-            (256, 1024, 41, 4, 64),
-            (1024, 1024, 41, 4, 256),
-            (1024, 1024, 5, 1, 1),
+            (1, c // 64, 15, 1, 1),
+            (c // 64, c // 16, 41, 4, max(c // 256, 1)),
+            (c // 16, c // 4, 41, 4, max(c // 64, 1)),
+            (c // 4, c, 41, 4, max(c // 16, 1)),
+            (c, c, 41, 4, max(c // 4, 1)),
+            (c, c, 5, 1, 1),
         )
         self.convs = nn.ModuleList(
             norm(nn.Conv1d(c_in, c_out, k, s, get_padding(k), groups=groups)) for c_in, c_out, k, s, groups in table
         )
-        self.conv_post = norm(nn.Conv1d(1024, 1, 3, padding=1))
+        self.conv_post = norm(nn.Conv1d(c, 1, 3, padding=1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """`[b, 1, samples]` to scores `[b, n]` and feature maps `[b, c, n]`."""
@@ -74,12 +83,17 @@ def _scores_and_maps(convs: nn.ModuleList, conv_post: nn.Module, x: Tensor) -> t
 class MultiPeriodDiscriminator(nn.Module):
     """One scale discriminator and one for each of five prime periods, as VITS has them."""
 
-    def __init__(self, use_spectral_norm: bool = False):
+    def __init__(self, use_spectral_norm: bool = False, channels: int = MOST_CHANNELS):
         super().__init__()
+        shared = {"use_spectral_norm": use_spectral_norm, "channels": channels}
         self.discriminators = nn.ModuleList(
-            [DiscriminatorS(use_spectral_norm)]
-            + [DiscriminatorP(period, use_spectral_norm=use_spectral_norm) for period in PERIODS]
+            [DiscriminatorS(**shared)] + [DiscriminatorP(period, **shared) for period in PERIODS]
         )
+
+    def judge(self, y: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """Speech `[b, 1, samples]` to scores and feature maps, one entry for each discriminator."""
+        scores, feature_maps = zip(*(discriminator(y) for discriminator in self.discriminators))
+        return list(scores), list(feature_maps)
 
     def forward(
         self, y: Tensor, y_hat: Tensor
@@ -90,17 +104,11 @@ class MultiPeriodDiscriminator(nn.Module):
             Scores of the real, scores of the generated, feature maps of the real, feature maps of the generated;
             one entry for each discriminator.
         """
-        both = torch.cat([y, y_hat])
-        scores_r, scores_g, maps_r, maps_g = [], [], [], []
-        for discriminator in self.discriminators:
-            score, feature_maps = discriminator(both)
-            score_r, score_g = score.chunk(2)
-            scores_r.append(score_r)
-            scores_g.append(score_g)
-            pairs = [feature_map.chunk(2) for feature_map in feature_maps]
-            maps_r.append([real for real, _ in pairs])
-            maps_g.append([generated for _, generated in pairs])
-        return scores_r, scores_g, maps_r, maps_g
+        scores, feature_maps = self.judge(torch.cat([y, y_hat]))
+        scores_r, scores_g = zip(*(score.chunk(2) for score in scores))
+        maps_r = [[feature_map.chunk(2)[0] for feature_map in maps] for maps in feature_maps]
+        maps_g = [[feature_map.chunk(2)[1] for feature_map in maps] for maps in feature_maps]
+        return list(scores_r), list(scores_g), maps_r, maps_g
 
 
 class DurationDiscriminatorV1(nn.Module):

@@ -209,9 +209,9 @@ class SynthesizerTrn(nn.Module):
     """The whole generator. The arguments are the keys of a config's `model` section and mean what they mean there.
 
     `spec_channels` is the posterior encoder's input (80 mel bands for VITS2, n_fft / 2 + 1 for VITS), `segment_size`
-    counts latent frames. Keys that say nothing about the network (`n_layers_q`, `use_spectral_norm`,
-    `use_duration_discriminator`, `duration_discriminator_type`, `use_mel_posterior_encoder`) are taken and not used,
-    because published configs are passed here whole.
+    counts latent frames. Keys that say nothing about this network (`n_layers_q`, `use_spectral_norm`,
+    `use_duration_discriminator`, `duration_discriminator_type`, `use_mel_posterior_encoder`,
+    `discriminator_channels`) are taken and not used, because `model` is passed here whole.
 
     Raises:
         ValueError: a key that no config has, with the nearest that one has, or a value that cannot be built.
@@ -250,6 +250,7 @@ class SynthesizerTrn(nn.Module):
         use_duration_discriminator: bool = False,
         duration_discriminator_type: str = "dur_disc_1",
         use_mel_posterior_encoder: bool = False,
+        discriminator_channels: int = 1024,
         **unknown,
     ):
         super().__init__()
@@ -311,7 +312,10 @@ class SynthesizerTrn(nn.Module):
     def forward(
         self, x: Tensor, x_lengths: Tensor, y: Tensor, y_lengths: Tensor, sid: Tensor | None = None
     ) -> TrainingOutput:
-        """Args: x `[b, t_s]`, token ids; y `[b, spec, t_t]`; lengths `[b]`; sid `[b]` or None."""
+        """One training pass, decoding a random segment of each utterance.
+
+        Args: x `[b, t_s]`, token ids; y `[b, spec, t_t]`; lengths `[b]`; sid `[b]` or None.
+        """
         g = self.speaker(sid)
         x, m_p, logs_p, x_mask = self.enc_p(x, x_lengths, self._text_condition(g))
         z, m_q, logs_q, y_mask = self.enc_q(y, y_lengths, g)
@@ -343,7 +347,7 @@ class SynthesizerTrn(nn.Module):
         """
         g = self.speaker(sid)
         x, m_p, logs_p, x_mask = self.enc_p(x, x_lengths, self._text_condition(g))
-        logw = self._draw_durations(x, x_mask, g, noise_scale_w)
+        logw = self.predict_durations(x, x_mask, g, noise_scale_w)
         w_ceil = torch.ceil(torch.exp(commons.at_least_fp32(logw)) * x_mask * length_scale)
         y_lengths = w_ceil.sum((1, 2)).clamp_min(1).long()
         y_mask = commons.sequence_mask(y_lengths).unsqueeze(1).to(x_mask.dtype)
@@ -405,7 +409,7 @@ class SynthesizerTrn(nn.Module):
     def _text_condition(self, g: Tensor | None) -> Tensor | None:
         return g if self.conditions_text else None
 
-    def _draw_durations(self, x: Tensor, x_mask: Tensor, g: Tensor | None, noise_scale: float) -> Tensor:
+    def predict_durations(self, x: Tensor, x_mask: Tensor, g: Tensor | None, noise_scale: float) -> Tensor:
         """Log durations `[b, 1, t_s]` from whichever predictor there is."""
         if self.use_sdp:
             return self.dp(x, x_mask, g=g, reverse=True, noise_scale=noise_scale)
@@ -416,9 +420,9 @@ class SynthesizerTrn(nn.Module):
         logw_ = torch.log(w + 1e-6) * x_mask
         if self.use_sdp:
             l_length = self.dp(x, x_mask, w, g=g) / x_mask.sum()
-            logw = self._draw_durations(x, x_mask, g, 1.0) if self.draw_logw else None
+            logw = self.predict_durations(x, x_mask, g, 1.0) if self.draw_logw else None
         else:
-            logw = self._draw_durations(x, x_mask, g, 1.0)
+            logw = self.predict_durations(x, x_mask, g, 1.0)
             l_length = self.dp.loss(logw, logw_, x_mask)
         return l_length, Durations(x, logw, logw_)
 

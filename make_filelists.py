@@ -1,0 +1,295 @@
+"""Writes the filelists of a corpus: which clips train, validate and test, and who speaks.
+
+    python make_filelists.py ljspeech /path/LJSpeech-1.1    the splits of VITS: 12,500, 100 and 500 clips
+    python make_filelists.py vctk /path/VCTK-Corpus         the splits and speaker numbers of VITS: 43,470, 100, 500
+    python make_filelists.py folder /path/of/your/corpus    a split by chance that is the same every time
+
+With `--clean english_cleaners2` the phonemised copies for training are written, too. A folder of one's own holds
+either metadata.csv, with the columns id|text or id|text|normalised or what `--columns` says, or a .txt file for
+each recording; with `--speaker_folders` each sub-folder is a speaker.
+"""
+
+import argparse
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from preprocess import clean_filelist, report_unknown, write_lines
+
+FACTS = Path(__file__).parent / "filelists"
+SPLITS = ("train", "val", "test")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+# Where copies of VCTK keep their audio; the first is what VITS asks users to make at 22,050 Hz.
+VCTK_AUDIO_FOLDERS = ("downsampled_wavs", "wav48", "wav48_silence_trimmed")
+
+
+class Clip(NamedTuple):
+    """One line of a filelist; `speaker` is empty where all clips have one voice."""
+
+    path: str
+    speaker: str
+    text: str
+
+
+def ljspeech(corpus: Path) -> dict[str, list[Clip]]:
+    """Returns the clips of each split of LJ Speech, in VITS's split, with paths through DUMMY1.
+
+    Raises ValueError if `corpus` is not laid out like LJSpeech-1.1.
+    """
+    facts = json.loads((FACTS / "ljspeech_splits.json").read_text())
+    splits = _empty_splits()
+    without_audio = []
+    for number, columns in _read_metadata(corpus / "metadata.csv"):
+        if len(columns) != 3:
+            raise ValueError(f"{corpus}/metadata.csv:{number}: {len(columns)} columns, LJ Speech has id|text|text")
+        name, written, normalised = columns
+        if not (corpus / "wavs" / f"{name}.wav").is_file():
+            without_audio.append(name)
+            continue
+        split = _split_of(*name.partition("-")[::2], facts)
+        splits[split].append(Clip(f"DUMMY1/{name}.wav", "", _one_line(normalised or written)))
+    _report_left_out("no recording", without_audio)
+    _report_counts(splits, facts["expected"])
+    return splits
+
+
+def vctk(corpus: Path) -> dict[str, list[Clip]]:
+    """Returns the clips of each split of VCTK, in VITS's split and speaker numbers, with paths through DUMMY2.
+
+    Reads release 0.80 (wav48/p225/p225_001.wav), 0.92 (wav48_silence_trimmed/p225/p225_001_mic1.flac, of which the
+    first microphone is taken) and resampled copies in downsampled_wavs. Speakers whom VITS does not number are left
+    out. Raises ValueError if `corpus` has no txt folder or no audio folder.
+    """
+    facts = json.loads((FACTS / "vctk_splits.json").read_text())
+    numbers = {name: str(i) for i, name in enumerate(" ".join(facts["speakers"]).split())}
+    audio = vctk_audio(corpus)
+    if not audio.is_dir() or not (corpus / "txt").is_dir():
+        raise ValueError(f"{corpus} is not VCTK: it needs a folder txt and one of {', '.join(VCTK_AUDIO_FOLDERS)}")
+    recordings = {path.stem.removesuffix("_mic1"): path for path in _find_audio(audio)}
+    splits = _empty_splits()
+    without_audio, without_number = [], []
+    for transcript in sorted((corpus / "txt").glob("*/*.txt")):
+        name = transcript.stem
+        speaker, _, utterance = name.partition("_")
+        if speaker not in numbers:
+            without_number.append(name)
+        elif name not in recordings:
+            without_audio.append(name)
+        else:
+            path = f"DUMMY2/{recordings[name].relative_to(audio).as_posix()}"
+            clip = Clip(path, numbers[speaker], _one_line(_read_text(transcript)))
+            splits[_split_of(speaker, utterance, facts)].append(clip)
+    _report_left_out("speaker has no number in VITS", without_number)
+    _report_left_out("no recording", without_audio)
+    _report_counts(splits, facts["expected"])
+    return splits
+
+
+def vctk_audio(corpus: Path) -> Path:
+    """Returns the folder of VCTK's recordings; one that is not there if there is none."""
+    folders = [corpus / name for name in VCTK_AUDIO_FOLDERS]
+    return next((path for path in folders if path.is_dir()), folders[0])
+
+
+def folder(
+    corpus: Path,
+    columns: Sequence[str] = (),
+    speaker_folders: bool = False,
+    val: int | None = None,
+    test: int | None = None,
+    seed: int = 1234,
+) -> dict[str, list[Clip]]:
+    """Returns the clips of a plain folder, split by chance.
+
+    The texts come from metadata.csv, whose columns are named by `columns` ("id", "speaker", "text" or, preferred,
+    "normalised"; others are passed over), or else from a .txt file beside each recording or of its name in another
+    folder. `val` and `test` are numbers of clips, by default one in twenty, at most 100. Raises ValueError naming
+    what is missing or ambiguous.
+    """
+    found = _find_audio(corpus)
+    if not found:
+        raise ValueError(f"{corpus} has no recordings ({', '.join(AUDIO_SUFFIXES)})")
+    metadata = corpus / "metadata.csv"
+    clips = _clips_of_metadata(metadata, found, columns) if metadata.is_file() else _clips_of_texts(corpus, found)
+    if speaker_folders:
+        clips = [clip._replace(speaker=Path(clip.path).parent.name) for clip in clips]
+    share = max(1, min(100, len(clips) // 20))
+    val, test = (share if size is None else size for size in (val, test))
+    if len(clips) <= val + test:
+        raise ValueError(f"{corpus}: {len(clips)} clips do not suffice for {val} val and {test} test clips")
+    random.Random(seed).shuffle(clips)
+    splits = {"val": clips[:val], "test": clips[val : val + test], "train": clips[val + test :]}
+    return {name: sorted(splits[name]) for name in SPLITS}
+
+
+def write_filelists(splits: dict[str, list[Clip]], prefix: str, out: Path) -> list[Path]:
+    """Writes `OUT/PREFIX_audio[_sid]_text_SPLIT_filelist.txt` for every split that has clips; returns the paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    many = any(clip.speaker for clips in splits.values() for clip in clips)
+    paths = []
+    for split, clips in splits.items():
+        if clips:
+            path = out / f"{prefix}_audio_{'sid_' if many else ''}text_{split}_filelist.txt"
+            write_lines(path, ["|".join(clip if many else (clip.path, clip.text)) for clip in clips])
+            print(f"{path}: {len(clips)} clips")
+            paths.append(path)
+    return paths
+
+
+def link(target: Path, name: Path) -> None:
+    """Makes the link through which filelists of VITS reach a corpus, unless there is one already."""
+    if name.exists():
+        other = "" if name.samefile(target) else f", although it is not {target}: remove it if it should be"
+        print(f"{name} is there already and stays{other}")
+        return
+    try:
+        name.unlink(missing_ok=True)  # a link that leads nowhere
+        name.symlink_to(target.resolve(), target_is_directory=True)
+        print(f"{name} now leads to {target}")
+    except OSError as error:  # Windows allows links to administrators only
+        print(f"{name} could not be made ({error}): copy {target} to it")
+
+
+def _clips_of_metadata(metadata: Path, found: list[Path], columns: Sequence[str]) -> list[Clip]:
+    rows = _read_metadata(metadata)
+    width = Counter(len(row) for _, row in rows).most_common(1)[0][0]
+    columns = columns or {2: ("id", "text"), 3: ("id", "text", "normalised")}.get(width, ())
+    if len(columns) != width or "id" not in columns or not {"text", "normalised"} & set(columns):
+        raise ValueError(
+            f"{metadata} has {width} columns: name them, as in --columns id,speaker,text; "
+            "id and text (or normalised) are needed"
+        )
+    by_name = {path.stem: path for path in found} | {path.name: path for path in found}
+    clips, without_audio = [], []
+    for number, row in rows:
+        if len(row) != width:
+            raise ValueError(f"{metadata}:{number}: {len(row)} columns, where most lines have {width}")
+        values = dict(zip(columns, row))
+        name = Path(values["id"]).name
+        text = _one_line(values.get("normalised") or values.get("text", ""))
+        if not text:
+            raise ValueError(f"{metadata}:{number}: {name} has no text")
+        if name in by_name:
+            clips.append(Clip(str(by_name[name]), values.get("speaker", ""), text))
+        else:
+            without_audio.append(name)
+    _report_left_out("no recording", without_audio)
+    return clips
+
+
+def _clips_of_texts(corpus: Path, found: list[Path]) -> list[Clip]:
+    texts = {path.stem: path for path in sorted(corpus.rglob("*.txt"))}
+    clips, without_text = [], []
+    for path in found:
+        beside = path.with_suffix(".txt")
+        source = beside if beside.is_file() else texts.get(path.stem)
+        text = _one_line(_read_text(source)) if source else ""
+        if text:
+            clips.append(Clip(str(path), "", text))
+        else:
+            without_text.append(path.name)
+    _report_left_out("no text", without_text)
+    return clips
+
+
+def _read_metadata(path: Path) -> list[tuple[int, list[str]]]:
+    """Returns (line number, columns) of every line that is not blank; quotes are text and not syntax."""
+    lines = _read_text(path).split("\n")
+    rows = [(i, [c.strip() for c in line.split("|")]) for i, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise ValueError(f"{path} has no lines")
+    return rows
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not there or not in UTF-8: {error}") from error
+
+
+def _one_line(text: str) -> str:
+    """One line without the column separator."""
+    return " ".join(text.replace("|", " ").split())
+
+
+def _find_audio(root: Path) -> list[Path]:
+    """Returns every recording below `root`, sorted. One walk of the tree: VCTK has 44,000."""
+    return sorted(
+        Path(parent, name)
+        for parent, _, names in os.walk(root, followlinks=True)
+        for name in names
+        if name.lower().endswith(AUDIO_SUFFIXES)
+    )
+
+
+def _split_of(group: str, number: str, facts: dict) -> str:
+    """Returns the split of one clip: the facts list val and test by chapter or speaker, all others train."""
+    return next((split for split in ("val", "test") if number in facts[split].get(group, "").split()), "train")
+
+
+def _empty_splits() -> dict[str, list[Clip]]:
+    return {split: [] for split in SPLITS}
+
+
+def _report_left_out(reason: str, names: Iterable[str]) -> None:
+    names = list(names)
+    if names:
+        more = ", ..." if len(names) > 5 else ""
+        print(f"Left out, {reason}: {len(names)} clips ({', '.join(names[:5])}{more})")
+
+
+def _report_counts(splits: dict[str, list[Clip]], expected: dict[str, int]) -> None:
+    if not any(splits.values()):
+        raise ValueError("no clip has both a text and a recording: is this the corpus's own folder?")
+    for split, clips in splits.items():
+        if len(clips) != expected[split]:
+            print(f"{split}: {len(clips)} clips, where the corpus of VITS has {expected[split]}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for kind in ("ljspeech", "vctk", "folder"):
+        options = kinds.add_parser(kind)
+        options.add_argument("corpus", type=Path)
+        options.add_argument("--out", type=Path, default=Path("filelists"))
+        options.add_argument("--clean", nargs="+", metavar="CLEANER", help="also write the .cleaned copies")
+    options.add_argument("--name", help="start of the files' names (default: the folder's name)")
+    options.add_argument("--columns", type=lambda names: names.split(","), default=(), help="of metadata.csv")
+    options.add_argument("--speaker_folders", action="store_true", help="each sub-folder is a speaker")
+    options.add_argument("--val", type=int, help="clips to validate on")
+    options.add_argument("--test", type=int, help="clips to test on")
+    options.add_argument("--seed", type=int, default=1234)
+    given = parser.parse_args(arguments)
+    try:
+        if given.kind == "ljspeech":
+            prefix, splits = "ljs", ljspeech(given.corpus)
+            link(given.corpus / "wavs", Path("DUMMY1"))
+        elif given.kind == "vctk":
+            prefix, splits = "vctk", vctk(given.corpus)
+            link(vctk_audio(given.corpus), Path("DUMMY2"))
+        else:
+            prefix = given.name or given.corpus.resolve().name
+            splits = folder(given.corpus, given.columns, given.speaker_folders, given.val, given.test, given.seed)
+        paths = write_filelists(splits, prefix, given.out)
+        if given.clean:
+            _clean(paths, given.clean)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+
+
+def _clean(paths: list[Path], cleaner_names: list[str]) -> None:
+    unknown = Counter()
+    for path in paths:
+        text_index = 2 if "_sid_text_" in path.name else 1
+        unknown.update(clean_filelist(path, text_index, cleaner_names, jobs=os.cpu_count() or 1))
+    report_unknown(unknown)
+
+
+if __name__ == "__main__":
+    main()

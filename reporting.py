@@ -1,0 +1,128 @@
+"""What a run tells: train.log, TensorBoard, metrics.jsonl and a progress bar. Only the main process speaks."""
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+import distributed
+
+logger = logging.getLogger(__name__)
+
+
+class Meter:
+    """Running means of losses, kept on their device so that nobody waits for them."""
+
+    def __init__(self):
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, record: dict[str, Tensor]) -> None:
+        """Take one step's losses, scalars on any device."""
+        for name, value in record.items():
+            value = value.detach().float()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        """The means over steps and processes since the last call. Waits for the device."""
+        names = sorted(self.sums)
+        values = torch.stack([self.sums[name] / self.counts[name] for name in names]) if names else torch.zeros(0)
+        values = distributed.sum_over_ranks(values) / distributed.world_size()
+        self.sums, self.counts = {}, {}
+        return dict(zip(names, values.tolist()))
+
+
+def set_up_logging(folder: Path) -> None:
+    """Log to `train.log` in the run's folder and to the terminal; the other processes report warnings only."""
+    root = logging.getLogger()
+    root.setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
+    if distributed.is_main():
+        file = logging.FileHandler(folder / "train.log", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s\t%(levelname)s\t%(message)s"))
+        terminal = logging.StreamHandler(sys.stderr)
+        terminal.setFormatter(logging.Formatter("%(message)s"))
+        root.handlers = [file, terminal]
+
+
+class Reporter:
+    """Writes what the main process has to tell; in the other processes every method does nothing."""
+
+    def __init__(self, folder: Path, step: int, total: int):
+        self.active = distributed.is_main()
+        self.folder = folder
+        self.started = time.monotonic()
+        if self.active:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            set_up = {"initial": step, "total": total, "unit": "step", "dynamic_ncols": True, "smoothing": 0.05}
+            self.bar = tqdm(**set_up, mininterval=0.5, disable=None)
+            self.redirect = logging_redirect_tqdm()
+            self.redirect.__enter__()
+            self.board = SummaryWriter(folder, purge_step=step + 1)
+            self.metrics = open(folder / "metrics.jsonl", "a", encoding="utf-8")
+
+    def step(self) -> None:
+        """Move the progress bar by one step."""
+        if self.active:
+            self.bar.update()
+
+    def show(self, epoch: int, values: dict[str, float]) -> None:
+        """Put the main losses beside the progress bar."""
+        if self.active:
+            names = {"loss/g/mel": "mel", "loss/g/kl": "kl", "loss/g/dur": "dur", "loss/d/total": "d"}
+            shown = {short: f"{values[name]:.2f}" for name, short in names.items() if name in values}
+            self.bar.set_postfix(epoch=epoch + 1, **shown)
+
+    def scalars(self, step: int, values: dict[str, float], seconds_a_step: float | None = None) -> None:
+        """Write numbers to TensorBoard, metrics.jsonl and train.log."""
+        if not self.active:
+            return
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+        elapsed = round(time.monotonic() - self.started, 1)
+        line = {"step": step, "elapsed": elapsed} | {name: round(value, 6) for name, value in values.items()}
+        self.metrics.write(json.dumps(line) + "\n")
+        self.metrics.flush()
+        text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        speed = f" ({seconds_a_step:.3f} s a step)" if seconds_a_step else ""
+        logger.info("step %d%s: %s", step, speed, text)
+
+    def pictures(self, step: int, images: dict[str, np.ndarray]) -> None:
+        """Write pictures `[height, width, 3]` to TensorBoard."""
+        if self.active:
+            for name, image in images.items():
+                self.board.add_image(name, image, step, dataformats="HWC")
+
+    def audio(self, step: int, clips: dict[str, np.ndarray], sampling_rate: int) -> None:
+        """Write sounds `[samples]` in -1..1 to TensorBoard."""
+        if self.active:
+            for name, samples in clips.items():
+                self.board.add_audio(name, samples[None], step, sampling_rate)
+
+    def close(self) -> None:
+        """Flush everything."""
+        if self.active:
+            self.bar.close()
+            self.board.close()
+            self.metrics.close()
+            self.redirect.__exit__(None, None, None)
+
+
+def read_metrics(folder: str | Path, name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one number in a run's metrics.jsonl; what a resumed run did again counts once."""
+    values = {}
+    with open(Path(folder) / "metrics.jsonl", encoding="utf-8") as file:
+        for line in file:
+            record = json.loads(line)
+            if name in record:
+                values[record["step"]] = record[name]
+    steps = sorted(values)
+    return steps, [values[step] for step in steps]

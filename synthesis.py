@@ -1,0 +1,278 @@
+"""Trained checkpoints to sound: text to speech and voice conversion, through one object.
+
+`Voice.load("logs/NAME").speak("Hello.")` is all that most callers need. The way from tokens to sound has three steps
+that can be taken one by one: `plan` (text encoder and durations), `latent` (prior and flow) and the network's
+decoder. Export traces the same functions.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+
+import checkpoint
+import config as configs
+from audio import load_audio
+from commons import at_least_fp32
+from mel_processing import mel_spectrogram_torch, spectrogram_torch
+from models import SynthesizerTrn
+from modules import remove_weight_norm
+from speech import BaseVoice, Scales, Utterance
+
+RUNS = "logs"
+# Speech has 5 to 10 frames a token. Far more comes from an untrained predictor, whose exponentials fill any memory.
+MOST_FRAMES_PER_TOKEN = 200
+
+
+class Plan(NamedTuple):
+    """What the text decides: m_p, logs_p `[b, inter, t_s]`, whole frames of each token `[b, t_s]`, g or None."""
+
+    m_p: Tensor
+    logs_p: Tensor
+    durations: Tensor
+    g: Tensor | None
+
+
+def plan(
+    net: SynthesizerTrn,
+    x: Tensor,
+    x_lengths: Tensor,
+    sid: Tensor | None = None,
+    length_scale: float | Tensor = 1.0,
+    noise_scale_w: float | Tensor = 0.8,
+) -> Plan:
+    """Read the tokens and time them. Args: x `[b, t_s]`, token ids; x_lengths `[b]`; sid `[b]` or None."""
+    g = net.speaker(sid)
+    h, m_p, logs_p, x_mask = net.enc_p(x, x_lengths, g if net.conditions_text else None)
+    logw = net.predict_durations(h, x_mask, g, noise_scale_w)
+    durations = torch.ceil(torch.exp(at_least_fp32(logw)) * x_mask * length_scale).squeeze(1)
+    return Plan(m_p, logs_p, durations, g)
+
+
+def latent(net: SynthesizerTrn, planned: Plan, noise_scale: float | Tensor = 0.667) -> Tensor:
+    """Draw the decoder's input `[b, inter, t_t]`, zero beyond each item's last frame.
+
+    Equal to `SynthesizerTrn.infer` without its alignment matrix: which token speaks in a frame is counted from the
+    durations, in time and memory that grow with the length alone.
+    """
+    m_p, logs_p, durations, g = planned
+    ends = durations.cumsum(1).long()  # [b, t_s], first frame after each token
+    frames = ends[:, -1:].clamp_min(1)
+    frame = torch.arange(frames.max(), device=ends.device).unsqueeze(0)  # [1, t_t]
+    y_mask = (frame < frames).unsqueeze(1).to(m_p.dtype)
+
+    # a token ends before as many frames as the running count of ends says; the last column is nobody's frame
+    counts = torch.zeros_like(torch.cat([frame, frame[:, -1:]], 1).expand(ends.size(0), -1))
+    token = counts.scatter_add(1, ends, torch.ones_like(ends)).cumsum(1)[:, :-1]
+    token = token.clamp_max(ends.size(1) - 1).unsqueeze(1).expand(-1, m_p.size(1), -1)  # [b, inter, t_t]
+    m_p, logs_p = m_p.gather(2, token) * y_mask, logs_p.gather(2, token) * y_mask
+
+    z_p = m_p + torch.randn_like(m_p) * torch.exp(logs_p) * noise_scale
+    return net.flow(z_p, y_mask, g, reverse=True) * y_mask
+
+
+class Voice(BaseVoice):
+    """A trained network that speaks; made by `load`."""
+
+    def __init__(self, net: SynthesizerTrn, config: configs.Config, step: int | None = None):
+        super().__init__(config.data, net.enc_p.emb.num_embeddings, step)
+        self.net = remove_weight_norm(net).eval().requires_grad_(False)
+        self.config = config
+
+    @classmethod
+    def load(cls, path: str | Path, config_path: str | Path | None = None, device: str = "cpu") -> "Voice":
+        """Load a voice.
+
+        Args:
+            path: a run's folder or its name in `logs` (the newest `G_STEP.pth` speaks), or a checkpoint itself.
+            config_path: for files of VITS code; left out, the checkpoint's own config or `config.json` beside it.
+            device: "cpu", "cuda", "cuda:1", or "auto" for the GPU where there is one.
+
+        Raises:
+            ValueError: no such file, another kind of file, no config, or weights that do not fit it.
+        """
+        file = find_checkpoint(path)
+        place = find_device(device)
+        content = checkpoint.read(file)
+        config = _find_config(file, content, config_path)
+        embedding = content["model"].get("enc_p.emb.weight")
+        n_vocab = 1 if embedding is None else len(embedding)  # without it load_weights says what the file holds
+        with torch.random.fork_rng([]):  # initial weights are drawn and thrown away
+            net = SynthesizerTrn(
+                n_vocab,
+                config.spec_channels,
+                config.segment_frames,
+                n_speakers=config.data.n_speakers,
+                **asdict(config.model),
+            )
+        checkpoint.load_weights(net, content["model"], str(file))
+        return cls(net.to(place), config, content.get("iteration"))
+
+    @property
+    def device(self) -> torch.device:
+        return self.net.enc_p.emb.weight.device
+
+    def convert(
+        self,
+        sound: str | Path | np.ndarray,
+        source: str | int,
+        target: str | int,
+        sampling_rate: int | None = None,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """Say what speaker `source` says in a recording with the voice of `target` (VITS, section 4.4).
+
+        Args:
+            sound: a recording's path, or mono samples `[samples]`, float in -1..1, at `sampling_rate` (None: the
+                voice's own).
+
+        Returns:
+            Audio at the voice's rate, float32 `[samples]`, a whole number of hops.
+
+        Raises:
+            ValueError: one voice only, unknown speakers, or a sound that cannot be read, is not finite or too short.
+        """
+        if not self.data.n_speakers:
+            raise ValueError("voice conversion needs a model of many speakers, and this one has a single voice")
+        speakers = [torch.tensor([self.speaker_id(name)], device=self.device) for name in (source, target)]
+        spec = self.posterior_input(self._samples(sound, sampling_rate))
+        lengths = torch.tensor([spec.size(2)], device=self.device)
+        with self._lock, self._seeded(seed), torch.inference_mode():
+            audio = self.net.voice_conversion(spec, lengths, *speakers)[0]
+        return audio[0, 0].float().cpu().numpy()
+
+    def posterior_input(self, samples: np.ndarray) -> Tensor:
+        """The posterior encoder's input `[1, spec, t]` on the voice's device; samples `[samples]`, float."""
+        wav = torch.from_numpy(np.ascontiguousarray(samples, np.float32)).to(self.device).unsqueeze(0)
+        if self.data.use_mel_posterior_encoder:
+            return log_mel(wav, self.data)
+        data = self.data
+        return spectrogram_torch(wav, data.filter_length, data.sampling_rate, data.hop_length, data.win_length)
+
+    def _samples(self, sound: str | Path | np.ndarray, sampling_rate: int | None) -> np.ndarray:
+        if isinstance(sound, (str, Path)):
+            samples = load_audio(sound, self.sampling_rate)
+        else:
+            samples = np.asarray(sound)
+            if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+                raise ValueError(f"expected mono float samples, got {samples.dtype} of shape {samples.shape}")
+            if sampling_rate not in (None, self.sampling_rate):
+                samples = soxr.resample(samples, sampling_rate, self.sampling_rate, quality="HQ")
+        if len(samples) < self.data.hop_length:
+            raise ValueError(f"a recording of {len(samples)} samples is too short to convert")
+        if not np.isfinite(samples).all():
+            raise ValueError("the recording holds NaN or infinity")
+        return samples
+
+    @torch.inference_mode()
+    def _utter(self, tokens: list[list[int]], sid: int | None, scales: Scales) -> list[Utterance]:
+        lengths = [len(t) for t in tokens]
+        x = torch.tensor([t + [0] * (max(lengths) - len(t)) for t in tokens], device=self.device)
+        x_lengths = torch.tensor(lengths, device=self.device)
+        sids = None if sid is None else torch.full((len(tokens),), sid, device=self.device)
+        planned = plan(self.net, x, x_lengths, sids, scales.length_scale, scales.noise_scale_w)
+        durations = planned.durations.cpu().numpy()
+        self._check_length(durations, lengths, scales)
+        z = latent(self.net, planned, scales.noise_scale)
+        # One by one: a vocoder hears the padding, and the last frames of short items would depend on the batch.
+        return [
+            Utterance(self._decode(z[i : i + 1, :, : int(d.sum())], planned.g, i), d[:n].astype(np.int64))
+            for i, (d, n) in enumerate(zip(durations, lengths))
+        ]
+
+    def _decode(self, z: Tensor, g: Tensor | None, i: int) -> np.ndarray:
+        """Latent frames `[1, inter, t]` to samples; `g` `[b, gin, 1]` is the batch's, and `i` a place in it."""
+        return self.net.dec(z, None if g is None else g[i : i + 1])[0, 0].float().cpu().numpy()
+
+    def _check_length(self, durations: np.ndarray, lengths: list[int], scales: Scales) -> None:
+        for frames, tokens in zip(durations.sum(1), lengths):
+            if not frames <= MOST_FRAMES_PER_TOKEN * tokens:  # NaN fails too
+                seconds = frames * self.data.hop_length / self.sampling_rate
+                raise ValueError(
+                    f"the duration predictor asks for {seconds:.0f} seconds for {tokens} tokens: the checkpoint is "
+                    f"hardly trained, or length_scale ({scales.length_scale}) is too large"
+                )
+
+    @contextmanager
+    def _seeded(self, seed: int | None) -> Iterator[None]:
+        if seed is None:
+            yield
+            return
+        gpus = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(gpus):
+            torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would reach GPUs of others
+            for gpu in gpus:
+                torch.cuda.default_generators[gpu.index].manual_seed(seed)
+            yield
+
+
+def log_mel(wav: Tensor, data) -> Tensor:
+    """Log-mel spectrogram `[b, bands, t]` of `wav` `[b, samples]` by a config's data section."""
+    return mel_spectrogram_torch(
+        wav,
+        data.filter_length,
+        data.n_mel_channels,
+        data.sampling_rate,
+        data.hop_length,
+        data.win_length,
+        data.mel_fmin,
+        data.mel_fmax,
+    )
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The generator's file for a run's folder, its name in `logs`, or the file itself.
+
+    Raises:
+        ValueError: nothing there; the message names the nearest run.
+    """
+    path = Path(path)
+    for folder in (path, Path(RUNS) / path):
+        if folder.is_file():
+            return folder
+        if folder.is_dir():
+            try:
+                return Path(checkpoint.latest_checkpoint_path(folder))
+            except ValueError:
+                if (folder / "G_best.pth").is_file():
+                    return folder / "G_best.pth"
+                raise
+    runs = [name for name in (os.listdir(RUNS) if Path(RUNS).is_dir() else []) if (Path(RUNS) / name).is_dir()]
+    near = difflib.get_close_matches(path.name, runs, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ValueError(f"there is no checkpoint or run {path}, here or in {RUNS}/{hint}")
+
+
+def find_device(name: str) -> torch.device:
+    """A device by name; "auto" is the GPU where there is one. Raises ValueError for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"there is no device {name!r}: use auto, cpu or cuda") from None
+    if device.type == "cuda":
+        index = device.index or 0
+        if index >= torch.cuda.device_count():
+            raise ValueError(f"there is no device {name!r}: PyTorch sees {torch.cuda.device_count()} CUDA GPUs")
+        return torch.device("cuda", index)
+    return device
+
+
+def _find_config(file: Path, content: dict, config_path: str | Path | None) -> configs.Config:
+    if config_path is not None:
+        return configs.load(config_path)
+    if isinstance(content.get("config"), dict):
+        return configs.from_dict(content["config"], str(file))
+    beside = file.with_name("config.json")
+    if beside.is_file():
+        return configs.load(beside)
+    raise ValueError(f"{file} holds no config, and there is no config.json beside it: name its config file")

@@ -1,0 +1,121 @@
+"""Recordings of every kind come in as mono float32 and go out as 16-bit audio; what cannot be read is named."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import audio
+
+RATE = 22050
+
+
+def tone(seconds=0.5, rate=RATE, hz=220.0):
+    return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "suffix, subtype, tolerance",
+    [
+        ("wav", "PCM_U8", 1e-2),
+        ("wav", "PCM_16", 1e-4),
+        ("wav", "PCM_24", 1e-6),
+        ("wav", "PCM_32", 1e-6),
+        ("wav", "FLOAT", 1e-7),
+        ("wav", "DOUBLE", 1e-7),
+        ("flac", "PCM_16", 1e-4),
+        ("ogg", "VORBIS", 5e-2),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_format_is_read_as_mono_float(tmp_path, suffix, subtype, tolerance, channels):
+    path = tmp_path / f"tone.{suffix}"
+    columns = np.stack([tone() * gain for gain in ((1.0,) if channels == 1 else (0.5, 1.5))], axis=1)
+    soundfile.write(path, columns, RATE, subtype=subtype)
+    samples = audio.load_audio(path, RATE)
+    assert samples.dtype == np.float32 and samples.shape == tone().shape
+    np.testing.assert_allclose(samples, tone(), atol=tolerance)
+    assert audio.read_header(path) == (len(samples), RATE)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_another_rate_is_resampled_to_the_promised_length(tmp_path, rate):
+    path = tmp_path / "tone.wav"
+    for extra in range(3):
+        soundfile.write(path, tone(0.5 + extra / rate, rate), rate)
+        samples = audio.load_audio(path, RATE)
+        assert len(samples) == audio.audio_length(path, RATE)
+        middle = slice(1000, 9000)
+        np.testing.assert_allclose(samples[middle], tone()[middle], atol=1e-3)
+
+
+@pytest.mark.parametrize("read", [audio.load_audio, audio.audio_length])
+def test_another_rate_is_refused_by_name_if_configured(tmp_path, read):
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, tone(0.1, 16000), 16000)
+    with pytest.raises(ValueError, match=r"tone\.wav.*16000 Hz.*22050 Hz"):
+        read(path, RATE, resample=False)
+    soundfile.write(path, tone(0.1), RATE)
+    read(path, RATE, resample=False)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "text", "truncated", "endless"])
+def test_what_cannot_be_read_is_named(tmp_path, damage):
+    path = tmp_path / "voice.flac"
+    soundfile.write(path, tone(3), RATE)
+    content = bytearray(path.read_bytes())
+    if damage == "endless":  # the total of samples in STREAMINFO is 0: unknown
+        content[21] &= 0xF0
+        content[22:26] = bytes(4)
+    length = {"empty": 0, "text": 0, "truncated": len(content) // 2}.get(damage, len(content))
+    path.write_bytes(b"hello" if damage == "text" else content[:length])
+    if damage == "missing":
+        path.unlink()
+    with pytest.raises(ValueError, match=r"voice\.flac: \w+"):
+        audio.load_audio(path, RATE)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "WAV"])
+def test_writing_clips_and_never_wraps(tmp_path, suffix):
+    path = tmp_path / f"loud.{suffix}"
+    audio.save_audio(path, np.array([0.0, 1.0, 1.5, -1.0, -7.0, 0.25]), RATE)
+    pcm, rate = soundfile.read(path, dtype="int16")
+    assert rate == RATE and pcm.tolist() == [0, 32767, 32767, -32768, -32768, 8192]
+
+
+def test_sixteen_bit_audio_survives_reading_and_writing(tmp_path):
+    pcm = np.random.default_rng(0).integers(-32768, 32768, 5000).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", pcm, RATE)
+    audio.save_audio(tmp_path / "b.flac", torch.tensor(audio.load_audio(tmp_path / "a.wav", RATE))[None], RATE)
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "b.flac", dtype="int16")[0], pcm)
+
+
+def test_long_ogg_is_written(tmp_path):
+    audio.save_audio(tmp_path / "long.ogg", np.zeros(8000 * 400, np.float32), 8000)
+    assert audio.read_header(tmp_path / "long.ogg") == (8000 * 400, 8000)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "voice.wav"
+    audio.save_audio(path, tone(), RATE)
+    before = path.read_bytes()
+    with pytest.raises(RuntimeError), audio.replacing(path) as unfinished:
+        unfinished.write_bytes(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "name, samples, complaint",
+    [
+        ("voice.mp3", tone(), ".wav, .flac, .ogg"),
+        ("voice", tone(), "without suffix"),
+        ("voice.wav", np.array([0.0, np.nan]), "NaN"),
+        ("voice.wav", np.zeros((2, 10)), "mono"),
+        ("voice.wav", np.zeros(10, np.int16), "float"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(tmp_path, name, samples, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        audio.save_audio(tmp_path / name, samples, RATE)
+    assert not list(tmp_path.iterdir())

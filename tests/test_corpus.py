@@ -1,0 +1,312 @@
+"""Filelists of every shape, speaker numbers, and the check that names what would spoil training."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+import corpus
+
+RATE = 22050
+
+
+def data(**changes):
+    defaults = {
+        "text_cleaners": ["basic_cleaners"],
+        "sampling_rate": RATE,
+        "hop_length": 256,
+        "add_blank": False,
+        "n_speakers": 0,
+        "cleaned_text": True,
+    }
+    return SimpleNamespace(**(defaults | changes))
+
+
+def filelist(tmp_path, text, encoding="utf-8", name="list.txt"):
+    path = tmp_path / name
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def voice(seconds=1.0, level=0.3, rate=RATE):
+    noise = np.random.default_rng(0).standard_normal(round(seconds * rate)).clip(-3, 3)
+    return (level / 3 * noise).astype(np.float32)
+
+
+def clips_of(tmp_path, recordings, text="hello"):
+    """Write recordings (name to samples, or samples and rate) and return them as clips."""
+    clips = []
+    for number, (name, samples) in enumerate(recordings.items(), 1):
+        samples, rate = samples if isinstance(samples, tuple) else (samples, RATE)
+        soundfile.write(tmp_path / name, samples, rate, subtype="FLOAT" if name.endswith(".wav") else None)
+        clips.append(corpus.Clip(str(tmp_path / name), None, text, number))
+    return clips
+
+
+# --- filelists
+
+
+def test_two_and_three_columns(tmp_path):
+    assert corpus.read_filelist(filelist(tmp_path, "a.wav|Hi there.\nb.wav|Bye.")) == [
+        ("a.wav", None, "Hi there.", 1),
+        ("b.wav", None, "Bye.", 2),
+    ]
+    assert corpus.read_filelist(filelist(tmp_path, "a.wav|anna|Hi.\n"))[0] == ("a.wav", "anna", "Hi.", 1)
+
+
+def test_windows_line_ends_marks_and_blank_lines_do_no_harm(tmp_path):
+    text = "\n a.wav | Grüße\u2028dich \r\n\r\n   \r\nb.wav|ˈɔːsʌm\r\n\n"
+    clips = corpus.read_filelist(filelist(tmp_path, text, "utf-8-sig"))
+    assert clips == [("a.wav", None, "Grüße\u2028dich", 2), ("b.wav", None, "ˈɔːsʌm", 5)]
+
+
+def test_recordings_beside_the_filelist_are_found(tmp_path):
+    (tmp_path / "wavs").mkdir()
+    (tmp_path / "wavs" / "a.wav").touch()
+    paths = [clip.path for clip in corpus.read_filelist(filelist(tmp_path, "wavs/a.wav|x\nwavs/b.wav|x"))]
+    assert paths == [str(tmp_path / "wavs" / "a.wav"), "wavs/b.wav"]
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("a.wav|x\nb.wav|x|y\nc.wav|z", r"list\.txt, line 2: 3 columns where most lines have 2.*must not contain \|"),
+        ("a.wav|0|x\n\nb.wav|0|x|y\nc.wav|0|z", r"list\.txt, line 3: 4 columns"),
+        ("a.wav|0|x\nb.wav|x\nc.wav|0|x", r"list\.txt, line 2: 2 columns where most lines have 3"),
+        ("a.wav x", r"list\.txt, line 1: 1 columns; expected path\|text"),
+        ("a.wav|x\n|y", r"list\.txt, line 2: the path is empty"),
+        ("\n \n", r"list\.txt: the filelist has no lines"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path, text, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        corpus.read_filelist(filelist(tmp_path, text))
+
+
+def test_unreadable_filelists_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.txt: No such file"):
+        corpus.read_filelist(tmp_path / "none.txt")
+    with pytest.raises(ValueError, match=r"list\.txt: not UTF-8"):
+        corpus.read_filelist(filelist(tmp_path, "a.wav|Grüße", "latin-1"))
+
+
+# --- speakers
+
+
+def spoken_by(*labels):
+    return [corpus.Clip(f"{i}.wav", label, "x", i) for i, label in enumerate(labels, 1)]
+
+
+def test_numbers_stay_and_names_are_numbered():
+    assert corpus.speaker_table([spoken_by("7", "2", "7")], 8) == {"2": 2, "7": 7}
+    assert corpus.speaker_table([spoken_by("p9", "p10", "anna"), spoken_by("p9")], 3) == {"anna": 0, "p10": 1, "p9": 2}
+    assert corpus.speaker_table([spoken_by(None, None), spoken_by(None)], 0) == {}
+    assert corpus.speaker_table([spoken_by("anna", "anna")], 0) == {}  # one voice, named
+
+
+@pytest.mark.parametrize(
+    "lists, n_speakers, complaint",
+    [
+        ([spoken_by("0", "3")], 3, r"speaker '3' \(line 2\) has id 3: data.n_speakers, now 3, must be 4"),
+        ([spoken_by("a", "b", "c")], 2, "must be 3 or more"),
+        ([spoken_by("0", "anna")], 9, r"line 2 \(2\.wav\): speaker 'anna' is a name"),
+        ([spoken_by("anna"), spoken_by("anna", "bob")], 9, r"line 2 \(2\.wav\): speaker 'bob' is not in the training"),
+        ([spoken_by("0"), spoken_by("1")], 9, "'1' is not in the training"),
+        ([spoken_by(None)], 2, r"n_speakers is 2, but 1\.wav has no speaker"),
+        ([spoken_by("0"), spoken_by(None)], 2, "has no speaker"),
+        ([spoken_by("0", "1")], 0, "2 speakers: set data.n_speakers"),
+    ],
+)
+def test_speakers_that_cannot_be_numbered(lists, n_speakers, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        corpus.speaker_table(lists, n_speakers)
+
+
+def test_ids_come_from_the_configs_table_or_are_numbers():
+    named = data(n_speakers=5, speakers={"anna": 4, "bob": 0})
+    assert corpus.speaker_ids(spoken_by("bob", "anna"), named) == [0, 4]
+    assert corpus.speaker_ids(spoken_by("3", "0"), data(n_speakers=5)) == [3, 0]
+    assert corpus.speaker_ids(spoken_by(None), data()) is None
+    with pytest.raises(ValueError, match=r"line 2 \(2\.wav\): speaker 'eve' has no id below 5.*anna, bob"):
+        corpus.speaker_ids(spoken_by("bob", "eve"), named)
+    with pytest.raises(ValueError, match=r"speaker 'bob' has no id below 4"):
+        corpus.speaker_ids(spoken_by("bob"), data(n_speakers=4, speakers={"bob": 4}))
+    with pytest.raises(ValueError, match=r"data\.speakers is empty"):
+        corpus.speaker_ids(spoken_by("anna"), data(n_speakers=5))
+
+
+# --- tokens
+
+
+def test_tokens_are_cleaned_where_the_list_is_not_and_spaced_with_blanks():
+    plain = corpus.token_ids("hi you", data())
+    assert len(plain) == 6 and 0 not in plain
+    assert corpus.cleaned("HI  You", data(cleaned_text=False)) == "hi you"
+    assert corpus.cleaned("HI  You", data()) == "HI  You"
+    assert corpus.token_ids("hi you", data(add_blank=True)) == [0, *[t for i in plain for t in (i, 0)]]
+
+
+# --- the check
+
+
+def test_a_good_corpus_has_nothing_to_report(tmp_path):
+    clips = clips_of(tmp_path, {"a.wav": voice(), "b.flac": voice(2), "c.ogg": voice(3), "d.wav": (voice(1), 16000)})
+    report = corpus.check_corpus(clips, data())
+    assert (report.errors, report.warnings) == ({}, {})
+    assert report.frames == [86, 172, 258, 22050 * 22050 // 16000 // 256]
+    assert "4 recordings" in str(report)
+    report.stop_on_errors()
+
+
+def test_everything_that_cannot_be_trained_on_is_named(tmp_path):
+    bad = voice()
+    bad[100] = np.nan
+    clips = clips_of(
+        tmp_path,
+        {
+            "good.wav": voice(),
+            "nan.wav": bad,
+            "silent.wav": np.zeros(RATE),
+            "no_samples.wav": np.zeros(0),
+            "cut.wav": voice(),
+            "cut.flac": voice(),
+            "cut.ogg": voice(3),
+            "short.wav": voice(0.04),
+            "slow.wav": (voice(), 16000),
+        },
+    )
+    for name in ("cut.wav", "cut.flac", "cut.ogg"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("hello")
+    clips += [corpus.Clip(str(tmp_path / name), None, "x", 0) for name in ("empty.wav", "text.wav", "none.wav")]
+    report = corpus.check_corpus(clips, data(resample=False))
+    named = {reason: {name.split(": ")[0] for name in names} for reason, names in report.errors.items()}
+    expected = {
+        "no such file": ["none.wav"],
+        "empty file": ["empty.wav"],
+        "no samples": ["no_samples.wav"],
+        "truncated": ["cut.wav", "cut.ogg"],
+        "cannot be decoded": ["cut.flac", "text.wav"],
+        "silent": ["silent.wav"],
+        "NaN or infinite samples": ["nan.wav"],
+        "other sampling rate, with data.resample false": ["slow.wav"],
+        "more tokens than frames": ["short.wav"],
+    }
+    assert named == {reason: {str(tmp_path / name) for name in names} for reason, names in expected.items()}
+    assert report.errors["more tokens than frames"][0].endswith("5 tokens, 3 frames")
+    assert report.errors["other sampling rate, with data.resample false"][0].endswith("16000 Hz instead of 22050 Hz")
+    with pytest.raises(SystemExit) as stop:
+        report.stop_on_errors()
+    assert all(str(tmp_path / name) in str(stop.value) for names in expected.values() for name in names)
+
+
+def test_blanks_count_as_tokens(tmp_path):
+    clips = clips_of(tmp_path, {"short.wav": voice(0.1)})  # 8 frames
+    assert not corpus.check_corpus(clips, data()).errors
+    assert "more tokens than frames" in corpus.check_corpus(clips, data(add_blank=True)).errors
+
+
+def test_what_sounds_odd_is_a_warning_with_the_worst_first(tmp_path):
+    pause = np.zeros(RATE)
+    clips = clips_of(
+        tmp_path,
+        {
+            **{f"{i}.wav": voice(1 + i / 50) for i in range(12)},
+            "late.wav": np.concatenate([pause, voice()]),
+            "early.wav": np.concatenate([voice(), pause, pause]),
+            "earlier.wav": np.concatenate([voice(), pause]),
+            "quiet.wav": voice(level=0.01),
+            "clipped.wav": np.clip(5 * voice(), -1, 1),
+            "slow.wav": voice(9),
+        },
+    )
+    report = corpus.check_corpus(clips, data())
+    named = {
+        reason: [name.split(": ")[0].removeprefix(f"{tmp_path}/") for name in names]
+        for reason, names in report.warnings.items()
+    }
+    assert not report.errors
+    assert named == {
+        "leading silence above 0.5 s": ["late.wav"],
+        "trailing silence above 0.5 s": ["early.wav", "earlier.wav"],
+        "level below -35 dBFS": ["quiet.wav"],
+        "clipping": ["clipped.wav"],
+        "unusual characters per second": ["slow.wav"],
+    }
+    report.stop_on_errors()
+
+
+@pytest.mark.filterwarnings("ignore:symbol")
+def test_unknown_symbols_are_counted(tmp_path):
+    clips = clips_of(tmp_path, {"a.wav": voice(9)}, text="a long sentence with a tilde ã and a digit 3 and another 3")
+    report = corpus.check_corpus(clips, data())
+    assert not report.errors
+    assert list(report.warnings.values()) == [["'3' (U+0033) x 2", "'ã' (U+00E3) x 1"]]
+    foreign = corpus.check_corpus([clips[0]._replace(text="привет, мир")], data())
+    assert "'р' (U+0440) x 2" in next(iter(foreign.errors.values()))
+    assert not corpus.check_corpus([clips[0]._replace(text="мир")], data(extra_symbols="мир")).errors
+
+
+def test_a_text_without_symbols_is_an_error(tmp_path):
+    assert "no text" in corpus.check_corpus(clips_of(tmp_path, {"a.wav": voice()}, text=""), data()).errors
+
+
+def test_unchanged_recordings_are_measured_once(tmp_path, monkeypatch):
+    clips = clips_of(tmp_path, {"a.wav": voice(), "b.wav": voice(2), "none.wav": voice()})
+    (tmp_path / "none.wav").unlink()
+    cache = tmp_path / "run" / "corpus.json"
+    measured = []
+    measure = corpus.measure
+    monkeypatch.setattr(corpus, "measure", lambda path: measured.append(path) or measure(path))
+    first = corpus.check_corpus(clips, data(), cache)
+    assert len(measured) == 3
+    assert corpus.check_corpus(clips, data(), cache) == first
+    assert measured[3:] == [clips[2].path]  # what is missing is looked for again
+    soundfile.write(clips[0].path, voice(3), RATE)
+    assert corpus.check_corpus(clips, data(), cache).frames == [258, 172, 0]
+    assert clips[0].path in measured[4:] and clips[1].path not in measured[4:]
+    assert corpus.check_corpus(clips, data(hop_length=512), cache).frames == [129, 86, 0]
+    assert [path.name for path in cache.parent.iterdir()] == ["corpus.json"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"files": 3}', '{"settings": [1], "files": {}}'])
+def test_a_cache_of_another_kind_is_replaced(tmp_path, content):
+    clips = clips_of(tmp_path, {"a.wav": voice()})
+    cache = filelist(tmp_path, content, name="corpus.json")
+    assert corpus.check_corpus(clips, data(), cache).frames == [86]
+    assert list(json.loads(cache.read_text())["files"]) == [clips[0].path]
+
+
+def test_command_line(tmp_path, capsys):
+    clips_of(tmp_path, {"a.wav": voice()})
+    good = filelist(tmp_path, "a.wav|həlˈoʊ", name="good.txt.cleaned")
+    with pytest.raises(SystemExit) as end:
+        corpus.main([str(good)])
+    assert end.value.code == 0 and "1 recordings" in capsys.readouterr().out
+    bad = filelist(tmp_path, "a.wav|hello\nb.wav|hello", name="bad.txt")
+    with pytest.raises(SystemExit) as end:
+        corpus.main([str(good), str(bad), "--text_cleaners", "basic_cleaners"])
+    assert end.value.code == 1 and "error: no such file (1): b.wav" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"none\.txt: No such file"):
+        corpus.main([str(tmp_path / "none.txt")])
+
+
+def test_command_line_checks_a_config(tmp_path, capsys):
+    clips_of(tmp_path, {"a.wav": voice()})
+    files = {
+        "training_files": str(filelist(tmp_path, "a.wav|0|hello")),
+        "validation_files": str(filelist(tmp_path, "a.wav|1|hello", name="val.txt")),
+    }
+    for n_speakers, message in ((0, None), (2, "'1' is not in the training list")):
+        path = tmp_path / "config.json"
+        speakers = {"n_speakers": n_speakers}
+        model = {"gin_channels": 256} if n_speakers else {}
+        path.write_text(json.dumps({"train": {}, "data": files | speakers, "model": model}))
+        with pytest.raises(SystemExit) as end:
+            corpus.main(["-c", str(path)])
+        assert end.value.code == 0 if message is None else message in end.value.code
+    assert "2 recordings" in capsys.readouterr().out

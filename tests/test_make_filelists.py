@@ -1,0 +1,188 @@
+import hashlib
+import json
+
+import pytest
+
+import make_filelists
+from make_filelists import FACTS, Clip
+
+# Of the sorted names in the filelists that VITS ships, one a line; speakers as "p225 101".
+LJSPEECH = {
+    "val": "db6d2331f6933b6cec173a65aa002baf0483749dfc65c1f633af1fd53826dd3a",
+    "test": "ee02699f7ecb483d4683d76ccb6661c62362094fca29a6cb17dc4299536df153",
+}
+VCTK = {
+    "val": "3e1312d9575ee2d2f30d30067478486dad39990522fba6294fbbfaf46bd1f73a",
+    "test": "74daf7a7be23d8958f63acb9e3930929802282005ea0760b6ee330729129aa3a",
+}
+VCTK_SPEAKERS = "39c76999d30e0b29b578792cd5a07e8ea176e3050f4090c6578353ace650b295"
+
+
+def digest(names):
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+
+
+def named(corpus, separator, splits=("val", "test")):
+    facts = json.loads((FACTS / f"{corpus}_splits.json").read_text())
+    return [f"{g}{separator}{n}" for s in splits for g, numbers in facts[s].items() for n in numbers.split()]
+
+
+def touch(path, content=""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def make_ljspeech(corpus, train):
+    """LJ Speech with the clips of val and test by name, and `train` others, numbered from 9000."""
+    names = sorted({*named("ljspeech", "-"), *(f"LJ{1 + i % 50:03}-{9000 + i // 50}" for i in range(train))})
+    (corpus / "wavs").mkdir(parents=True)
+    for name in names:
+        (corpus / "wavs" / f"{name}.wav").touch()
+    lines = [f'{name}|In 1901 "no"|In nineteen-oh-one "no {name}' for name in names]
+    touch(corpus / "metadata.csv", "\n".join(lines) + "\n")
+    return corpus
+
+
+def test_ljspeech_gets_the_splits_of_vits(tmp_path, capsys):
+    lj = make_ljspeech(tmp_path / "LJSpeech-1.1", train=12500)
+    make_filelists.main(["ljspeech", str(lj)])
+    said = capsys.readouterr().out
+    assert "Left out" not in said and "where the corpus" not in said
+    for split, count in (("train", 12500), ("val", 100), ("test", 500)):
+        lines = (tmp_path / f"filelists/ljs_audio_text_{split}_filelist.txt").read_text("utf-8").splitlines()
+        names = [line.split("|")[0].removeprefix("DUMMY1/").removesuffix(".wav") for line in lines]
+        assert len(set(names)) == count
+        assert split == "train" or digest(names) == LJSPEECH[split]
+        assert lines[0] == f'DUMMY1/{names[0]}.wav|In nineteen-oh-one "no {names[0]}'
+    assert (tmp_path / "DUMMY1").resolve() == lj / "wavs"
+
+
+def test_ljspeech_names_what_is_left_out(tmp_path, capsys):
+    lj = make_ljspeech(tmp_path / "LJSpeech-1.1", train=10)
+    (lj / "wavs" / "LJ001-0110.wav").unlink()
+    assert len(make_filelists.ljspeech(lj)["val"]) == 99
+    said = capsys.readouterr().out
+    assert "Left out, no recording: 1 clips (LJ001-0110)" in said
+    assert "val: 99 clips, where the corpus of VITS has 100" in said
+    assert "train: 10 clips, where the corpus of VITS has 12500" in said
+
+
+@pytest.fixture(params=["downsampled_wavs", "wav48", "wav48_silence_trimmed"])
+def audio(request, tmp_path):
+    """VCTK with the clips of val and test, one more for each speaker, and speakers whom VITS lacks."""
+    trimmed = request.param == "wav48_silence_trimmed"
+    speakers = " ".join(json.loads((FACTS / "vctk_splits.json").read_text())["speakers"]).split()
+    names = {*named("vctk", "_"), *(f"{speaker}_999" for speaker in [*speakers, "s5"])}
+    for name in names:
+        speaker = name.split("_")[0]
+        touch(tmp_path / f"VCTK/txt/{speaker}/{name}.txt", f"Please call\n {name}. \n")
+        for suffix in ("_mic1.flac", "_mic2.flac") if trimmed else (".wav",):
+            touch(tmp_path / f"VCTK/{request.param}/{speaker}/{name}{suffix}")
+    touch(tmp_path / f"VCTK/{request.param}/p315/p315_001{'_mic1.flac' if trimmed else '.wav'}")  # has no text
+    return tmp_path / "VCTK" / request.param
+
+
+def test_vctk_gets_the_splits_and_speakers_of_vits(audio, tmp_path, capsys):
+    make_filelists.main(["vctk", str(audio.parent)])
+    said = capsys.readouterr().out
+    assert "Left out, speaker has no number in VITS: 1 clips (s5_999)" in said
+    assert "train: 108 clips, where the corpus of VITS has 43470" in said
+    numbers = set()
+    for split, count in (("train", 108), ("val", 100), ("test", 500)):
+        path = tmp_path / f"filelists/vctk_audio_sid_text_{split}_filelist.txt"
+        rows = [line.split("|") for line in path.read_text("utf-8").splitlines()]
+        ending = "_mic1.flac" if audio.name.endswith("trimmed") else ".wav"
+        names = [wav.split("/")[-1].removesuffix(ending) for wav, _, _ in rows]
+        assert len(set(names)) == count
+        assert split == "train" or digest(names) == VCTK[split]
+        assert all((tmp_path / wav).is_file() for wav, _, _ in rows)
+        assert [text for _, _, text in rows] == [f"Please call {name}." for name in names]
+        numbers |= {(name.split("_")[0], sid) for name, (_, sid, _) in zip(names, rows)}
+    assert digest(f"{speaker} {sid}" for speaker, sid in numbers) == VCTK_SPEAKERS
+    assert (tmp_path / "DUMMY2").resolve() == audio
+
+
+def test_clean_writes_the_copies_for_training(tmp_path):
+    for name in "abc":
+        touch(tmp_path / f"voice/wavs/{name}.wav")
+    touch(tmp_path / "voice/metadata.csv", "a|7|A B\nb|8|B\nc|8|C\n")
+    make_filelists.main(
+        ["folder", "voice", "--columns", "id,speaker,text", "--val", "1", "--test", "1", "--clean", "basic_cleaners"]
+    )
+    lists = sorted(path.name for path in (tmp_path / "filelists").glob("*.cleaned"))
+    assert lists == [f"voice_audio_sid_text_{split}_filelist.txt.cleaned" for split in ("test", "train", "val")]
+    rows = sorted("".join((tmp_path / "filelists" / name).read_text() for name in lists).splitlines())
+    assert rows == ["voice/wavs/a.wav|7|a b", "voice/wavs/b.wav|8|b", "voice/wavs/c.wav|8|c"]
+
+
+def test_folder_splits_by_chance_the_same_every_time(tmp_path):
+    lines = []
+    for i in range(60):
+        touch(tmp_path / f"voice/wavs/{i}.flac")
+        lines.append(f'{i}.flac|raw {i}|"normalised {i}')
+    touch(tmp_path / "voice/metadata.csv", "\n".join(lines))
+    splits = make_filelists.folder(tmp_path / "voice")
+    assert {split: len(clips) for split, clips in splits.items()} == {"train": 54, "val": 3, "test": 3}
+    assert splits == make_filelists.folder(tmp_path / "voice")
+    assert splits["val"] != make_filelists.folder(tmp_path / "voice", seed=1)["val"]
+    clips = [clip for part in splits.values() for clip in part]
+    assert sorted(clip.text for clip in clips) == sorted(f'"normalised {i}' for i in range(60))
+
+
+def test_folder_with_a_text_for_each_recording(tmp_path, capsys):
+    for name in ("anna/1", "anna/2", "ben/3", "ben/4"):
+        touch(tmp_path / f"voice/{name}.wav")
+        touch(tmp_path / f"voice/{name}.txt", f"\ufeffText of\r\n{name} | \n" if name != "ben/4" else "")
+    splits = make_filelists.folder(tmp_path / "voice", speaker_folders=True, val=1, test=0)
+    clips = sorted(clip for part in splits.values() for clip in part)
+    where = tmp_path / "voice"
+    assert clips == [
+        Clip(str(where / "anna/1.wav"), "anna", "Text of anna/1"),
+        Clip(str(where / "anna/2.wav"), "anna", "Text of anna/2"),
+        Clip(str(where / "ben/3.wav"), "ben", "Text of ben/3"),
+    ]
+    assert "Left out, no text: 1 clips (4.wav)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ("a|x|y|z\nb|x|y|z\n", r"has 4 columns: name them, as in --columns id,speaker,text"),
+        ("a|x\nb|x|y\nc|x\n", r"metadata.csv:2: 3 columns, where most lines have 2"),
+        ("a|x\nb|\n", r"metadata.csv:2: b has no text"),
+        ("a|x\nb|y\n", r"2 clips do not suffice for 1 val and 1 test clips"),
+    ],
+)
+def test_folder_says_what_is_wrong(tmp_path, metadata, message):
+    for name in "abc":
+        touch(tmp_path / f"voice/{name}.wav")
+    touch(tmp_path / "voice/metadata.csv", metadata)
+    with pytest.raises(ValueError, match=message):
+        make_filelists.folder(tmp_path / "voice")
+
+
+def test_other_folders_are_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for kind, message in (
+        ("ljspeech", "metadata.csv is not there"),
+        ("vctk", "is not VCTK: it needs a folder txt"),
+        ("folder", "has no recordings"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            make_filelists.main([kind, str(tmp_path / "empty")])
+
+
+def test_link_spares_what_is_there_and_replaces_a_dead_link(tmp_path, capsys):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "DUMMY1").mkdir()
+    make_filelists.link(tmp_path / "corpus", tmp_path / "DUMMY1")
+    assert "stays, although it is not" in capsys.readouterr().out
+    assert not (tmp_path / "DUMMY1").is_symlink()
+    (tmp_path / "DUMMY2").symlink_to(tmp_path / "gone")
+    make_filelists.link(tmp_path / "corpus", tmp_path / "DUMMY2")
+    assert (tmp_path / "DUMMY2").samefile(tmp_path / "corpus")

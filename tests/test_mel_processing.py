@@ -1,0 +1,140 @@
+"""Spectrograms against golden numbers, librosa, and themselves in a batch."""
+
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mel_processing as mp
+
+N_FFT, HOP, WIN, RATE, BANDS = 1024, 256, 1024, 22050, 80
+GOLDEN = np.load(Path(__file__).parent / "golden" / "mel.npz")
+STFT = (N_FFT, RATE, HOP, WIN)
+
+
+def assert_near(actual, expected, tolerance=1e-5):
+    expected = torch.as_tensor(expected)
+    assert actual.shape == expected.shape
+    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+def test_golden_numbers():
+    wav = torch.from_numpy(GOLDEN["wav"])
+    spec = mp.spectrogram_torch(wav, *STFT)
+    assert_near(spec, GOLDEN["spec"])
+    assert_near(mp.spec_to_mel_torch(spec, N_FFT, BANDS, RATE, 0.0, None), GOLDEN["mel_from_spec"])
+    assert_near(mp.mel_spectrogram_torch(wav, N_FFT, BANDS, *STFT[1:], 0.0, None), GOLDEN["mel"])
+    assert_near(mp.mel_spectrogram_torch(wav, N_FFT, BANDS, *STFT[1:], 20, 7600), GOLDEN["mel_20_7600"])
+
+
+@pytest.mark.parametrize(
+    "n_fft, hop, win, rate, bands, fmin, fmax",
+    [(1024, 256, 1024, 22050, 80, 0.0, None), (2048, 512, 1200, 44100, 128, 55.0, 16000.0)],
+)
+def test_librosa_agrees(n_fft, hop, win, rate, bands, fmin, fmax):
+    wav = noise(1, 20 * hop)
+    padded = np.pad(wav[0].numpy(), (n_fft - hop) // 2, mode="reflect")
+    magnitude = np.abs(librosa.stft(padded, n_fft=n_fft, hop_length=hop, win_length=win, center=False))
+    magnitude = np.sqrt(magnitude**2 + 1e-6)
+    basis = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=bands, fmin=fmin, fmax=fmax)
+    mel = np.log(np.clip(basis @ magnitude, 1e-5, None))
+    assert_near(mp.spectrogram_torch(wav, n_fft, rate, hop, win)[0], magnitude)
+    assert_near(mp.mel_spectrogram_torch(wav, n_fft, bands, rate, hop, win, fmin, fmax)[0], mel)
+
+
+def test_tables_are_told_apart_by_every_setting():
+    settings_of_basis = [
+        (N_FFT, BANDS, RATE, 0.0, None),
+        (512, BANDS, RATE, 0.0, None),
+        (N_FFT, 100, RATE, 0.0, None),
+        (N_FFT, BANDS, 16000, 0.0, None),
+        (N_FFT, BANDS, RATE, 30.0, None),
+        (N_FFT, BANDS, RATE, 0.0, 8000.0),
+    ]
+    for _ in range(2):
+        for n_fft, bands, rate, fmin, fmax in settings_of_basis:
+            for dtype in (torch.float32, torch.float64):
+                mel = mp.spec_to_mel_torch(torch.eye(n_fft // 2 + 1, dtype=dtype)[None], n_fft, bands, rate, fmin, fmax)
+                basis = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=bands, fmin=fmin, fmax=fmax, dtype=np.float64)
+                assert mel.dtype == dtype
+                assert_near(mel[0], torch.from_numpy(np.log(np.clip(basis, 1e-5, None))).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_input_and_autocast_compute_in_float32(dtype):
+    wav = noise(2, 4096).to(dtype)
+    expected = mp.mel_spectrogram_torch(wav.float(), N_FFT, BANDS, *STFT[1:], 0.0, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        mel = mp.mel_spectrogram_torch(wav, N_FFT, BANDS, *STFT[1:], 0.0, None)
+        spec, _ = mp.spectrogram_of_batch(wav, torch.tensor([4096, 2048]), N_FFT, HOP, WIN)
+    assert mel.dtype == spec.dtype == torch.float32
+    assert_near(mel, expected, 0)
+
+
+def test_tables_made_in_inference_mode_serve_training():
+    with torch.inference_mode():
+        mp.mel_spectrogram_torch(noise(1, 4000), 400, 33, 8000, 100, 400, 0.0, None)
+    wav = noise(1, 4000).requires_grad_()
+    mp.mel_spectrogram_torch(wav, 400, 33, 8000, 100, 400, 0.0, None).mean().backward()
+    assert wav.grad.isfinite().all() and wav.grad.abs().sum() > 0
+
+
+def test_digital_silence_has_finite_gradients():
+    wav = torch.zeros(1, 4096, requires_grad=True)
+    mp.mel_spectrogram_torch(wav, N_FFT, BANDS, *STFT[1:], 0.0, None).sum().backward()
+    assert wav.grad.isfinite().all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    odd=st.integers(0, 15),
+    stft=st.sampled_from([(64, 16, 64), (64, 16, 40), (64, 63, 64), (32, 32, 32), (63, 16, 63)]),
+    seed=st.integers(0, 99),
+)
+def test_an_utterance_in_a_batch_has_the_spectrogram_it_has_alone(lengths, odd, stft, seed):
+    n_fft, hop, win = stft
+    lengths = torch.tensor([hop * n + odd for n in lengths])
+    wav = noise(len(lengths), int(lengths.max()) + odd, seed=seed)  # what lies behind an end must not matter
+    spec, frames = mp.spectrogram_of_batch(wav, lengths, n_fft, hop, win)
+    assert spec.shape == (len(lengths), n_fft // 2 + 1, wav.size(1) // hop)
+    assert frames.tolist() == (lengths // hop).tolist()
+    for item, n_samples, n_frames, samples in zip(spec, lengths, frames, wav):
+        alone = mp.spectrogram_torch(samples[None, :n_samples], n_fft, RATE, hop, win)[0]
+        assert alone.size(1) == n_frames
+        torch.testing.assert_close(item[:, :n_frames], alone, rtol=1e-4, atol=1e-4)
+        assert (item[:, n_frames:] == 0).all()
+
+
+@pytest.mark.parametrize("samples", [1, 2, HOP, 384, 385, 386, 1000])
+def test_reflection_is_numpys_however_short_the_waveform(samples):
+    wav = noise(1, samples)
+    padded = torch.from_numpy(np.pad(wav.numpy(), ((0, 0), (384, 384)), mode="reflect"))
+    index = mp._reflect_at(wav, torch.tensor([samples]), 384, 384)
+    assert_near(index, padded, 0)
+    if samples >= HOP:
+        expected = mp._magnitude(padded, N_FFT, HOP, WIN, False)
+        assert_near(mp.spectrogram_torch(wav, *STFT), expected, 1e-6)
+
+
+def test_compiled_without_breaks():
+    """Two mels in one graph, as a training step has them, and batches of two shapes."""
+
+    def step(wav, lengths):
+        spec, _ = mp.spectrogram_of_batch(wav, lengths, N_FFT, HOP, WIN)
+        mel = mp.spec_to_mel_torch(spec, N_FFT, BANDS, RATE, 0.0, None)
+        return mel, mp.mel_spectrogram_torch(wav[:, :2048], N_FFT, BANDS, *STFT[1:], 0.0, None)
+
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    for shape in ((2, 4096), (3, 6000)):
+        lengths = torch.arange(shape[0]) * 1000 + 256
+        for actual, expected in zip(compiled(noise(*shape), lengths), step(noise(*shape), lengths)):
+            assert_near(actual, expected, 1e-6)

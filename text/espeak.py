@@ -1,0 +1,193 @@
+"""Text to phonemes by espeak-ng, called through its C interface.
+
+VITS calls the same function of the same library through the phonemizer package. The output here is that of
+phonemizer (tests compare the two), faster and with one copy of the library for all languages. One thing differs on
+purpose: phonemizer 3.4 looks for the text of a punctuation mark and not for its place, so "It is 1.5 x."
+breaks at the decimal point and the rest of the line is lost. Here marks keep their places.
+
+The library is the file named by PHONEMIZER_ESPEAK_LIBRARY (data: PHONEMIZER_ESPEAK_DATA_PATH), or else the
+one of the package espeakng-loader, or else the system's. It is loaded on first use, for all threads and forks.
+"""
+
+import ctypes
+import ctypes.util
+import difflib
+import os
+import re
+import threading
+from pathlib import Path
+
+# phonemizer's marks. Between two digits "," and "." belong to the number; spaces around a mark stay with it.
+_MARKS = re.compile(r"""\s*(?:(?:[;:!?¡¿—…"«»“”(){}\[\]]|(?<![0-9])[,.]|[,.](?![0-9]))\s*)+""")
+_LANGUAGE_SWITCH = re.compile(r"\(.+?\)")  # "(en)" before a word that espeak reads as English
+_STRESS = re.compile(r"[ˈˌ'-]+")
+
+# From espeak-ng/speak_lib.h
+_SYNCHRONOUS = 2
+_DO_NOT_EXIT = 0x8000
+_UTF8 = 1
+_IPA = 2
+
+
+class EspeakError(ValueError):
+    """espeak-ng is missing, does not start, or has no such language."""
+
+
+class _Voice(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("languages", ctypes.c_void_p),
+        ("identifier", ctypes.c_char_p),
+        ("gender", ctypes.c_ubyte),
+        ("age", ctypes.c_ubyte),
+        ("variant", ctypes.c_ubyte),
+        ("unused", ctypes.c_ubyte),
+        ("score", ctypes.c_int),
+        ("spare", ctypes.c_void_p),
+    ]
+
+
+class Espeak:
+    """The C library, whose state is global: whoever calls it holds `lock`."""
+
+    def __init__(self, library_path: str, data_path: str | None):
+        try:
+            self.library = ctypes.CDLL(library_path)
+        except OSError as error:
+            raise EspeakError(f"espeak-ng at {library_path} does not load: {error}") from error
+        data = os.fsencode(data_path) if data_path else None
+        if self.library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DO_NOT_EXIT) <= 0:
+            raise EspeakError(
+                f"espeak-ng at {library_path} does not start with the data in {data_path or 'its place'}; "
+                "that folder must exist, and its path be no longer than 150 characters"
+            )
+        self._to_phonemes = self.library.espeak_TextToPhonemes
+        self._to_phonemes.restype = ctypes.c_char_p
+        self._to_phonemes.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
+        self._voice = None
+        self.languages = self._list_languages()
+        self.lock = threading.Lock()
+
+    def _list_languages(self) -> dict[str, str]:
+        """Returns language code -> voice. A voice's first code comes first, as in phonemizer ("fr-fr"); for the
+        further codes ("fr") espeak's priorities decide."""
+        list_voices = self.library.espeak_ListVoices
+        list_voices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
+        voices = list_voices(None)
+        first, further, by_priority = {}, {}, []
+        index = 0
+        while voices[index]:
+            voice = voices[index].contents
+            index += 1
+            identifier = os.fsdecode(voice.identifier).replace("\\", "/")
+            if identifier.startswith("mb/"):  # needs the mbrola program
+                continue
+            codes, address = [], voice.languages  # entries of a priority byte and a string, ended by an empty one
+            while entry := ctypes.string_at(address):
+                codes.append((entry[0], os.fsdecode(entry[1:])))
+                address += len(entry) + 1
+            first.setdefault(codes[0][1], identifier)
+            by_priority += [(priority, code, identifier) for priority, code in codes[1:]]
+        for _, code, identifier in sorted(by_priority, key=lambda entry: entry[0]):  # the lowest is the strongest
+            further.setdefault(code, identifier)
+        return {**further, **first}
+
+    def set_voice(self, name: str) -> None:
+        """Selects a voice by identifier ("gmw/en-US") or by language and variant ("en-us+f3")."""
+        if name != self._voice:
+            self._voice = None
+            if self.library.espeak_SetVoiceByName(name.encode()) != 0:
+                raise EspeakError(f"espeak-ng has no voice {name!r}")
+            self._voice = name
+
+    def voice_of(self, language: str) -> str:
+        """Returns the voice of a language code. Raises EspeakError with the nearest codes and all."""
+        if language not in self.languages:
+            near = difflib.get_close_matches(language, self.languages, n=3, cutoff=0.3)
+            raise EspeakError(
+                f"espeak-ng has no language {language!r}; nearest: {', '.join(near) or 'none'}; "
+                f"all: {' '.join(sorted(self.languages))}"
+            )
+        return self.languages[language]
+
+    def phonemes(self, text: str) -> str:
+        """Returns the IPA of one stretch of text without punctuation, in the voice that is set."""
+        pointer = ctypes.c_char_p(text.encode("utf-8", "replace"))
+        reference = ctypes.byref(pointer)
+        clauses = []
+        while pointer.value is not None:  # espeak moves the pointer clause by clause
+            clauses.append(self._to_phonemes(reference, _UTF8, _IPA) or b"")
+        ipa = b" ".join(clauses).decode().strip()
+        return _LANGUAGE_SWITCH.sub("", ipa) if "(" in ipa else ipa
+
+
+_loading = threading.Lock()
+_espeak = None
+
+
+def load() -> Espeak:
+    """Returns the library, loading it on the first call. Raises EspeakError saying what to install."""
+    global _espeak
+    with _loading:
+        if _espeak is None:
+            _espeak = Espeak(*find())
+            if hasattr(os, "register_at_fork"):  # a fork waits for the call in progress: the child starts clean
+                lock = _espeak.lock
+                os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+        return _espeak
+
+
+def find() -> tuple[str, str | None]:
+    """Returns the paths of the library and of its data (None: the library knows). Raises EspeakError."""
+    named = os.environ.get("PHONEMIZER_ESPEAK_LIBRARY")
+    data = os.environ.get("PHONEMIZER_ESPEAK_DATA_PATH")
+    if named:
+        if not Path(named).is_file():
+            raise EspeakError(f"PHONEMIZER_ESPEAK_LIBRARY={named} is not a file; name the library or unset it")
+        return named, data
+    try:
+        import espeakng_loader
+
+        return espeakng_loader.get_library_path(), data or espeakng_loader.get_data_path()
+    except ImportError:
+        system = ctypes.util.find_library("espeak-ng")
+    if not system:
+        raise EspeakError(
+            "phonemes need espeak-ng, which is missing: pip install espeakng-loader, or use the system's "
+            "espeak-ng, with its library named in PHONEMIZER_ESPEAK_LIBRARY"
+        )
+    return system, data
+
+
+def phonemize(text: str, language: str = "en-us", stress: bool = True, punctuation: bool = True) -> str:
+    """Returns the IPA of `text`, line by line, joined by spaces.
+
+    With `punctuation` the marks stay where they are and each stretch between them is read by itself; without
+    it they are gone and the line is read in one. Raises EspeakError if espeak-ng or the language is missing.
+    """
+    engine = load()
+    voice = engine.voice_of(language)
+    lines = []
+    with engine.lock:
+        engine.set_voice(voice)
+        for line in text.replace("\0", " ").split("\n"):
+            if punctuation:
+                lines.append(_with_marks(engine, line))
+            else:
+                lines.append(engine.phonemes(_MARKS.sub(" ", line).strip()))
+    ipa = " ".join(line for line in lines if line)
+    return ipa if stress else _STRESS.sub("", ipa)
+
+
+def _with_marks(engine: Espeak, line: str) -> str:
+    """Returns the IPA of the stretches between punctuation marks, with the marks between them again."""
+    parts = []
+    end = 0
+    for mark in _MARKS.finditer(line):
+        if mark.start() > end:
+            parts.append(engine.phonemes(line[end : mark.start()]))
+        parts.append(mark.group())
+        end = mark.end()
+    if end < len(line):
+        parts.append(engine.phonemes(line[end:]))
+    return "".join(parts)

@@ -1,0 +1,292 @@
+"""Train a voice: `python train.py -c configs/vits2_ljs_nosdp.json -m ljs`.
+
+One voice or many is a matter of the config and its filelists. The same command trains on the CPU, on one GPU, on all
+GPUs of a machine and, started by torchrun, on many machines; a run that was stopped goes on when it is given again.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import logging
+import signal
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Subset
+
+import checkpoint
+import config as configs
+import corpus
+import distributed
+from config import Config
+from data_utils import Collate, DistributedBucketSampler, SpeechDataset
+from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
+from reporting import Meter, Reporter, set_up_logging
+from trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_INTERVAL = 25  # steps between looks at the losses for the progress bar and for steps that went wrong
+MAX_BAD_STEPS = 5  # updates in such a stretch that may be left out before training stops
+VALIDATION_BATCH = 16
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog="See README.md for examples."
+    )
+    parser.add_argument("-c", "--config", help="JSON file; may be left out when a run goes on")
+    parser.add_argument("-m", "--model", required=True, metavar="NAME", help="the run's name: its folder is logs/NAME")
+    parser.add_argument("--max-steps", type=int, help="stop after this many steps in all")
+    parser.add_argument(
+        "--init-from", metavar="G.pth", help="start from this generator's weights, as far as names and shapes agree"
+    )
+    parser.add_argument(
+        "--init-discriminator", metavar="D.pth", help="start from this discriminator's weights, beside --init-from"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--processes", type=int, help="processes on this machine (default: one for each GPU)")
+    parser.add_argument("--precision", choices=configs.PRECISIONS, help="in place of the config's train.precision")
+    parser.add_argument("--skip-check", action="store_true", help="do not decode every recording before training")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train as the command line says; errors of the user's making end in one message and exit status 2."""
+    args = parse_args(argv)
+    try:
+        config, folder = prepare_run(args)
+        distributed.launch(run, args.device, args.processes, config, folder, args)
+    except ValueError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
+    """The run's folder, made if it is new, and its config: the one given, else the one the run began with."""
+    folder = Path("logs") / args.model
+    kept = folder / "config.json"
+    if args.config:
+        config = configs.load(args.config)
+        if not config.data.speakers and kept.exists():
+            config = with_speakers(config, configs.load(kept).data.speakers)
+    elif kept.exists():
+        config = configs.load(kept)
+    else:
+        raise ValueError(f"{folder} holds no run yet: give its config with -c")
+    if args.precision:
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=args.precision))
+    begun = any(folder.glob("G_*.pth"))
+    if args.init_from and begun:
+        raise ValueError(f"{folder} has begun already: take another name with -m, or leave out --init-from")
+    if not config.data.speakers:
+        config = with_speakers(config, corpus.speaker_table(read_lists(config), config.data.n_speakers))
+    folder.mkdir(parents=True, exist_ok=True)
+    configs.save(config, kept)
+    return config, folder
+
+
+def with_speakers(config: Config, speakers: dict[str, int]) -> Config:
+    """The config with a table of speakers."""
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, speakers=speakers))
+
+
+def read_lists(config: Config) -> list[list[corpus.Clip]]:
+    """The training and the validation filelist."""
+    return [corpus.read_filelist(path) for path in (config.data.training_files, config.data.validation_files)]
+
+
+def run(device: torch.device, config: Config, folder: Path, args: argparse.Namespace) -> None:
+    """What one process does from start to end."""
+    set_up_logging(folder)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # batches come in few shapes, see `make_loaders`
+    if not args.skip_check:
+        distributed.main_first(lambda: check(config, folder) if distributed.is_main() else None)
+    train_set, sampler, train_loader, validation_loader = make_loaders(config, device)
+    trainer = Trainer(config, device)
+    if not trainer.resume(folder):
+        for path, name in ((args.init_from, "generator"), (args.init_discriminator, "discriminator")):
+            if path:
+                report_transfer(path, *checkpoint.transfer(trainer.learners[name].network, path))
+    total = args.max_steps or config.train.epochs * len(sampler)
+    reporter = Reporter(folder, trainer.position.step, total)
+    try:
+        fit(trainer, train_set, sampler, train_loader, validation_loader, reporter, folder, total)
+    finally:
+        reporter.close()
+
+
+def check(config: Config, folder: Path) -> None:
+    """Look at every recording and text before any time is spent on training; stop if one would spoil it."""
+    report = corpus.check_corpus(list(itertools.chain(*read_lists(config))), config.data, folder / "corpus.json")
+    logger.info("%s", report)
+    report.stop_on_errors()
+
+
+def make_loaders(config: Config, device: torch.device):
+    """Datasets and loaders of this process. On a GPU, shapes are padded to few sizes, each of which costs set-up."""
+    train, data = config.train, config.data
+    cuda = device.type == "cuda"
+    train_set = SpeechDataset(data.training_files, data)
+    validation_set = SpeechDataset(data.validation_files, data)
+    sampler = DistributedBucketSampler(train_set, train.batch_size, train.bucket_boundaries, seed=train.seed)
+    common = {
+        "collate_fn": Collate(data.hop_length, *((100, 32) if cuda else (1, 1))),
+        "num_workers": train.num_workers,
+        "pin_memory": cuda,
+        "persistent_workers": train.num_workers > 0,
+        "generator": torch.Generator(),  # its own: a loader must not move the training's random draws
+    }
+    train_loader = DataLoader(train_set, batch_sampler=sampler, **common)
+    by_length = sorted(range(len(validation_set)), key=lambda i: validation_set.lengths[i])
+    mine = Subset(validation_set, by_length[distributed.rank() :: distributed.world_size()])
+    validation_loader = DataLoader(mine, min(VALIDATION_BATCH, train.batch_size), **common)
+    return train_set, sampler, train_loader, validation_loader
+
+
+def report_transfer(path: str, taken: int, missing: list[str], unused: list[str]) -> None:
+    """Say what a transfer took over and what it did not."""
+    logger.info("%s: %d tensors taken over", path, taken)
+    for what, names in (("start anew", missing), ("are not used", unused)):
+        if names:
+            parts = sorted({".".join(name.split(".")[:3]) for name in names})
+            logger.info("%d tensors %s: %s", len(names), what, ", ".join(parts[:12]) + (" ..." if parts[12:] else ""))
+
+
+def fit(trainer: Trainer, train_set, sampler, train_loader, validation_loader, reporter, folder, total) -> None:
+    """Train until `total` steps are done, looking, measuring and saving on the way."""
+    train, position = trainer.config.train, trainer.position
+    meter, window = Meter(), Window(train_set.names)
+    stop = StopRequest()
+    timer = Timer(position.step)
+    while position.step < total:
+        sampler.set_epoch(position.epoch)
+        sampler.start_batch = position.batch
+        trainer.set_epoch(position.epoch)
+        for batch in train_loader:
+            record = trainer.step(batch.to(trainer.device, non_blocking=True))
+            meter.add(record)
+            window.add(batch.index, record, scale_is_found=not trainer.scales)
+            position.step += 1
+            position.batch += 1
+            reporter.step()
+            last = position.step >= total or stop.requested
+            if position.step % PROGRESS_INTERVAL == 0 or last:
+                window.stop_if_broken(position.step)
+            if position.step % train.log_interval == 0 or last:
+                values = meter.means() | {"learning_rate": trainer.generator.learning_rate}
+                values["seconds_a_step"] = timer.seconds_a_step(position.step)
+                values["scale/alignment_noise"] = trainer.generator.network.current_mas_noise_scale
+                reporter.show(position.epoch, values)
+                reporter.scalars(position.step, values)
+            if position.batch == len(sampler):
+                position.epoch, position.batch = position.epoch + 1, 0
+            if position.step % train.eval_interval == 0 or last:
+                validate_and_save(trainer, validation_loader, reporter, folder)
+                timer.restart(position.step)
+            if last:
+                break
+        if stop.requested:
+            logger.info("stopped at step %d; the same command goes on from there", position.step)
+            return
+
+
+def validate_and_save(trainer: Trainer, validation_loader, reporter: Reporter, folder: Path) -> None:
+    """Measure on the validation set, keep the best generator apart, write checkpoints and things to look at."""
+    step = trainer.position.step
+    results = trainer.evaluate(validation_loader)
+    reporter.scalars(step, {f"validation/{name}": value for name, value in results.items()})
+    if results["mel"] < trainer.position.best:
+        trainer.position.best = results["mel"]
+        trainer.save_best(folder)
+    trainer.save(folder)
+    if distributed.is_main():
+        show_sample(trainer, validation_loader, reporter)
+
+
+def show_sample(trainer: Trainer, validation_loader, reporter: Reporter) -> None:
+    """Synthesise a validation sentence from its text, and put picture and sound beside the recording's."""
+    step, data = trainer.position.step, trainer.config.data
+    middle = len(validation_loader.dataset) // 2
+    batch = validation_loader.collate_fn([validation_loader.dataset[middle]]).to(trainer.device)
+    o, attn, mel, mel_hat = trainer.synthesise(batch)
+    reporter.pictures(
+        step,
+        {
+            "gt/mel": plot_spectrogram_to_numpy(mel),
+            "gen/mel": plot_spectrogram_to_numpy(mel_hat),
+            "gen/attn": plot_alignment_to_numpy(attn[0]),
+            "all/attn": plot_alignment_to_numpy(attn[1]),
+        },
+    )
+    n = int(batch.wav_lengths[0])
+    sounds = {"gt/audio": batch.wav[0, 0, :n].cpu().numpy(), "gen/audio": o}
+    reporter.audio(step, sounds, data.sampling_rate)
+
+
+class Timer:
+    """Seconds a training step takes, the time between validations apart."""
+
+    def __init__(self, step: int):
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        self.started, self.first = time.perf_counter(), step
+
+    def seconds_a_step(self, step: int) -> float:
+        seconds = (time.perf_counter() - self.started) / max(step - self.first, 1)
+        self.restart(step)
+        return seconds
+
+
+class Window:
+    """The latest steps' losses and utterances, to find steps that were left out without waiting for each."""
+
+    def __init__(self, names: list[str]):
+        self.names = names
+        self.steps: deque = deque(maxlen=PROGRESS_INTERVAL)
+
+    def add(self, index: torch.Tensor, record: dict[str, torch.Tensor], scale_is_found: bool) -> None:
+        """Remember a step: which utterances, and whether all was finite.
+
+        While fp16 finds its scale by trying, gradients may overflow and only losses count.
+        """
+        values = [value for name, value in record.items() if scale_is_found or not name.startswith("grad_norm")]
+        self.steps.append((index, torch.stack([value.float() for value in values]).isfinite().all()))
+
+    def stop_if_broken(self, step: int) -> None:
+        """Name the utterances of steps that were left out, and stop after too many. Waits for the device."""
+        finite = torch.stack([ok for _, ok in self.steps]).tolist()
+        bad = [index for (index, _), ok in zip(self.steps, finite) if not ok]
+        self.steps.clear()
+        for index in bad[:MAX_BAD_STEPS]:
+            names = ", ".join(self.names[i] for i in index.tolist()[:8])
+            logger.warning("before step %d, an update was left out: not finite. Utterances: %s ...", step, names)
+        if len(bad) > MAX_BAD_STEPS:
+            raise SystemExit(
+                f"{len(bad)} of {len(finite)} updates before step {step} had losses or gradients that are not finite; "
+                "the weights are as the good steps left them. Look at the utterances above, or try --precision fp32."
+            )
+
+
+class StopRequest:
+    """Ctrl-C ends a lone process after the step, with a checkpoint; a second one ends it at once."""
+
+    def __init__(self):
+        self.requested = False
+        if distributed.world_size() == 1:
+            signal.signal(signal.SIGINT, self._request)
+            signal.signal(signal.SIGTERM, self._request)
+
+    def _request(self, number, frame) -> None:
+        self.requested = True
+        signal.signal(number, signal.SIG_DFL)
+        logger.info("stopping after this step; once more to stop at once")
+
+
+if __name__ == "__main__":
+    main()

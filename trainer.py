@@ -1,0 +1,447 @@
+"""Adversarial training of VITS2: the step, validation, and everything a run needs to go on where it was."""
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import checkpoint
+import commons
+import distributed
+import losses
+from config import Config, TrainConfig
+from data_utils import Batch
+from discriminators import DURATION_DISCRIMINATORS, MultiPeriodDiscriminator
+from mel_processing import mel_spectrogram_torch, spec_to_mel_torch, spectrogram_of_batch
+from models import SynthesizerTrn, TrainingOutput
+from text import table_of_symbols
+
+logger = logging.getLogger(__name__)
+
+
+class Learner:
+    """A network with its optimizer, wrapped for many processes where there are many."""
+
+    def __init__(self, network: nn.Module, train: TrainConfig, device: torch.device):
+        self.network = network.to(device)
+        self.wrapped = distributed.wrap(self.network, device)
+        self.learning_rate = train.learning_rate
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(),
+            train.learning_rate,
+            tuple(train.betas),
+            train.eps,
+            train.weight_decay,
+            fused=device.type == "cuda",
+        )
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Take another learning rate from the next update on."""
+        self.learning_rate = learning_rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def update(self, loss: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
+        """Descend on a loss. Returns the gradients' norm; where it is not finite, the weights stayed as they were."""
+        self.optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+        scaler.step(self.optimizer)
+        return norm
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[nn.Module]:
+        """Lend the network as a judge: gradients pass through it and leave none in it."""
+        self.network.requires_grad_(False)
+        try:
+            yield self.network
+        finally:
+            self.network.requires_grad_(True)
+
+
+@dataclass
+class Position:
+    """Where a run stands: steps done, and the epoch and batch that come next."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best: float = float("inf")  # lowest validation mel L1 so far
+
+
+class Trainer:
+    """The networks of a run and what one does with them. All methods are called by all processes together."""
+
+    FILES = {"generator": "G", "discriminator": "D", "duration_discriminator": "DUR"}
+
+    def __init__(self, config: Config, device: torch.device):
+        self.config, self.device = config, device
+        train, model = config.train, config.model
+        self.position = Position()
+        precision = choose_precision(train, device)
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self.autocast = lambda: torch.autocast(device.type, dtype, enabled=dtype is not None)
+        # In every precision the scaler leaves out updates with gradients that are not finite, without asking the
+        # device. Only fp16 needs a scale above 1.
+        self.scales = precision == "fp16"
+        settings = {} if self.scales else {"init_scale": 1.0, "growth_interval": 2**31 - 1}
+        self.scaler = torch.amp.GradScaler(device.type, **settings)
+        logger.info("training on %s in %s, %d process(es)", device, precision, distributed.world_size())
+
+        torch.manual_seed(train.seed)
+        self.learners = {
+            "generator": Learner(build_generator(config), train, device),
+            "discriminator": Learner(build_discriminator(config), train, device),
+        }
+        if model.use_duration_discriminator:
+            self.learners["duration_discriminator"] = Learner(build_duration_discriminator(config), train, device)
+            if model.use_sdp:
+                logger.warning(
+                    "use_duration_discriminator with the stochastic duration predictor (use_sdp) gives unsteady "
+                    "rhythm in many users' ears; use_sdp false goes well with it"
+                )
+        self.generator.network.draw_logw = model.use_duration_discriminator
+        self.set_training()
+        torch.manual_seed(train.seed + distributed.rank())  # each process draws its own noise and segments
+
+    @property
+    def generator(self) -> Learner:
+        return self.learners["generator"]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Give every optimizer the learning rate of an epoch."""
+        for learner in self.learners.values():
+            learner.set_learning_rate(learning_rate(self.config.train, epoch))
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of the generator and each discriminator. Returns losses and gradient norms, on the device.
+
+        A random segment of every utterance is decoded; the discriminators learn to tell it from the recording; the
+        generator learns from the new discriminators, the mel spectrogram, the prior and the durations.
+        """
+        if self.in_duration_stage():
+            return self.duration_step(batch)
+        net_g, net_d = self.generator, self.learners["discriminator"]
+        net_g.network.anneal_mas_noise(self.position.step)
+        spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
+        with self.autocast():
+            out = net_g.wrapped(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
+        y, y_hat = self.real_segments(batch.wav, out), out.o
+        record = {}
+
+        with self.autocast():
+            scores_r, scores_g, _, _ = net_d.wrapped(y, y_hat.detach())
+        loss_d, _, _ = losses.discriminator_loss(scores_r, scores_g)
+        record["loss/d/total"] = loss_d
+        record["grad_norm_d"] = net_d.update(loss_d, self.scaler)
+
+        duration_judge = self.duration_judge()
+        if duration_judge:
+            self.update_duration_judge(duration_judge, batch, out, record)
+
+        parts = self.acoustic_losses(mel, out) | {"dur": out.l_length.sum()}
+        with net_d.frozen() as judge, self.autocast():
+            with torch.no_grad():
+                _, maps_r = judge.judge(y)
+            scores_g, maps_g = judge.judge(y_hat)
+            parts["gen"], _ = losses.generator_loss(scores_g)
+            parts["fm"] = losses.feature_loss(maps_r, maps_g)
+        if duration_judge:
+            parts["dur_gen"] = self.duration_adversarial_loss(duration_judge, batch, out)
+        self.update_generator(parts, record)
+        return record
+
+    def duration_step(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of the last stage of VITS2: the duration predictor and its discriminator alone (section 2.1)."""
+        if self.generator.network.enc_p.proj.weight.requires_grad:
+            self.enter_duration_stage()
+        spec, _, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
+        with self.autocast():
+            out = self.generator.wrapped(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
+        record = {}
+        judge = self.duration_judge()
+        self.update_duration_judge(judge, batch, out, record)
+        parts = {"dur": out.l_length.sum(), "dur_gen": self.duration_adversarial_loss(judge, batch, out)}
+        self.update_generator(parts, record)
+        return record
+
+    def in_duration_stage(self) -> bool:
+        """Whether everything but the durations has been learnt."""
+        start = self.config.train.duration_stage_start
+        return start is not None and self.position.step >= start
+
+    def enter_duration_stage(self) -> None:
+        """Freeze the generator around its duration predictor."""
+        net = self.generator.network
+        net.requires_grad_(False)
+        net.dp.requires_grad_(True)
+        self.generator.wrapped = distributed.wrap(net, self.device)
+        self.set_training()
+
+    def set_training(self) -> None:
+        """Turn dropout and alignment noise on, in what still learns."""
+        self.generator.network.train(not self.in_duration_stage())
+        self.generator.network.dp.train()
+        for learner in self.learners.values():
+            if learner is not self.generator:
+                learner.network.train()
+
+    def acoustic_losses(self, mel: Tensor, out: TrainingOutput) -> dict[str, Tensor]:
+        """Mel L1 of the decoded segment and KL divergence of the whole utterance; mel `[b, bands, t_t]`."""
+        z = out.latents
+        mel_slice = commons.slice_segments(mel, out.ids_slice, self.config.segment_frames)
+        return {
+            "mel": losses.mel_loss(mel_slice, self.mel_of(out.o)),
+            "kl": losses.kl_loss(z.z_p, z.logs_q, z.m_p, z.logs_p, out.y_mask),
+        }
+
+    def update_generator(self, parts: dict[str, Tensor], record: dict[str, Tensor]) -> None:
+        """Weigh the generator's losses, descend on their sum and record all of them."""
+        weights = {"mel": self.config.train.c_mel, "kl": self.config.train.c_kl}
+        weighted = {name: weights.get(name, 1.0) * loss for name, loss in parts.items()}
+        total = torch.stack(list(weighted.values())).sum()
+        record["grad_norm_g"] = self.generator.update(total, self.scaler)
+        record["loss/g/total"] = total
+        record |= {f"loss/g/{name}": loss for name, loss in weighted.items()}
+        self.scaler.update()
+
+    def duration_judge(self) -> Learner | None:
+        """The duration discriminator, once it has joined."""
+        joined = self.position.step >= self.config.train.duration_discriminator_start
+        return self.learners.get("duration_discriminator") if joined else None
+
+    def update_duration_judge(self, judge: Learner, batch: Batch, out: TrainingOutput, record: dict) -> None:
+        """Teach the duration discriminator real and predicted durations; every valid token counts the same."""
+        x, logw, logw_ = out.durations
+        with self.autocast():
+            scores_r, scores_g = judge.wrapped(x, out.x_mask, logw_, logw.detach(), self.duration_condition(batch))
+        loss, _, _ = losses.discriminator_loss(scores_r, scores_g, out.x_mask.transpose(1, 2))
+        record["loss/dur_d/total"] = loss
+        record["grad_norm_dur_d"] = judge.update(loss, self.scaler)
+
+    def duration_adversarial_loss(self, judge: Learner, batch: Batch, out: TrainingOutput) -> Tensor:
+        """How far the predicted durations are from passing as real."""
+        x, logw, _ = out.durations
+        with judge.frozen() as network, self.autocast():
+            features = network.text_features(x, out.x_mask, self.duration_condition(batch))
+            score = network.score(features, out.x_mask, logw)
+        return losses.generator_loss([score], out.x_mask.transpose(1, 2))[0]
+
+    def duration_condition(self, batch: Batch) -> Tensor | None:
+        """The speaker for the duration discriminator: in the paper's form only, the reference never gives it."""
+        if not self.config.model.use_duration_noise:
+            return None
+        with torch.no_grad():
+            return self.generator.network.speaker(batch.sid)
+
+    def spectrograms(self, wav: Tensor, wav_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The posterior's input and the log-mel of `[b, 1, samples]`, each `[b, c, t_t]`, and lengths in frames."""
+        data = self.config.data
+        spec, lengths = spectrogram_of_batch(
+            wav.squeeze(1), wav_lengths, data.filter_length, data.hop_length, data.win_length
+        )
+        mel = spec_to_mel_torch(
+            spec, data.filter_length, data.n_mel_channels, data.sampling_rate, data.mel_fmin, data.mel_fmax
+        )
+        return (mel if data.use_mel_posterior_encoder else spec), mel, lengths
+
+    def mel_of(self, wav: Tensor) -> Tensor:
+        """The log-mel of whole waveforms `[b, 1, samples]`, reflected at both ends: `[b, bands, t]`."""
+        data = self.config.data
+        return mel_spectrogram_torch(
+            wav.squeeze(1),
+            data.filter_length,
+            data.n_mel_channels,
+            data.sampling_rate,
+            data.hop_length,
+            data.win_length,
+            data.mel_fmin,
+            data.mel_fmax,
+        )
+
+    def real_segments(self, wav: Tensor, out: TrainingOutput) -> Tensor:
+        """What the recordings `[b, 1, samples]` hold where the generator decoded: `[b, 1, segment]`."""
+        return commons.slice_segments(wav, out.ids_slice * self.config.data.hop_length, out.o.size(2))
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """Measure whole utterances: mel L1 of audio decoded from the posterior, KL, and durations in frames.
+
+        The noise is the same at every call and the training's own draws are untouched. Sums run over all processes,
+        so every utterance counts once.
+        """
+        net = self.generator.network.eval()
+        sums = torch.zeros(6, device=self.device)
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self.config.train.seed)
+            for batch in batches:
+                batch = batch.to(self.device)
+                spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
+                with self.autocast():
+                    out = net(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
+                    g = net.speaker(batch.sid)
+                    o = net.dec(out.latents.z, g).float()
+                    logw = net.predict_durations(out.durations.x, out.x_mask, g, 0.0)
+                mel_hat = self.spectrograms(o, batch.wav_lengths)[1]
+                z, y_mask, x_mask = out.latents, out.y_mask, out.x_mask
+                frames, tokens = y_mask.sum(), x_mask.sum()
+                error = ((mel - mel_hat).abs() * y_mask).mean(1).sum()
+                kl = losses.kl_loss(z.z_p, z.logs_q, z.m_p, z.logs_p, y_mask) * frames
+                w, w_hat = out.attn.sum(2), logw.float().exp() * x_mask
+                missed = ((w - w_hat).abs() * x_mask).sum()
+                sums += torch.stack([error, kl, frames, missed, tokens, out.l_length.sum() * tokens])
+        self.set_training()
+        error, kl, frames, missed, tokens, dur = distributed.sum_over_ranks(sums).tolist()
+        return {
+            "mel": error / frames,
+            "kl": kl / frames,
+            "dur": dur / tokens,
+            "duration_error": missed / tokens,
+        }
+
+    @torch.no_grad()
+    def synthesise(self, batch: Batch) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
+        """Speak the text of a batch of one recording.
+
+        Returns audio `[samples]`, alignments `[tokens, frames]` of the synthesis and of the recording, and log-mels
+        `[bands, frames]` of the recording and of the synthesis.
+        """
+        net = self.generator.network.eval()
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), self.autocast():
+            torch.manual_seed(self.config.train.seed)
+            o, attn, _, _ = net.infer(batch.text, batch.text_lengths, batch.sid, 0.667, 1.0, 0.8)
+            spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
+            out = net(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
+        self.set_training()
+        frames, tokens = int(spec_lengths[0]), int(batch.text_lengths[0])
+        alignments = (attn[0, 0, :, :tokens], out.attn[0, 0, :frames, :tokens])
+        return (
+            o[0, 0].float().cpu().numpy(),
+            tuple(alignment.T.cpu().numpy() for alignment in alignments),
+            mel[0, :, :frames].cpu().numpy(),
+            self.mel_of(o)[0].cpu().numpy(),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint of every network; the generator's, which carries the run's state, comes last."""
+        state = {
+            "position": dataclasses.asdict(self.position),
+            "scaler": self.scaler.state_dict(),
+            "random": distributed.gather(random_state(self.device)),
+        }
+        if distributed.is_main():
+            for name in reversed(self.learners):
+                more = {"config": dataclasses.asdict(self.config), "state": state} if name == "generator" else {}
+                self._write(name, folder / f"{self.FILES[name]}_{self.position.step}.pth", **more)
+            checkpoint.prune(folder, self.config.train.keep_checkpoints, self.position.step)
+
+    def save_best(self, folder: Path) -> None:
+        """Keep the generator of the best validation apart, without its optimizer."""
+        if distributed.is_main():
+            best = {"config": dataclasses.asdict(self.config), "step": self.position.step}
+            path = folder / "G_best.pth"
+            network, epoch = self.generator.network, self.position.epoch
+            checkpoint.save_checkpoint(network, None, self.generator.learning_rate, epoch, path, **best)
+
+    def resume(self, folder: Path) -> bool:
+        """Go on from a folder's newest checkpoint, if there is one; returns whether there was.
+
+        Files of VITS, which say less about a run, are gone on from at the start of their epoch.
+
+        Raises:
+            ValueError: a file is missing or does not fit; the message names it.
+        """
+        if not any(checkpoint.step_of(path) >= 0 for path in folder.glob("G_*.pth")):
+            return False
+        path = Path(checkpoint.latest_checkpoint_path(folder))
+        step = checkpoint.step_of(path)
+        for name, learner in self.learners.items():
+            file = folder / f"{self.FILES[name]}_{step}.pth"
+            if not file.exists() and (step == 0 or name == "duration_discriminator"):
+                logger.warning("%s does not exist: that network starts anew", file)
+                continue
+            checkpoint.load_checkpoint(file, learner.network, learner.optimizer)
+        content = checkpoint.read(path)
+        state = content.get("state")
+        if state is None:
+            logger.warning("%s was not written here: random draws and the order of the data start anew", path)
+            self.position = Position(step=step, epoch=max(content.get("iteration") or 1, 1) - 1)
+        else:
+            self.position = Position(**state["position"])
+            self.scaler.load_state_dict(state["scaler"])
+            if len(state["random"]) == distributed.world_size():
+                set_random_state(self.device, state["random"][distributed.rank()])
+            else:
+                logger.warning("%s was written by %d processes: random draws start anew", path, len(state["random"]))
+        logger.info("resumed from %s at step %d", path, self.position.step)
+        return True
+
+    def _write(self, name: str, path: Path, **more) -> None:
+        learner = self.learners[name]
+        checkpoint.save_checkpoint(
+            learner.network, learner.optimizer, learner.learning_rate, self.position.epoch + 1, path, **more
+        )
+
+
+def build_generator(config: Config) -> SynthesizerTrn:
+    """The generator that a config describes."""
+    n_vocab = len(table_of_symbols(config.data.extra_symbols))
+    model = dataclasses.asdict(config.model)
+    return SynthesizerTrn(
+        n_vocab, config.spec_channels, config.segment_frames, n_speakers=config.data.n_speakers, **model
+    )
+
+
+def build_discriminator(config: Config) -> nn.Module:
+    """The discriminator of waveforms that a config describes."""
+    return MultiPeriodDiscriminator(config.model.use_spectral_norm, config.model.discriminator_channels)
+
+
+def build_duration_discriminator(config: Config) -> nn.Module:
+    """The discriminator of durations that a config describes."""
+    model = config.model
+    gin_channels = model.gin_channels if model.use_duration_noise and config.data.n_speakers else 0
+    kind = DURATION_DISCRIMINATORS[model.duration_discriminator_type]
+    return kind(model.hidden_channels, model.hidden_channels, 3, 0.1, gin_channels)
+
+
+def choose_precision(train: TrainConfig, device: torch.device) -> str:
+    """fp32, bf16 or fp16: the config's, or what serves the device best. The CPU always trains in fp32."""
+    if device.type == "cpu":
+        return "fp32"
+    if train.precision != "auto":
+        return train.precision
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "fp16" if train.fp16_run else "fp32"
+
+
+def learning_rate(train: TrainConfig, epoch: int) -> float:
+    """The learning rate of an epoch, counted from 0: exponential decay, after a linear warm-up if there is one."""
+    rate = train.learning_rate * train.lr_decay**epoch
+    if epoch < train.warmup_epochs:
+        rate *= train.init_lr_ratio + (1 - train.init_lr_ratio) * epoch / train.warmup_epochs
+    return rate
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """This process's random state, on the CPU and on its GPU."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(device: torch.device, state: dict[str, Tensor]) -> None:
+    """Go on drawing where `random_state` was taken."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
