@@ -66,7 +66,7 @@ class MultiHeadAttention(nn.Module):
         """
         # [b, c, t] -> [b, heads, t, c / heads]
         q, k, v = (
-            conv(x).unflatten(1, (self.n_heads, self.k_channels)).transpose(2, 3)
+            conv(x).view(x.size(0), self.n_heads, self.k_channels, x.size(2)).transpose(2, 3)
             for conv in (self.conv_q, self.conv_k, self.conv_v)
         )
         if self.window_size is None:

@@ -112,7 +112,8 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> No
 
 def load_optimizer(optimizer: Optimizer, model: nn.Module, content: dict, where: str) -> None:
     """Fill an optimizer from a file, matching its entries to parameters by the names in the file's `model`."""
-    theirs = list(content["model"])
+    buffers = {reference_name(name) for name, _ in unwrap(model).named_buffers()}  # spectral norm's vectors
+    theirs = [name for name in content["model"] if name not in buffers]
     state = copy.copy(content["optimizer"])
     if len(state["param_groups"]) != 1 or len(state["param_groups"][0]["params"]) != len(theirs):
         raise ValueError(f"{where}: its optimizer belongs to another set of parameters than its model")
@@ -164,12 +165,15 @@ def latest_checkpoint_path(dir_path: str | Path, regex: str = "G_*.pth") -> str:
 
 
 def prune(folder: str | Path, keep: int, newest: int) -> None:
-    """Delete step checkpoints of a run but the `keep` newest up to step `newest`; later ones are not touched."""
-    steps = sorted({step_of(path) for path in Path(folder).glob("G_*.pth")} - {-1})
-    past = [step for step in steps if step <= newest]
+    """Delete step checkpoints of a run but the `keep` newest up to step `newest`; later ones are not touched.
+
+    Nor are files of step 0: no run writes them, so somebody put them there to start from.
+    """
+    steps = sorted({step_of(path) for path in Path(folder).glob("G_*.pth")})
+    past = [step for step in steps if 0 < step <= newest]
     for step in past[:-keep] if keep else []:
-        for path in Path(folder).glob(f"*_{step}.pth"):
-            path.unlink()
+        for name in ("G", "D", "DUR"):
+            (Path(folder) / f"{name}_{step}.pth").unlink(missing_ok=True)
 
 
 def _mismatch(ours: dict[str, Tensor], weights: dict[str, Tensor]) -> str:

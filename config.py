@@ -15,6 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+# fmt: off
+MAY_BE_ZERO = {  # all other numbers must be above 0
+    "seed", "init_lr_ratio", "warmup_epochs", "c_mel", "c_kl", "weight_decay", "bucket_boundaries", "num_workers",
+    "keep_checkpoints", "duration_discriminator_start", "duration_stage_start", "mel_fmin", "n_speakers",
+    "min_text_len", "p_dropout", "gin_channels", "mas_noise_scale_initial", "noise_scale_delta", "n_layers_q",
+}
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ def from_dict(sections: dict, where: str = "config") -> Config:
     if missing:
         raise ValueError(f"{where}: the section {missing[0]!r} is missing; a config has {', '.join(parts)}")
     config = Config(**{name: _section(part, sections[name], f"{where}, {name}") for name, part in parts.items()})
-    problems = list(_contradictions(config))
+    problems = list(_out_of_range(config)) or list(_contradictions(config))
     if problems:
         raise ValueError("\n".join(f"{where}: {problem}" for problem in problems))
     return config
@@ -199,6 +206,22 @@ def _is_a(value, kind) -> bool:
     return isinstance(value, kind)
 
 
+def _out_of_range(config: Config) -> Iterable[str]:
+    """Numbers of which neither a network nor a loop can be made, a sentence each."""
+    for section, values in dataclasses.asdict(config).items():
+        for key, value in values.items():
+            least = "0 or more" if key in MAY_BE_ZERO else "above 0"
+            if any(n < 0 or (n == 0 and key not in MAY_BE_ZERO) for n in _numbers(value)):
+                yield f"{section}.{key} is {json.dumps(value)}, and should be {least}"
+
+
+def _numbers(value) -> list:
+    """The numbers in a value and in lists of them; booleans are none."""
+    if isinstance(value, list):
+        return [number for item in value for number in _numbers(item)]
+    return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
+
+
 def _contradictions(config: Config) -> Iterable[str]:
     """What each section allows and the whole does not, a sentence each."""
     from discriminators import AVAILABLE_DURATION_DISCRIMINATOR_TYPES
@@ -235,8 +258,10 @@ def _contradictions(config: Config) -> Iterable[str]:
         yield f"model.inter_channels ({model.inter_channels}) must divide by 4: each half goes to two heads"
     if model.discriminator_channels < 64 or model.discriminator_channels % 64:
         yield f"model.discriminator_channels ({model.discriminator_channels}) must be a multiple of 64"
-    if train.batch_size < 1:
-        yield f"train.batch_size is {train.batch_size}"
+    if any(kernel % 2 == 0 for kernel in model.resblock_kernel_sizes):
+        yield f"model.resblock_kernel_sizes are {model.resblock_kernel_sizes}; only odd ones keep the length"
+    if len(train.betas) != 2 or max(train.betas) >= 1:
+        yield f"train.betas is {train.betas}, and should be two numbers below 1"
     if train.bucket_boundaries != sorted(set(train.bucket_boundaries)) or len(train.bucket_boundaries) < 2:
         yield f"train.bucket_boundaries must be two or more rising numbers, not {train.bucket_boundaries}"
     if model.use_sdp and model.use_duration_noise:

@@ -86,6 +86,16 @@ class TrainingOutput(NamedTuple):
     durations: Durations
 
 
+class Plan(NamedTuple):
+    """What the text decides: m_p, logs_p `[b, inter, t_s]`, whole frames of each token `[b, t_s]`, g, and x_mask."""
+
+    m_p: Tensor
+    logs_p: Tensor
+    durations: Tensor
+    g: Tensor | None
+    x_mask: Tensor
+
+
 class TextEncoder(nn.Module):
     """Tokens to text state and prior statistics; the speaker conditions it where `gin_channels` is given."""
 
@@ -196,8 +206,8 @@ class Generator(nn.Module):
             x = x + self.cond(g)
         for i, up in enumerate(self.ups):
             x = up(F.leaky_relu(x, modules.LRELU_SLOPE))
-            blocks = self.resblocks[i * self.num_kernels : (i + 1) * self.num_kernels]
-            x = sum(block(x) for block in blocks) / self.num_kernels
+            first, *others = self.resblocks[i * self.num_kernels : (i + 1) * self.num_kernels]
+            x = sum((block(x) for block in others), first(x)) / self.num_kernels
         return torch.tanh(self.conv_post(F.leaky_relu(x)))
 
     def remove_weight_norm(self) -> None:
@@ -325,7 +335,8 @@ class SynthesizerTrn(nn.Module):
         w = attn.sum(2)
         l_length, durations = self._duration_loss(x, x_mask, w, g)
 
-        m_p, logs_p = expand(m_p, attn, y_mask), expand(logs_p, attn, y_mask)
+        token = attn.squeeze(1).argmax(2)  # [b, t_t]
+        m_p, logs_p = pick_tokens(m_p, token) * y_mask, pick_tokens(logs_p, token) * y_mask
         z_slice, ids_slice = commons.rand_slice_segments(z, y_lengths, self.segment_size)
         o = self.dec(z_slice, g)
         latents = Latents(z, z_p, m_p, logs_p, m_q, logs_q)
@@ -345,19 +356,39 @@ class SynthesizerTrn(nn.Module):
 
         Returns audio `[b, 1, t_t * hop]`, attn `[b, 1, t_t, t_s]`, y_mask `[b, 1, t_t]`, (z, z_p, m_p, logs_p).
         """
+        planned = self.plan(x, x_lengths, sid, length_scale, noise_scale_w)
+        z, z_p, m_p, logs_p, y_mask = self.latent(planned, noise_scale)
+        attn_mask = planned.x_mask.unsqueeze(2) * y_mask.unsqueeze(3)
+        attn = commons.generate_path(planned.durations.unsqueeze(1), attn_mask)
+        o = self.dec(z[:, :, :max_len], planned.g)
+        return o, attn, y_mask, (z, z_p, m_p, logs_p)
+
+    def plan(
+        self,
+        x: Tensor,
+        x_lengths: Tensor,
+        sid: Tensor | None = None,
+        length_scale: float | Tensor = 1.0,
+        noise_scale_w: float | Tensor = 1.0,
+    ) -> Plan:
+        """First step of synthesis: read the tokens `[b, t_s]` and time them."""
         g = self.speaker(sid)
         x, m_p, logs_p, x_mask = self.enc_p(x, x_lengths, self._text_condition(g))
         logw = self.predict_durations(x, x_mask, g, noise_scale_w)
-        w_ceil = torch.ceil(torch.exp(commons.at_least_fp32(logw)) * x_mask * length_scale)
-        y_lengths = w_ceil.sum((1, 2)).clamp_min(1).long()
-        y_mask = commons.sequence_mask(y_lengths).unsqueeze(1).to(x_mask.dtype)
-        attn = commons.generate_path(w_ceil, x_mask.unsqueeze(2) * y_mask.unsqueeze(3))
+        durations = torch.ceil(torch.exp(commons.at_least_fp32(logw)) * x_mask * length_scale).squeeze(1)
+        return Plan(m_p, logs_p, durations, g, x_mask)
 
-        m_p, logs_p = expand(m_p, attn, y_mask), expand(logs_p, attn, y_mask)
+    def latent(self, planned: Plan, noise_scale: float | Tensor = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Second step of synthesis: draw from the prior and undo the flow. The third is the decoder.
+
+        Returns z, z_p, m_p, logs_p `[b, inter, t_t]`, zero beyond each item's last frame, and y_mask `[b, 1, t_t]`.
+        """
+        token, y_mask = commons.tokens_of_frames(planned.durations)
+        y_mask = y_mask.unsqueeze(1).to(planned.m_p.dtype)
+        m_p, logs_p = (pick_tokens(x, token) * y_mask for x in (planned.m_p, planned.logs_p))
         z_p = m_p + torch.randn_like(m_p) * torch.exp(logs_p) * noise_scale
-        z = self.flow(z_p, y_mask, g, reverse=True)
-        o = self.dec((z * y_mask)[:, :, :max_len], g)
-        return o, attn, y_mask, (z, z_p, m_p, logs_p)
+        z = self.flow(z_p, y_mask, planned.g, reverse=True) * y_mask
+        return z, z_p, m_p, logs_p, y_mask
 
     def voice_conversion(
         self, y: Tensor, y_lengths: Tensor, sid_src: Tensor, sid_tgt: Tensor
@@ -404,6 +435,8 @@ class SynthesizerTrn(nn.Module):
             neg_cent = neg_cent + masked_std(neg_cent, attn_mask) * (
                 torch.randn_like(neg_cent) * self.current_mas_noise_scale
             )
+        # a recording or a weight gone wrong shows in the losses, which leave the update out: the search goes on
+        neg_cent = torch.nan_to_num(neg_cent, 0.0, 0.0, 0.0)
         return maximum_path(neg_cent, attn_mask).unsqueeze(1)
 
     def _text_condition(self, g: Tensor | None) -> Tensor | None:
@@ -445,7 +478,6 @@ def masked_std(values: Tensor, mask: Tensor) -> Tensor:
     return (((values - mean) * mask).square().sum((1, 2), keepdim=True) / n).sqrt()
 
 
-def expand(x: Tensor, attn: Tensor, y_mask: Tensor) -> Tensor:
-    """Repeat each token's statistics over its frames: `[b, d, t_s]` along attn `[b, 1, t_t, t_s]` to `[b, d, t_t]`."""
-    token = attn.squeeze(1).argmax(2)  # [b, t_t]
-    return x.gather(2, token.unsqueeze(1).expand(-1, x.size(1), -1)) * y_mask
+def pick_tokens(x: Tensor, token: Tensor) -> Tensor:
+    """Each frame's share of what tokens have: x `[b, d, t_s]`, token `[b, t_t]`, indices; returns `[b, d, t_t]`."""
+    return x.gather(2, token.unsqueeze(1).expand(-1, x.size(1), -1))

@@ -209,7 +209,9 @@ class ConvFlow(nn.Module):
         """Args: x `[b, c, t]`; x_mask `[b, 1, t]`; g `[b, filter, t]`. Returns `[b, c, t]` and the log-determinant."""
         x0, x1 = x.chunk(2, 1)
         h = self.proj(self.convs(self.pre(x0), x_mask, g)) * x_mask
-        h = commons.at_least_fp32(h).unflatten(1, (x0.size(1), -1)).transpose(2, 3)  # [b, c / 2, t, 3 bins - 1]
+        h = (
+            commons.at_least_fp32(h).view(x0.size(0), x0.size(1), -1, x0.size(2)).transpose(2, 3)
+        )  # [b, c / 2, t, 3 bins - 1]
         scale = math.sqrt(self.filter_channels)
         widths, heights, derivatives = h.split([self.num_bins, self.num_bins, self.num_bins - 1], -1)
         x1, logabsdet = piecewise_rational_quadratic_transform(

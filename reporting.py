@@ -55,10 +55,9 @@ def set_up_logging(folder: Path) -> None:
 class Reporter:
     """Writes what the main process has to tell; in the other processes every method does nothing."""
 
-    def __init__(self, folder: Path, step: int, total: int):
+    def __init__(self, folder: Path, step: int, total: int, began: float):
         self.active = distributed.is_main()
-        self.folder = folder
-        self.started = time.monotonic()
+        self.began = began  # seconds since the epoch, earlier for what the run took before it was resumed
         if self.active:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
@@ -67,7 +66,11 @@ class Reporter:
             self.redirect = logging_redirect_tqdm()
             self.redirect.__enter__()
             self.board = SummaryWriter(folder, purge_step=step + 1)
-            self.metrics = open(folder / "metrics.jsonl", "a", encoding="utf-8")
+            self.metrics = folder / "metrics.jsonl"
+
+    def elapsed(self) -> float:
+        """Seconds that the run has taken."""
+        return time.time() - self.began
 
     def step(self) -> None:
         """Move the progress bar by one step."""
@@ -87,10 +90,11 @@ class Reporter:
             return
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
-        elapsed = round(time.monotonic() - self.started, 1)
-        line = {"step": step, "elapsed": elapsed} | {name: round(value, 6) for name, value in values.items()}
-        self.metrics.write(json.dumps(line) + "\n")
-        self.metrics.flush()
+        line = {"step": step, "elapsed": round(self.elapsed(), 1)} | {
+            name: round(value, 6) for name, value in values.items()
+        }
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         speed = f" ({seconds_a_step:.3f} s a step)" if seconds_a_step else ""
         logger.info("step %d%s: %s", step, speed, text)
@@ -112,7 +116,6 @@ class Reporter:
         if self.active:
             self.bar.close()
             self.board.close()
-            self.metrics.close()
             self.redirect.__exit__(None, None, None)
 
 

@@ -25,16 +25,19 @@ _WEAKER_ENDS = [
     re.compile(r"[,]\s|[，、،]"),
     re.compile(r"\s"),
 ]
-ABBREVIATIONS = frozenset(
-    # English, with titles and references that most languages share
-    "mr mrs ms messrs dr prof rev hon st sr jr gen col capt lt sgt maj gov sen rep vs etc no nos vol vols ed eds pp fig "
-    "figs cf al approx dept est inc ltd co corp jan feb mar apr jun jul aug sep sept oct nov dec "
-    # German, Dutch, Scandinavian
-    "bzw ca usw nr abs bd hr fr str tel evtl ggf inkl exkl zzgl vgl sog geb gest jh mio mrd dhr mevr blz bijv kl ev "
-    # French, Spanish, Portuguese, Italian
-    "mme mlle mm av bd env sra srta ud uds dña av avda núm pág págs exmo exma dott sig art "
-    # Polish, Czech, Russian, Ukrainian
-    "ul tzn np tzw godz prof inż hab tj tzv např ул г гг им проф стр руб тыс млн млрд см рис напр вул".split()
+# English, German and its neighbours, Romance, Slavic
+_ABBREVIATIONS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    mr mrs ms messrs dr prof rev hon st sr jr gen col capt lt sgt maj gov sen rep
+    vs etc no nos vol vols ed eds pp fig figs cf al approx dept est inc ltd co corp
+    jan feb mar apr jun jul aug sep sept oct nov dec
+    bzw ca usw nr abs bd hr fr str tel evtl ggf inkl exkl zzgl vgl sog geb gest jh mio mrd dhr mevr blz bijv kl ev
+    mme mlle mm av bd env sra srta ud uds dña avda núm pág págs exmo exma dott sig art
+    ul tzn np tzw godz inż hab tj tzv např ул г гг им проф стр руб тыс млн млрд см рис напр вул
+        """,
+    )
 )
 
 
@@ -79,7 +82,7 @@ def _breaks(before: str, mark: str, after: str, cased: bool) -> bool:
     word = _LEADING.sub("", before.split()[-1])
     initial = len(word) == 1 and word.isalpha()
     ordinal = word.isdigit() and len(word) <= 2
-    return not (initial or ordinal or _DOTTED.fullmatch(word) or word.casefold() in ABBREVIATIONS)
+    return not (initial or ordinal or _DOTTED.fullmatch(word) or word.casefold() in _ABBREVIATIONS)
 
 
 def _cut(text: str, longest: int) -> list[str]:

@@ -106,11 +106,12 @@ class BaseVoice(ABC):
     `n_vocab` is the size of the network's embedding (None: not known). One thread speaks at a time.
     """
 
+    _lock = threading.Lock()  # of all voices together, as PyTorch's random state is
+
     def __init__(self, data, n_vocab: int | None = None, step: int | None = None):
         self.data = data
         self.n_vocab = n_vocab
         self.step = step
-        self._lock = threading.Lock()
 
     @property
     def sampling_rate(self) -> int:
@@ -223,6 +224,8 @@ class BaseVoice(ABC):
         scales.check()
         if not 0 <= pause <= 60:
             raise ValueError(f"pause is {pause}; it may be from 0 to 60 seconds")
+        if seed is not None and not 0 <= seed < 1 << 63:
+            raise ValueError(f"seed is {seed}; it may be from 0 to 2^63 - 1")
         sid = self.speaker_id(speaker)
         read = [self.read(text, phonemes) for text in texts]
         tokens = [line.tokens for lines in read for line in lines]

@@ -1,8 +1,7 @@
 """Trained checkpoints to sound: text to speech and voice conversion, through one object.
 
 `Voice.load("logs/NAME").speak("Hello.")` is all that most callers need. The way from tokens to sound has three steps
-that can be taken one by one: `plan` (text encoder and durations), `latent` (prior and flow) and the network's
-decoder. Export traces the same functions.
+of the network that can be taken one by one: `plan` (text encoder and durations), `latent` (prior and flow) and `dec`.
 """
 
 import difflib
@@ -11,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import soxr
@@ -21,7 +19,6 @@ from torch import Tensor
 import checkpoint
 import config as configs
 from audio import load_audio
-from commons import at_least_fp32
 from mel_processing import mel_spectrogram_torch, spectrogram_torch
 from models import SynthesizerTrn
 from modules import remove_weight_norm
@@ -30,53 +27,6 @@ from speech import BaseVoice, Scales, Utterance
 RUNS = "logs"
 # Speech has 5 to 10 frames a token. Far more comes from an untrained predictor, whose exponentials fill any memory.
 MOST_FRAMES_PER_TOKEN = 200
-
-
-class Plan(NamedTuple):
-    """What the text decides: m_p, logs_p `[b, inter, t_s]`, whole frames of each token `[b, t_s]`, g or None."""
-
-    m_p: Tensor
-    logs_p: Tensor
-    durations: Tensor
-    g: Tensor | None
-
-
-def plan(
-    net: SynthesizerTrn,
-    x: Tensor,
-    x_lengths: Tensor,
-    sid: Tensor | None = None,
-    length_scale: float | Tensor = 1.0,
-    noise_scale_w: float | Tensor = 0.8,
-) -> Plan:
-    """Read the tokens and time them. Args: x `[b, t_s]`, token ids; x_lengths `[b]`; sid `[b]` or None."""
-    g = net.speaker(sid)
-    h, m_p, logs_p, x_mask = net.enc_p(x, x_lengths, g if net.conditions_text else None)
-    logw = net.predict_durations(h, x_mask, g, noise_scale_w)
-    durations = torch.ceil(torch.exp(at_least_fp32(logw)) * x_mask * length_scale).squeeze(1)
-    return Plan(m_p, logs_p, durations, g)
-
-
-def latent(net: SynthesizerTrn, planned: Plan, noise_scale: float | Tensor = 0.667) -> Tensor:
-    """Draw the decoder's input `[b, inter, t_t]`, zero beyond each item's last frame.
-
-    Equal to `SynthesizerTrn.infer` without its alignment matrix: which token speaks in a frame is counted from the
-    durations, in time and memory that grow with the length alone.
-    """
-    m_p, logs_p, durations, g = planned
-    ends = durations.cumsum(1).long()  # [b, t_s], first frame after each token
-    frames = ends[:, -1:].clamp_min(1)
-    frame = torch.arange(frames.max(), device=ends.device).unsqueeze(0)  # [1, t_t]
-    y_mask = (frame < frames).unsqueeze(1).to(m_p.dtype)
-
-    # a token ends before as many frames as the running count of ends says; the last column is nobody's frame
-    counts = torch.zeros_like(torch.cat([frame, frame[:, -1:]], 1).expand(ends.size(0), -1))
-    token = counts.scatter_add(1, ends, torch.ones_like(ends)).cumsum(1)[:, :-1]
-    token = token.clamp_max(ends.size(1) - 1).unsqueeze(1).expand(-1, m_p.size(1), -1)  # [b, inter, t_t]
-    m_p, logs_p = m_p.gather(2, token) * y_mask, logs_p.gather(2, token) * y_mask
-
-    z_p = m_p + torch.randn_like(m_p) * torch.exp(logs_p) * noise_scale
-    return net.flow(z_p, y_mask, g, reverse=True) * y_mask
 
 
 class Voice(BaseVoice):
@@ -178,13 +128,13 @@ class Voice(BaseVoice):
         x = torch.tensor([t + [0] * (max(lengths) - len(t)) for t in tokens], device=self.device)
         x_lengths = torch.tensor(lengths, device=self.device)
         sids = None if sid is None else torch.full((len(tokens),), sid, device=self.device)
-        planned = plan(self.net, x, x_lengths, sids, scales.length_scale, scales.noise_scale_w)
+        planned = self.net.plan(x, x_lengths, sids, scales.length_scale, scales.noise_scale_w)
         durations = planned.durations.cpu().numpy()
         self._check_length(durations, lengths, scales)
-        z = latent(self.net, planned, scales.noise_scale)
+        z = self.net.latent(planned, scales.noise_scale)[0]
         # One by one: a vocoder hears the padding, and the last frames of short items would depend on the batch.
         return [
-            Utterance(self._decode(z[i : i + 1, :, : int(d.sum())], planned.g, i), d[:n].astype(np.int64))
+            Utterance(self._decode(z[i : i + 1, :, : max(1, int(d.sum()))], planned.g, i), d[:n].astype(np.int64))
             for i, (d, n) in enumerate(zip(durations, lengths))
         ]
 

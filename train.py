@@ -57,6 +57,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Train as the command line says; errors of the user's making end in one message and exit status 2."""
     args = parse_args(argv)
+    args.began = time.time()
     try:
         config, folder = prepare_run(args)
         distributed.launch(run, args.device, args.processes, config, folder, args)
@@ -113,7 +114,7 @@ def run(device: torch.device, config: Config, folder: Path, args: argparse.Names
             if path:
                 report_transfer(path, *checkpoint.transfer(trainer.learners[name].network, path))
     total = args.max_steps or config.train.epochs * len(sampler)
-    reporter = Reporter(folder, trainer.position.step, total)
+    reporter = Reporter(folder, trainer.position.step, total, args.began - trainer.position.seconds)
     try:
         fit(trainer, train_set, sampler, train_loader, validation_loader, reporter, folder, total)
     finally:
@@ -139,6 +140,7 @@ def make_loaders(config: Config, device: torch.device):
         "num_workers": train.num_workers,
         "pin_memory": cuda,
         "persistent_workers": train.num_workers > 0,
+        "worker_init_fn": leave_signals_to_main,
         "generator": torch.Generator(),  # its own: a loader must not move the training's random draws
     }
     train_loader = DataLoader(train_set, batch_sampler=sampler, **common)
@@ -146,6 +148,12 @@ def make_loaders(config: Config, device: torch.device):
     mine = Subset(validation_set, by_length[distributed.rank() :: distributed.world_size()])
     validation_loader = DataLoader(mine, min(VALIDATION_BATCH, train.batch_size), **common)
     return train_set, sampler, train_loader, validation_loader
+
+
+def leave_signals_to_main(worker: int) -> None:
+    """A terminal's Ctrl-C and a scheduler's SIGTERM reach workers too; the main process decides when to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def report_transfer(path: str, taken: int, missing: list[str], unused: list[str]) -> None:
@@ -203,6 +211,7 @@ def validate_and_save(trainer: Trainer, validation_loader, reporter: Reporter, f
     if results["mel"] < trainer.position.best:
         trainer.position.best = results["mel"]
         trainer.save_best(folder)
+    trainer.position.seconds = reporter.elapsed()
     trainer.save(folder)
     if distributed.is_main():
         show_sample(trainer, validation_loader, reporter)

@@ -74,6 +74,7 @@ class Position:
     epoch: int = 0
     batch: int = 0
     best: float = float("inf")  # lowest validation mel L1 so far
+    seconds: float = 0.0  # that the run has taken, over all its processes' lives
 
 
 class Trainer:
@@ -210,7 +211,8 @@ class Trainer:
         record["grad_norm_g"] = self.generator.update(total, self.scaler)
         record["loss/g/total"] = total
         record |= {f"loss/g/{name}": loss for name, loss in weighted.items()}
-        self.scaler.update()
+        # outside fp16 the scale stays 1: halved at each update that is left out, it would end at 0
+        self.scaler.update(None if self.scales else 1.0)
 
     def duration_judge(self) -> Learner | None:
         """The duration discriminator, once it has joined."""
@@ -280,7 +282,8 @@ class Trainer:
         net = self.generator.network.eval()
         sums = torch.zeros(6, device=self.device)
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        # whole utterances come in many lengths, which cuDNN should not try all its algorithms on
+        with torch.random.fork_rng(devices), torch.backends.cudnn.flags(benchmark=False, allow_tf32=True):
             torch.manual_seed(self.config.train.seed)
             for batch in batches:
                 batch = batch.to(self.device)

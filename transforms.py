@@ -109,4 +109,4 @@ def _knots(unnormalized: Tensor, least: float, low: float, high: float) -> tuple
     sizes = least + (1 - least * k) * unnormalized.softmax(-1)
     inner = (high - low) * sizes.cumsum(-1)[..., :-1] + low
     knots = F.pad(F.pad(inner, (1, 0), value=low), (0, 1), value=high)
-    return knots.diff(dim=-1), knots
+    return knots[..., 1:] - knots[..., :-1], knots

@@ -43,6 +43,12 @@ class HParams:
     def values(self):
         return self.__dict__.values()
 
+    def get(self, key, default=None):
+        return self.__dict__.get(key, default)
+
+    def __iter__(self):
+        return iter(self.__dict__)
+
     def __len__(self):
         return len(self.__dict__)
 

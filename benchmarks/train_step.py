@@ -1,0 +1,146 @@
+"""Time the training step on random speech of LJ Speech's lengths; prints one JSON line.
+
+    python benchmarks/train_step.py --config configs/vits2_ljs_nosdp.json --precision bf16
+
+Every step gets a new batch. Frame lengths are uniform within the buckets of `BUCKETS`, taken in turn, with one token
+for 5.4 frames. `--profile` prints where the GPU's time goes instead.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import config as configs
+import distributed
+from data_utils import Batch
+from trainer import Trainer, choose_precision
+
+BUCKETS = [(150, 300), (300, 400), (400, 500), (500, 600), (600, 700), (700, 800), (700, 800), (800, 870)]
+FRAMES_PER_TOKEN = 5.4
+PAD_FRAMES, PAD_TOKENS = 100, 32  # as train.make_loaders pads on a GPU
+
+
+def random_batch(config, size: int, bucket: tuple[int, int], draws: torch.Generator) -> Batch:
+    """A batch of noise with frame lengths in (low, high], padded as training pads."""
+    low, high = bucket
+    hop = config.data.hop_length
+    frames = torch.randint(low + 1, high + 1, (size,), generator=draws)
+    tokens = (frames / FRAMES_PER_TOKEN).long()
+    longest = -(-int(frames.max()) // PAD_FRAMES) * PAD_FRAMES
+    text = torch.randint(1, 178, (size, -(-int(tokens.max()) // PAD_TOKENS) * PAD_TOKENS), generator=draws)
+    wav = 0.1 * torch.randn(size, 1, longest * hop, generator=draws)
+    inside = torch.arange(longest * hop) < frames[:, None] * hop
+    sid = torch.randint(0, config.data.n_speakers, (size,), generator=draws) if config.data.n_speakers else None
+    text = text * (torch.arange(text.size(1)) < tokens[:, None])
+    return Batch(text, tokens, wav * inside[:, None], frames * hop, sid, torch.arange(size))
+
+
+def measure(device: torch.device, args: argparse.Namespace) -> None:
+    """Time the steps in this process and print what came out."""
+    config = configs.load(args.config)
+    train = dataclasses.replace(config.train, precision=args.precision, batch_size=args.batch_size)
+    config = dataclasses.replace(config, train=train)
+    torch.backends.cudnn.benchmark = True
+    began = time.perf_counter()
+    trainer = Trainer(config, device)
+    draws = torch.Generator().manual_seed(distributed.rank())
+    batches = [random_batch(config, args.batch_size, BUCKETS[i % len(BUCKETS)], draws) for i in range(args.batches)]
+    if device.type == "cuda":
+        batches = [batch.pin_memory() for batch in batches]
+
+    def steps(n: int) -> list[float]:
+        times = []
+        for i in range(n):
+            start = time.perf_counter()
+            record = trainer.step(batches[i % len(batches)].to(device, non_blocking=True))
+            trainer.position.step += 1
+            if args.wait:
+                _wait(device)
+            times.append(time.perf_counter() - start)
+        _wait(device)
+        assert all(value.isfinite() for value in record.values())
+        return times
+
+    steps(args.warmup)
+    warmup = time.perf_counter() - began
+    if args.profile:
+        _profile(steps, len(BUCKETS), Path(args.profile))
+        return
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    rounds = []
+    for _ in range(args.rounds):
+        start = time.perf_counter()
+        steps(len(BUCKETS))
+        rounds.append((time.perf_counter() - start) / len(BUCKETS))
+    result = {
+        "config": Path(args.config).stem,
+        "precision": choose_precision(train, device),
+        "batch": args.batch_size,
+        "processes": distributed.world_size(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "seconds_a_step": round(statistics.median(rounds), 4),
+        "seconds_a_step_min": round(min(rounds), 4),
+        "warmup_seconds": round(warmup, 1),
+    }
+    if device.type == "cuda":
+        result["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
+    if args.flops:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            steps(len(BUCKETS))
+        tflop = counter.get_total_flops() / len(BUCKETS) / 1e12
+        result |= {"tflop_a_step": round(tflop, 2), "tflop_a_second": round(tflop / result["seconds_a_step"], 1)}
+    if args.sync_check and device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+        for i in range(50):
+            trainer.step(batches[i % len(batches)].to(device, non_blocking=True))
+        torch.cuda.set_sync_debug_mode("default")
+        result["host_syncs_in_50_steps"] = 0
+    if distributed.is_main():
+        print(json.dumps(result), flush=True)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _profile(steps, n: int, path: Path) -> None:
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities, record_shapes=False) as profile:
+        steps(n)
+    averages = profile.key_averages()
+    path.write_text(averages.table(sort_by="self_cuda_time_total", row_limit=60, max_name_column_width=90))
+    print(f"profile of {n} steps: {path}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/vits2_ljs_nosdp.json")
+    parser.add_argument("--precision", choices=configs.PRECISIONS, default="auto")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--batches", type=int, default=32, help="different batches, used in turn")
+    parser.add_argument("--warmup", type=int, default=16, help="steps before the clock starts")
+    parser.add_argument("--rounds", type=int, default=6, help="timed rounds of one step for each bucket")
+    parser.add_argument("--wait", action="store_true", help="wait for the GPU after every step")
+    parser.add_argument("--flops", action="store_true", help="count operations too")
+    parser.add_argument("--sync-check", action="store_true", help="fail if 50 steps wait for the GPU")
+    parser.add_argument("--profile", metavar="FILE", help="write a table of kernels instead of timing")
+    args = parser.parse_args()
+    distributed.launch(measure, args.device, args.processes, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Write a trained voice as one ONNX file, with the names that Piper gives to inputs and outputs.
+
+python export_onnx.py --model-path logs/NAME --output NAME.onnx
+
+Inputs: `input` int64 [batch, phonemes] token ids; `input_lengths` int64 [batch]; `scales` float32 [3] = noise_scale,
+length_scale, noise_scale_w; for many speakers `sid` int64 [batch]. With --noise-inputs also `noise` and, if the
+durations are drawn, `noise_w`, float32 [batch, channels, any].
+Outputs: `output` float32 [batch, 1, 1, time]; `durations` float32 [batch, phonemes], whole frames of hop_length
+samples, from which the length of each item of a batch follows.
+"""
+
+import argparse
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+import onnx_graph
+from audio import replacing
+from corpus import setting
+from inference import errors_in_one_line
+from speech import Scales
+from synthesis import Voice
+from text import table_of_symbols
+
+
+class Graph(nn.Module):
+    """The network as the file holds it."""
+
+    def __init__(self, voice: Voice):
+        super().__init__()
+        self.net = voice.net
+
+    def forward(self, x: Tensor, x_lengths: Tensor, scales: Tensor, sid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Args: x `[b, t_s]`; x_lengths `[b]`; scales `[3]`; sid `[b]`. Returns `[b, 1, 1, time]` and `[b, t_s]`."""
+        planned = self.net.plan(x, x_lengths, sid, scales[1], scales[2])
+        z, *_ = self.net.latent(planned, scales[0])
+        return self.net.dec(z, planned.g).unsqueeze(1), planned.durations
+
+
+def export(voice: Voice, path: str | Path, noise_inputs: bool = False, comment: str = "") -> None:
+    """Write a voice (on the CPU) to an ONNX file, whole or not at all."""
+    x = torch.arange(1, 51).unsqueeze(0) % voice.n_vocab
+    example = {"input": x, "input_lengths": torch.tensor([50]), "scales": torch.tensor(Scales())}
+    if voice.data.n_speakers:
+        example["sid"] = torch.tensor([0])
+    axes = {
+        "input": {0: "batch_size", 1: "phonemes"},
+        "input_lengths": {0: "batch_size"},
+        "sid": {0: "batch_size"},
+        "output": {0: "batch_size", 3: "time"},
+        "durations": {0: "batch_size", 1: "phonemes"},
+    }
+    outputs = ["output", "durations"]
+    with replacing(path) as unfinished, warnings.catch_warnings(), torch.no_grad():
+        # the exporter warns of its own age and of what it does not fold
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Graph(voice).eval(),
+            tuple(example.values()),
+            str(unfinished),
+            dynamo=False,  # the newer exporter cannot take the length of the speech from the network's output
+            opset_version=onnx_graph.OPSET,
+            input_names=list(example),
+            output_names=outputs,
+            dynamic_axes={name: axes[name] for name in [*example, *outputs] if name in axes},
+        )
+        model = onnx.load(unfinished)
+        if noise_inputs:
+            onnx_graph.noise_from_inputs(model, draws(voice))
+        onnx_graph.describe(model, facts(voice, comment))
+        onnx.checker.check_model(model)
+        onnx.save(model, unfinished)
+
+
+def draws(voice: Voice) -> dict[str, int]:
+    """What the network draws at random, in that order: names of the file's inputs and their channels."""
+    model = voice.config.model
+    if model.use_sdp:
+        return {"noise_w": 2, "noise": model.inter_channels}
+    durations = {"noise_w": model.hidden_channels} if model.use_duration_noise else {}
+    return {**durations, "noise": model.inter_channels}
+
+
+def facts(voice: Voice, comment: str = "") -> dict[str, str]:
+    """What the file says about the voice; lists and tables are JSON."""
+    data = voice.data
+    symbols = table_of_symbols(setting(data, "extra_symbols"))
+    return {
+        "model_type": "vits",
+        "comment": comment,
+        "sample_rate": str(data.sampling_rate),
+        "hop_length": str(data.hop_length),
+        "n_speakers": str(data.n_speakers),
+        "speakers": json.dumps(voice.speakers, ensure_ascii=False),
+        "language": language(data.text_cleaners),
+        "cleaners": json.dumps(data.text_cleaners),
+        # a network with a table of its own speaks ids, and no symbols belong to them
+        "symbols": json.dumps(symbols if len(symbols) == voice.n_vocab else [], ensure_ascii=False),
+        "n_vocab": str(voice.n_vocab),
+        "add_blank": str(int(data.add_blank)),
+        "scales": json.dumps(Scales()),
+        "step": str(voice.step if voice.step is not None else ""),
+    }
+
+
+def language(cleaners: Sequence[str]) -> str:
+    """The espeak-ng code of the language that the cleaners read, empty where they read any."""
+    for name in cleaners:
+        if name.startswith("phonemes_"):
+            return name.removeprefix("phonemes_")
+        if name.startswith("english_"):
+            return "en-us"
+    return ""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model-path", required=True, help="checkpoint G_STEP.pth, a run's folder, or its name")
+    parser.add_argument("--config-path", help="config file, for checkpoints that hold none and have none beside them")
+    parser.add_argument("--output", required=True, help="the .onnx file to write")
+    parser.add_argument("--noise-inputs", action="store_true", help="take all random numbers as inputs")
+    parser.add_argument("--comment", default="", help="text for the file's metadata, such as licence and source")
+    args = parser.parse_args(arguments)
+    with errors_in_one_line("export_onnx"):
+        voice = Voice.load(args.model_path, args.config_path)
+        output = Path(args.output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        export(voice, output, args.noise_inputs, args.comment)
+        print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, step {voice.step}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""The names that old notebooks, configs and scripts reach, and that importing them does nothing else."""
+
+import dataclasses
+import importlib
+import inspect
+import json
+
+import pytest
+import tiny
+import torch
+
+import config as configs
+import models
+import utils
+
+SIGNATURES = {
+    "models.SynthesizerTrn": "n_vocab spec_channels segment_size inter_channels hidden_channels filter_channels n_heads"
+    " n_layers kernel_size p_dropout resblock resblock_kernel_sizes resblock_dilation_sizes upsample_rates"
+    " upsample_initial_channel upsample_kernel_sizes n_speakers=0 gin_channels=0 use_sdp=True",
+    "models.SynthesizerTrn.forward": "self x x_lengths y y_lengths sid=None",
+    "models.SynthesizerTrn.infer": "self x x_lengths sid=None noise_scale=1 length_scale=1 noise_scale_w=1.0"
+    " max_len=None",
+    "models.SynthesizerTrn.voice_conversion": "self y y_lengths sid_src sid_tgt",
+    "models.MultiPeriodDiscriminator": "use_spectral_norm=False",
+    "models.MultiPeriodDiscriminator.forward": "self y y_hat",
+    "models.DiscriminatorP": "period kernel_size=5 stride=3 use_spectral_norm=False",
+    "models.DiscriminatorS": "use_spectral_norm=False",
+    "models.DurationDiscriminatorV1": "in_channels filter_channels kernel_size p_dropout gin_channels=0",
+    "models.DurationDiscriminatorV2": "in_channels filter_channels kernel_size p_dropout gin_channels=0",
+    "models.DurationDiscriminatorV1.forward": "self x x_mask dur_r dur_hat g=None",
+    "models.DurationDiscriminatorV2.forward": "self x x_mask dur_r dur_hat g=None",
+    "models.TextEncoder": "n_vocab out_channels hidden_channels filter_channels n_heads n_layers kernel_size p_dropout",
+    "models.PosteriorEncoder": "in_channels out_channels hidden_channels kernel_size dilation_rate n_layers"
+    " gin_channels=0",
+    "models.Generator": "initial_channel resblock resblock_kernel_sizes resblock_dilation_sizes upsample_rates"
+    " upsample_initial_channel upsample_kernel_sizes gin_channels=0",
+    "models.DurationPredictor": "in_channels filter_channels kernel_size p_dropout gin_channels=0",
+    "models.StochasticDurationPredictor": "in_channels filter_channels kernel_size p_dropout n_flows=4 gin_channels=0",
+    "losses.feature_loss": "fmap_r fmap_g",
+    "losses.discriminator_loss": "disc_real_outputs disc_generated_outputs",
+    "losses.generator_loss": "disc_outputs",
+    "losses.kl_loss": "z_p logs_q m_p logs_p z_mask",
+    "mel_processing.spectrogram_torch": "y n_fft sampling_rate hop_size win_size center=False",
+    "mel_processing.spec_to_mel_torch": "spec n_fft num_mels sampling_rate fmin fmax",
+    "mel_processing.mel_spectrogram_torch": "y n_fft num_mels sampling_rate hop_size win_size fmin fmax center=False",
+    "commons.intersperse": "lst item",
+    "commons.sequence_mask": "length max_length=None",
+    "commons.generate_path": "duration mask",
+    "commons.slice_segments": "x ids_str segment_size=4",
+    "commons.rand_slice_segments": "x x_lengths=None segment_size=4",
+    "commons.init_weights": "module mean=0.0 std=0.01",
+    "commons.get_padding": "kernel_size dilation=1",
+    "commons.subsequent_mask": "length",
+    "commons.fused_add_tanh_sigmoid_multiply": "input_a input_b n_channels",
+    "commons.clip_grad_value_": "parameters clip_value norm_type=2",
+    "transforms.piecewise_rational_quadratic_transform": "inputs unnormalized_widths unnormalized_heights"
+    " unnormalized_derivatives inverse=False tails=None tail_bound=1.0",
+    "data_utils.TextAudioLoader": "audiopaths_and_text hparams",
+    "data_utils.TextAudioSpeakerLoader": "audiopaths_sid_text hparams",
+    "data_utils.TextAudioCollate": "return_ids=False",
+    "data_utils.TextAudioSpeakerCollate": "return_ids=False",
+    "data_utils.DistributedBucketSampler": "dataset batch_size boundaries num_replicas=None rank=None shuffle=True",
+    "utils.get_hparams": "init=True",
+    "utils.get_hparams_from_dir": "model_dir",
+    "utils.get_hparams_from_file": "config_path",
+    "utils.load_checkpoint": "checkpoint_path model optimizer=None",
+    "utils.save_checkpoint": "model optimizer learning_rate iteration checkpoint_path",
+    "utils.latest_checkpoint_path": "dir_path regex=G_*.pth",
+    "utils.plot_spectrogram_to_numpy": "spectrogram",
+    "utils.plot_alignment_to_numpy": "alignment info=None",
+    "utils.load_wav_to_torch": "full_path",
+    "utils.load_filepaths_and_text": "filename split=|",
+    "text.text_to_sequence": "text cleaner_names",
+    "text.cleaned_text_to_sequence": "cleaned_text",
+    "text.sequence_to_text": "sequence",
+    "monotonic_align.maximum_path": "neg_cent mask",
+}
+MODULES = [*sorted(path.stem for path in tiny.ROOT.glob("*.py")), "text", "monotonic_align"]
+
+
+def resolve(path):
+    """The object of a dotted path, of which a prefix is a module."""
+    module, *names = path.split(".")
+    found = importlib.import_module(module)
+    for name in names:
+        found = getattr(found, name)
+    return found
+
+
+@pytest.mark.parametrize("path", SIGNATURES)
+def test_arguments_keep_their_order_and_defaults(path):
+    given = [
+        parameter.name if parameter.default is parameter.empty else f"{parameter.name}={parameter.default}"
+        for parameter in inspect.signature(resolve(path)).parameters.values()
+    ]
+    wanted = SIGNATURES[path].split()
+    assert given[: len(wanted)] == wanted
+    extra = list(inspect.signature(resolve(path)).parameters.values())[len(wanted) :]
+    assert all(p.default is not p.empty or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in extra)
+
+
+def test_choices_and_tables():
+    flows = ["pre_conv", "pre_conv2", "fft", "mono_layer_inter_residual", "mono_layer_post_residual"]
+    assert sorted(models.AVAILABLE_FLOW_TYPES) == sorted(flows)
+    assert models.AVAILABLE_DURATION_DISCRIMINATOR_TYPES == ["dur_disc_1", "dur_disc_2"]
+    golden = json.loads((tiny.ROOT / "tests/golden/symbols.json").read_text("utf-8"))
+    symbols = importlib.import_module("text.symbols").symbols
+    assert len(symbols) == 178
+    assert list(symbols) == (golden if isinstance(golden, list) else list(golden["symbols"]))
+    assert isinstance(utils.HParams, type)
+    assert importlib.import_module("train_ms").main is importlib.import_module("train").main
+
+
+def test_the_dry_run_of_the_readme():
+    net_g = models.SynthesizerTrn(
+        n_vocab=256,
+        spec_channels=80,
+        segment_size=8192,
+        inter_channels=192,
+        hidden_channels=192,
+        filter_channels=768,
+        n_heads=2,
+        n_layers=6,
+        kernel_size=3,
+        p_dropout=0.1,
+        resblock="1",
+        resblock_kernel_sizes=[3, 7, 11],
+        resblock_dilation_sizes=[[1, 3, 5], [1, 3, 5], [1, 3, 5]],
+        upsample_rates=[8, 8, 2, 2],
+        upsample_initial_channel=512,
+        upsample_kernel_sizes=[16, 16, 4, 4],
+        n_speakers=0,
+        gin_channels=0,
+        use_sdp=True,
+        use_transformer_flows=True,
+        transformer_flow_type="fft",
+        use_spk_conditioned_encoder=True,
+        use_noise_scaled_mas=True,
+        use_duration_discriminator=True,
+    )
+    x = torch.LongTensor([[1, 2, 3], [4, 5, 6]])
+    x_lengths = torch.LongTensor([3, 2])
+    y = torch.randn(2, 80, 100)
+    y_lengths = torch.Tensor([100, 80])
+    o, l_length, attn, ids_slice, x_mask, y_mask, latents, durations = net_g(
+        x=x, x_lengths=x_lengths, y=y, y_lengths=y_lengths
+    )
+    assert o.shape == (2, 1, 100 * 256)
+    assert l_length.shape == (2,)
+    assert attn.shape == (2, 1, 100, 3)
+    assert torch.equal(attn.sum((1, 3))[1], (torch.arange(100) < 80).float())
+    assert ids_slice.tolist() == [0, 0]
+    assert x_mask.sum() == 5 and y_mask.sum() == 180
+    assert len(latents) == 6 and all(t.shape == (2, 192, 100) for t in latents)
+    hidden, logw, logw_ = durations
+    assert hidden.shape == (2, 192, 3) and logw.shape == logw_.shape == (2, 1, 3)
+    (o.square().mean() + l_length.sum()).backward()
+
+
+MODEL = tiny.SECTIONS["model"] | {"n_heads": 2, "kernel_size": 3, "p_dropout": 0.1}
+
+
+def network(**more):
+    """A tiny synthesizer, made as notebooks do: with the config's model section as keywords."""
+    config = tiny.config(**more)
+    spread = dataclasses.asdict(config.model)
+    return models.SynthesizerTrn(178, 20, 32, n_speakers=config.data.n_speakers, **spread)
+
+
+def test_a_misspelt_keyword_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match=r"'use_transformer_flow'.*did you mean 'use_transformer_flows'"):
+        models.SynthesizerTrn(178, 20, 32, **MODEL, use_transformer_flow=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"transformer_flow_type": "pre_con"}, "pre_con.*one of.*pre_conv2"),
+        ({"resblock": "3"}, "resblock is '3'.*'1', '2'"),
+        ({"n_speakers": 2}, "gin_channels above 0"),
+    ],
+)
+def test_values_that_cannot_be_built_are_refused(change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        models.SynthesizerTrn(178, 20, 32, **MODEL | change)
+
+
+def test_config_and_network_have_the_same_keys_and_defaults():
+    parameters = inspect.signature(models.SynthesizerTrn).parameters
+    given_by_others = {"n_vocab", "spec_channels", "segment_size", "n_speakers", "unknown"}
+    fields = {field.name: field for field in dataclasses.fields(configs.ModelConfig)}
+    assert set(parameters) - given_by_others == set(fields)
+    for name, field in fields.items():
+        default = parameters[name].default
+        if default is not inspect.Parameter.empty:
+            assert default == field.default, name
+            assert type(default) is type(field.default), name
+
+
+def test_networks_say_what_they_need():
+    many = network(**tiny.MANY_VOICES)
+    x, lengths = torch.ones(1, 3).long(), torch.tensor([3])
+    with pytest.raises(ValueError, match="2 speakers: give sid"):
+        many.infer(x, lengths)
+    one = network()
+    with pytest.raises(ValueError, match="single voice"):
+        one.voice_conversion(torch.zeros(1, 20, 9), torch.tensor([9]), torch.tensor([0]), torch.tensor([0]))
+
+
+WATCH = """
+import sys, threading, os, logging, warnings, signal, random, subprocess
+import numpy, torch, soundfile, soxr, tqdm, tqdm.contrib.logging, PIL, torch.nn.utils.parametrizations
+import torch.utils.data, torch.multiprocessing, torch.distributed, torch.nn.parallel, torch._dynamo
+for name in ("gradio", "onnx", "onnxruntime", "librosa", "matplotlib.figure"):  # what these change is their own
+    try:
+        __import__(name)
+    except ImportError:
+        pass
+for name in ("espeakng_loader", "phonemizer"):
+    sys.modules[name] = None  # whoever imports it fails
+
+def refused(*arguments, **keywords):
+    raise AssertionError(f"started a process: {arguments}")
+
+subprocess.Popen.__init__ = refused
+os.system = os.fork = refused
+
+def state():
+    names = [name for name in logging.Logger.manager.loggerDict if logging.getLogger(name).handlers]
+    return {
+        "handlers": (list(logging.getLogger().handlers), names), "level": logging.getLogger().level,
+        "filters": list(warnings.filters), "show": warnings.showwarning, "threads": threading.active_count(),
+        "torch": torch.get_rng_state().tolist(), "numpy": numpy.random.get_state()[1].tolist(),
+        "python": random.getstate(), "workers": torch.get_num_threads(), "environment": dict(os.environ),
+        "signals": [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)], "folder": os.getcwd(),
+        "grad": torch.is_grad_enabled(), "dtype": torch.get_default_dtype(), "path": list(sys.path),
+        "files": sorted(os.listdir(".")), "precision": torch.get_float32_matmul_precision(),
+        "cudnn": torch.backends.cudnn.benchmark, "start": torch.multiprocessing.get_start_method(allow_none=True),
+    }
+
+before = state()
+for name in sys.argv[1:]:
+    __import__(name)
+    after = state()
+    changed = [key for key in before if before[key] != after[key]]
+    assert not changed, f"importing {name} changed {changed}"
+if os.path.exists("/proc/self/maps"):
+    assert "espeak" not in open("/proc/self/maps").read()
+"""
+
+
+def test_importing_changes_nothing_and_needs_no_espeak(tmp_path):
+    done = tiny.python("-c", WATCH, *MODULES, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout and not done.stderr

@@ -1,0 +1,312 @@
+"""Files of weights: the reference's names in a saved file, its optimizer states, and errors for what does not fit."""
+
+import json
+import logging
+
+import pytest
+import tiny
+import torch
+
+import checkpoint
+import config as configs
+import discriminators
+import models
+import train
+import trainer
+
+GOLDEN = tiny.ROOT / "tests/golden"
+FULL = json.loads((GOLDEN / "state_dict_full.json").read_text("utf-8"))
+
+
+def generator(*changes, **more):
+    return trainer.build_generator(tiny.config(*changes, **more))
+
+
+def flow(kind):
+    return {"model": {"use_transformer_flows": kind is not None, "transformer_flow_type": kind or "pre_conv"}}
+
+
+def adam(network):
+    return torch.optim.AdamW(network.parameters(), 1e-3, (0.8, 0.99), 1e-9)
+
+
+def as_the_reference(network):
+    """Its weights in the reference's order, `post_transformer` of every coupling and its optimizer's state beside them.
+
+    The state says in its numbers to which parameter it belongs.
+    """
+    weights = {}
+    for name, value in checkpoint.reference_state_dict(network).items():
+        weights[name] = value
+        if name.endswith("pre.bias") and name.startswith("flow."):  # after pre_transformer, before pre: as good as any
+            for dead in ("emb", "weight"):
+                weights[name.replace("pre.bias", f"post_transformer.{dead}")] = torch.ones(3)
+    parameters = [torch.nn.Parameter(value.clone()) for value in weights.values()]
+    optimizer = torch.optim.AdamW(parameters, 3e-4, (0.8, 0.99), 1e-9)
+    for i, parameter in enumerate(parameters):
+        parameter.grad = torch.full_like(parameter, float(i))
+    optimizer.step()
+    return weights, optimizer.state_dict()
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_published_configs_give_the_references_file(name, tmp_path):
+    config = configs.load(GOLDEN / f"configs/vits2_pytorch/{name}.json")
+    with torch.device("meta"):
+        net = trainer.build_generator(config)
+    ours = [[key, list(value.shape)] for key, value in checkpoint.reference_state_dict(net).items()]
+    assert ours == [[key, shape] for key, shape in FULL[name] if "post_transformer" not in key]
+
+
+def test_a_saved_file_is_what_vits_code_reads(tmp_path):
+    net = generator()
+    optimizer = adam(net)
+    path = tmp_path / "G_7.pth"
+    checkpoint.save_checkpoint(net, optimizer, 1e-3, 3, path, extra=5)
+    content = torch.load(path, weights_only=True)
+    assert list(content) == ["model", "iteration", "optimizer", "learning_rate", "extra"]
+    assert (content["iteration"], content["learning_rate"], content["extra"]) == (3, 1e-3, 5)
+    assert not any("parametrizations" in name for name in content["model"])
+    assert len(content["optimizer"]["param_groups"][0]["params"]) == len(content["model"])
+    assert [path.name for path in tmp_path.iterdir()] == ["G_7.pth"]
+
+
+@pytest.mark.parametrize("spectral", [False, True])
+@pytest.mark.parametrize("kind", ["G", "D", "DUR"])
+def test_what_is_saved_is_loaded(kind, spectral, tmp_path):
+    def build():
+        if kind == "G":
+            return generator()
+        if kind == "D":
+            return discriminators.MultiPeriodDiscriminator(spectral, 64)
+        return discriminators.DurationDiscriminatorV2(8, 8, 3, 0.1)
+
+    torch.manual_seed(0)
+    net, optimizer = build(), None
+    optimizer = adam(net)
+    for parameter in net.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    checkpoint.save_checkpoint(net, optimizer, 1e-3, 3, tmp_path / "a.pth")
+    other = build()
+    other_optimizer = adam(other)
+    _, _, rate, iteration = checkpoint.load_checkpoint(tmp_path / "a.pth", other, other_optimizer)
+    assert (rate, iteration) == (1e-3, 3)
+    assert tiny.equal(other.state_dict(), net.state_dict())
+    assert tiny.equal(other_optimizer.state_dict()["state"], optimizer.state_dict()["state"])
+
+
+def test_dead_layers_of_the_reference_are_no_hindrance_and_its_optimizer_finds_its_parameters(tmp_path):
+    torch.manual_seed(0)
+    weights, state = as_the_reference(tiny.randomise(generator()))
+    assert any("post_transformer" in name for name in weights)
+    path = tmp_path / "G_100.pth"
+    torch.save({"model": weights, "optimizer": state, "learning_rate": 1e-4, "iteration": 5}, path)
+    net = generator()
+    optimizer = adam(net)
+    checkpoint.load_checkpoint(path, net, optimizer)
+    numbers = {name: i for i, name in enumerate(weights)}
+    loaded = checkpoint.reference_state_dict(net)
+    assert all(torch.equal(loaded[name], weights[name]) for name in loaded)
+    for name, parameter in net.named_parameters():
+        moments = optimizer.state[parameter]
+        i = numbers[checkpoint.reference_name(name)]
+        assert torch.allclose(moments["exp_avg"], torch.full_like(parameter, 0.2 * i)), name
+    assert optimizer.param_groups[0]["lr"] == 3e-4
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+
+
+def test_an_optimizer_of_other_parameters_is_refused(tmp_path):
+    net = generator()
+    weights, state = as_the_reference(net)
+    del weights["enc_p.proj.bias"]
+    with pytest.raises(ValueError, match=r"x\.pth: its optimizer belongs to another set of parameters"):
+        checkpoint.load_optimizer(adam(net), net, {"model": weights, "optimizer": state}, "x.pth")
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_weights_under_the_old_weight_norm_load():
+    """VITS saves what `torch.nn.utils.weight_norm` makes; the numbers that come out must be the same."""
+    from torch.nn.utils import weight_norm
+
+    wavenet = models.modules.WN(4, 3, 2, 3, 5)
+    old = models.modules.remove_weight_norm(models.modules.WN(4, 3, 2, 3, 5))
+    for module in old.modules():
+        if isinstance(module, torch.nn.Conv1d):
+            weight_norm(module)
+    tiny.randomise(old)
+    checkpoint.load_weights(wavenet, old.state_dict(), "old")
+    x, mask, g = torch.randn(2, 4, 9), torch.ones(2, 1, 9), torch.randn(2, 5, 1)
+    assert torch.allclose(wavenet(x, mask, g), old(x, mask, g), atol=1e-6)
+    assert list(checkpoint.reference_state_dict(wavenet)) == list(old.state_dict())
+
+
+MANY = tiny.MANY_VOICES
+WRONG = {
+    "a discriminator": (
+        lambda: discriminators.MultiPeriodDiscriminator(channels=64),
+        r"holds a discriminator \(D\), and a synthesizer \(G\) is needed",
+    ),
+    "a duration discriminator": (
+        lambda: discriminators.DurationDiscriminatorV1(8, 8, 3, 0.1),
+        r"holds a duration discriminator \(DUR\), and a synthesizer",
+    ),
+    "no network": (lambda: torch.nn.Linear(2, 2), "holds no network of VITS"),
+    "another predictor": (lambda: generator(model={"use_sdp": True}), "duration predictor: stochastic.*deterministic"),
+    "noise": (
+        lambda: generator(model={"use_duration_noise": True}),
+        "deterministic with noise; the config's: deterministic",
+    ),
+    "voices": (lambda: generator(MANY), "speakers: 2; the config's: one voice"),
+    "width": (lambda: generator(model={"filter_channels": 32}), r"conv_1.weight has shape \[32, 8, 3\].*\[16, 8, 3\]"),
+    "depth": (lambda: generator(model={"n_layers": 2}), "weights are missing.*attn_layers.2"),
+    "symbols": (lambda: generator(data={"extra_symbols": "щ"}), r"enc_p.emb.weight has shape \[179, 8\]"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_does_not_fit_is_refused_and_changes_nothing(case, tmp_path):
+    build, complaint = WRONG[case]
+    path = tmp_path / "G_5.pth"
+    checkpoint.save_checkpoint(build(), None, 1e-3, 1, path)
+    net = generator()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(ValueError, match=complaint) as raised:
+        checkpoint.load_checkpoint(path, net)
+    assert str(raised.value).startswith(str(path))
+    assert tiny.equal(net.state_dict(), before)
+
+
+KINDS = [None, *models.AVAILABLE_FLOW_TYPES]
+
+
+@pytest.mark.parametrize("theirs", KINDS)
+@pytest.mark.parametrize("ours", KINDS)
+def test_another_flow_is_refused(theirs, ours):
+    weights = checkpoint.reference_state_dict(generator(flow(theirs)))
+    net = generator(flow(ours))
+    if theirs == ours or {theirs, ours} == {"mono_layer_inter_residual", "mono_layer_post_residual"}:
+        checkpoint.load_weights(net, weights, "G.pth")  # the two have the same names, and no file tells them apart
+        return
+    with pytest.raises(ValueError, match="does not fit this config: its flow"):
+        checkpoint.load_weights(net, weights, "G.pth")
+
+
+def test_another_number_of_speakers_is_refused():
+    weights = checkpoint.reference_state_dict(generator(MANY))
+    with pytest.raises(ValueError, match="speakers: 2; the config's: 3"):
+        checkpoint.load_weights(generator(MANY, data={"n_speakers": 3}), weights, "G.pth")
+
+
+class Harm:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, ("harmed",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no checkpoint at all", {"model": Harm()}, {"no_model": {}}, [1, 2], {"model": [1]}],
+    ids=["empty", "text", "code", "no model", "list", "model is a list"],
+)
+def test_broken_and_evil_files_are_refused_by_name(content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evil.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=r"evil\.pth"):
+        checkpoint.read(path)
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_truncated_and_missing_files_are_refused_by_name(tmp_path):
+    path = tmp_path / "half.pth"
+    checkpoint.save_checkpoint(generator(), None, 1e-3, 1, path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"half\.pth does not load as a checkpoint"):
+        checkpoint.read(path)
+    with pytest.raises(ValueError, match=r"there is no file .*none\.pth"):
+        checkpoint.read(tmp_path / "none.pth")
+
+
+def test_a_save_that_dies_half_way_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "G_1.pth"
+    net = generator()
+    checkpoint.save_checkpoint(net, None, 1e-3, 1, path)
+    before = path.read_bytes()
+
+    def dying(content, file):
+        file.write_bytes(b"half of it")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", dying)
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.save_checkpoint(net, None, 1e-3, 2, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["G_1.pth"]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_pruning_keeps_the_newest_the_best_and_everything_later(tmp_path):
+    for step in (0, 10, 20, 30, 40, 999):
+        for kind in ("G", "D", "DUR"):
+            (tmp_path / f"{kind}_{step}.pth").touch()
+    others = ["D_7.pth.bak", "G_best.pth", "G_voice.pth", "config.json", "x_20.txt"]
+    for name in others:
+        (tmp_path / name).touch()
+    checkpoint.prune(tmp_path, 2, 40)
+    kept = [f"{kind}_{step}.pth" for kind in ("G", "D", "DUR") for step in (30, 40, 999)]
+    start = [f"{kind}_0.pth" for kind in ("G", "D", "DUR")]  # somebody put it there to start from
+    assert names(tmp_path) == sorted(kept + start + others)
+    checkpoint.prune(tmp_path, 0, 40)
+    assert names(tmp_path) == sorted(kept + start + others)
+
+
+def test_pruning_does_not_touch_what_a_run_with_an_equal_step_left_elsewhere(tmp_path):
+    """Only this run's files: another voice's `other_10.pth` beside them is nobody's to delete."""
+    for name in ("G_10.pth", "G_20.pth", "other_10.pth"):
+        (tmp_path / name).touch()
+    checkpoint.prune(tmp_path, 1, 20)
+    assert names(tmp_path) == ["G_20.pth", "other_10.pth"]
+
+
+def test_the_latest_is_that_of_the_highest_step(tmp_path):
+    for name in ("G_9.pth", "G_10.pth", "G_best.pth", "D_11.pth"):
+        (tmp_path / name).touch()
+    assert checkpoint.latest_checkpoint_path(tmp_path) == str(tmp_path / "G_10.pth")
+    assert checkpoint.latest_checkpoint_path(tmp_path, "D_*.pth") == str(tmp_path / "D_11.pth")
+    with pytest.raises(ValueError, match=r"holds no checkpoint DUR_\*\.pth"):
+        checkpoint.latest_checkpoint_path(tmp_path, "DUR_*.pth")
+
+
+def test_a_transfer_takes_what_fits_and_says_what_it_took(tmp_path, caplog):
+    source = tiny.randomise(generator(flow("fft"), MANY))
+    checkpoint.save_checkpoint(source, None, 1e-3, 1, tmp_path / "G_1.pth")
+    net = generator()
+    before = {name: value.clone() for name, value in checkpoint.reference_state_dict(net).items()}
+    taken, missing, unused = checkpoint.transfer(net, tmp_path / "G_1.pth")
+    theirs, after = checkpoint.reference_state_dict(source), checkpoint.reference_state_dict(net)
+    assert taken + len(missing) == len(after) and taken + len(unused) == len(theirs)
+    assert "emb_g.weight" in unused and any("pre_transformer" in name for name in missing)
+    for name, value in after.items():
+        assert torch.equal(value, (before if name in missing else theirs)[name])
+    with caplog.at_level(logging.INFO):
+        train.report_transfer("G_1.pth", taken, missing, unused)
+    assert f"{taken} tensors taken over" in caplog.text
+    assert "start anew: flow.flows.0" in caplog.text and "are not used" in caplog.text
+
+
+def test_a_transfer_of_nothing_is_an_error(tmp_path):
+    checkpoint.save_checkpoint(discriminators.MultiPeriodDiscriminator(channels=64), None, 1e-3, 1, tmp_path / "D.pth")
+    with pytest.raises(ValueError, match=r"D\.pth holds a discriminator.*nothing in it could be taken over"):
+        checkpoint.transfer(generator(), tmp_path / "D.pth")

@@ -1,0 +1,125 @@
+"""The command line: files where they were asked for, and one line on stderr for whatever is wrong."""
+
+import io
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import tiny_voices
+
+import inference
+from synthesis import Voice
+
+ROOT = Path(__file__).resolve().parents[1]
+QUIET = ["--noise-scale", "0", "--noise-scale-w", "0", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("logs")
+    tiny_voices.save(folder / "one", tiny_voices.settings())
+    tiny_voices.save(folder / "many", tiny_voices.settings(speakers={"anna": 0, "bo": 1}), with_config=False)
+    return folder
+
+
+def read(path):
+    samples, rate = soundfile.read(path, dtype="float32")
+    assert rate == 8000
+    return samples
+
+
+@pytest.mark.parametrize("name", ["o.wav", "o.flac"])
+def test_a_text_to_a_file_with_a_picture(runs, tmp_path, capsys, name):
+    out, picture = tmp_path / name, tmp_path / "o.png"
+    inference.main(["-m", str(runs / "one"), "-t", "Hello. You!", "-o", str(out), "--picture", str(picture), *QUIET])
+    expected = Voice.load(runs / "one").speak("Hello. You!", noise_scale=0, noise_scale_w=0)
+    np.testing.assert_allclose(read(out), expected.audio, atol=2e-4)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    said = capsys.readouterr().out
+    assert said.startswith(f"{out}: {expected.seconds:.2f} s of audio, ") and "times real time" in said
+
+
+def test_the_program_by_the_name_of_a_run(runs, tmp_path):
+    (tmp_path / "logs").symlink_to(runs)
+    command = [sys.executable, str(ROOT / "inference.py"), "-m", "one", "-t", "Hi.", "-o", "hi.wav", "--seed", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(read(tmp_path / "hi.wav"))
+    wrong = subprocess.run([*command, "--speaker", "x"], cwd=tmp_path, capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1) and "single voice" in wrong.stderr
+
+
+@pytest.mark.parametrize("source", ["file", "stdin"])
+def test_lines_to_a_folder(runs, tmp_path, monkeypatch, source):
+    text = "\ufeffFirst line.\r\n\r\nSecond line, a longer one.\r\n"
+    (tmp_path / "lines").write_text(text, encoding="utf-8", newline="")
+    monkeypatch.setattr("sys.stdin", io.StringIO(text.lstrip("\ufeff")))
+    given = "-" if source == "stdin" else str(tmp_path / "lines")
+    inference.main(["-m", str(runs / "many"), "-f", given, "-o", str(tmp_path / "out"), "-s", "bo", *QUIET])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["0001.wav", "0002.wav", "lines.txt"]
+    listed = (tmp_path / "out" / "lines.txt").read_text("utf-8")
+    assert listed == "0001.wav|First line.\n0002.wav|Second line, a longer one.\n"
+    assert 0 < len(read(tmp_path / "out" / "0001.wav")) < len(read(tmp_path / "out" / "0002.wav"))
+
+
+def test_speakers_and_conversion(runs, tmp_path, capsys):
+    inference.main(["-m", str(runs / "many"), "--list-speakers", "--device", "cpu"])
+    assert capsys.readouterr().out == "0\tanna\n1\tbo\n"
+    soundfile.write(tmp_path / "in.wav", 0.1 * np.sin(np.arange(4000) / 9), 8000)
+    out = tmp_path / "out.wav"
+    how = ["--source", "anna", "--speaker", "bo", "-o", str(out), "--seed", "2", "--device", "cpu"]
+    inference.main(["-m", str(runs / "many"), "--convert", str(tmp_path / "in.wav"), *how])
+    expected = Voice.load(runs / "many").convert(tmp_path / "in.wav", "anna", "bo", seed=2)
+    np.testing.assert_allclose(read(out), expected, atol=2e-4)
+
+
+def test_options_reach_the_voice(runs, tmp_path):
+    def spoken(*options):
+        out = tmp_path / "o.wav"
+        inference.main(["-m", str(runs / "one"), "-t", "One. Two.", "-o", str(out), *options, *QUIET])
+        return len(read(out))
+
+    plain = spoken()
+    assert spoken("--pause", "1.2") == plain + 8000
+    assert spoken("--length-scale", "2") > 1.3 * plain
+    assert spoken("--phonemes") != 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "none", "-t", "Hi."], "there is no checkpoint or run none"),
+        (["-m", "{runs}/one", "-t", " "], "the text is empty"),
+        (["-m", "{runs}/one", "-t", "?!"], "nothing in the text '?!' can be pronounced"),
+        (["-m", "{runs}/many", "-t", "Hi."], "choose one of anna, bo"),
+        (["-m", "{runs}/many", "-t", "Hi.", "-s", "bob"], "did you mean bo?"),
+        (["-m", "{runs}/one", "-t", "Hi.", "-o", "x.mp3"], "cannot write .mp3"),
+        (["-m", "{runs}/one", "-t", "Hi.", "-o", "{runs}/one/lines/x.wav"], "lines"),
+        (["-m", "{runs}/one", "-t", "Hi.", "-c", "no.json"], "cannot read the config file no.json"),
+        (["-m", "{runs}/one", "-t", "Hi.", "--device", "gpu"], "there is no device 'gpu'"),
+        (["-m", "{runs}/one", "-f", "no.txt"], "no.txt"),
+        (["-m", "{runs}/one/lines", "-t", "Hi."], "does not load as a checkpoint"),
+        (["-m", "{runs}/one", "-f", "{runs}/one/lines"], "text 2: nothing in the text '...' can be pronounced"),
+        (["-m", "{runs}/many", "--convert", "no.wav", "-s", "bo", "--source", "anna"], "no.wav: no such file"),
+        (["-m", "{runs}/many", "--convert", "no.wav", "-s", "bo"], "choose one of anna, bo"),
+    ],
+)
+def test_errors_are_one_line(runs, capsys, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (runs / "one" / "lines").write_text("Hi.\n...\n")
+    with pytest.raises(SystemExit) as end:
+        inference.main([argument.format(runs=runs) for argument in arguments])
+    error = capsys.readouterr().err
+    assert end.value.code == 2
+    assert message in error and error.count("\n") == 1 and error.startswith("inference: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_symbols_are_one_line_too(runs, tmp_path, capsys):
+    warnings.simplefilter("default")
+    inference.main(["-m", str(runs / "one"), "-t", "Hi 你.", "-o", str(tmp_path / "o.wav"), *QUIET])
+    assert capsys.readouterr().err == "inference: symbol '你' (U+4F60) is not in the table and is left out\n"

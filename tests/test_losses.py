@@ -1,0 +1,73 @@
+"""The losses against their formulas, and in full precision whatever comes in."""
+
+import pytest
+import torch
+
+import losses
+
+
+def test_adversarial_losses():
+    real, generated = [torch.tensor([1.0, 0.5])], [torch.tensor([0.0, 0.5])]
+    loss, parts_r, parts_g = losses.discriminator_loss(real, generated)
+    assert loss.item() == pytest.approx(0.125 + 0.125)
+    assert [p.item() for p in parts_r] == [0.125] and [p.item() for p in parts_g] == [0.125]
+    loss, parts = losses.generator_loss(generated * 2)
+    assert loss.item() == pytest.approx(2 * (1 + 0.25) / 2) and len(parts) == 2
+
+
+def test_masked_losses_count_each_valid_score_once():
+    scores = torch.tensor([[0.2, 0.4, 9.0], [0.6, 9.0, 9.0]]).unsqueeze(2)
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]]).unsqueeze(2)
+    loss, _ = losses.generator_loss([scores], mask)
+    assert loss.item() == pytest.approx((0.8**2 + 0.6**2 + 0.4**2) / 3)
+    twice, _ = losses.generator_loss([scores.repeat(2, 1, 1)], mask.repeat(2, 1, 1))
+    assert twice.item() == pytest.approx(loss.item())
+    both, _, _ = losses.discriminator_loss([scores], [scores], mask)
+    assert both.item() == pytest.approx(loss.item() + (0.2**2 + 0.4**2 + 0.6**2) / 3)
+
+
+def test_feature_loss_is_twice_the_distance_and_teaches_the_generator_only():
+    real = [[torch.ones(2, 3, requires_grad=True)], [torch.zeros(4, requires_grad=True)]]
+    generated = [[torch.zeros(2, 3, requires_grad=True)], [torch.full((4,), 3.0, requires_grad=True)]]
+    loss = losses.feature_loss(real, generated)
+    assert loss.item() == 2 * (1 + 3)
+    loss.backward()
+    assert real[0][0].grad is None and generated[0][0].grad is not None
+    with pytest.raises(ValueError):
+        losses.feature_loss(real, generated[:1])
+
+
+def test_kl_is_that_of_normal_distributions():
+    torch.manual_seed(0)
+    b, d, t = 400, 3, 50
+    m_q, m_p, logs_q, logs_p = (0.5 * torch.randn(1, d, 1) for _ in range(4))
+    z = m_q + torch.randn(b, d, t) * logs_q.exp()
+    expand = [x.expand(b, d, t) for x in (logs_q, m_p, logs_p)]
+    q, p = torch.distributions.Normal(m_q, logs_q.exp()), torch.distributions.Normal(m_p, logs_p.exp())
+    exact = torch.distributions.kl_divergence(q, p).sum()
+    assert losses.kl_loss(z, *expand, torch.ones(b, 1, t)).item() == pytest.approx(exact.item(), abs=0.03)
+
+
+def test_kl_counts_valid_frames():
+    draws = [torch.randn(2, 4, 6) for _ in range(4)]
+    mask = torch.ones(2, 1, 6)
+    loss = losses.kl_loss(*draws, mask)
+    padded = [torch.nn.functional.pad(x, (0, 3), value=7.0) for x in draws]
+    assert losses.kl_loss(*padded, torch.nn.functional.pad(mask, (0, 3))).item() == pytest.approx(loss.item())
+    assert losses.kl_loss(*(x.repeat(3, 1, 1) for x in (*draws, mask))).item() == pytest.approx(loss.item())
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_all_are_in_fp32(kind):
+    def half(*shape):
+        return (300 * torch.rand(*shape)).to(kind)
+
+    scores, maps, zero = [half(2, 5)], [[half(2, 5)]], half(2, 3, 5) * 0
+    values = [
+        losses.discriminator_loss(scores, scores)[0],
+        losses.generator_loss(scores)[0],
+        losses.feature_loss(maps, [[half(2, 5)]]),
+        losses.mel_loss(half(2, 5), half(2, 5)),
+        losses.kl_loss(half(2, 3, 5), zero, half(2, 3, 5), zero, torch.ones(2, 1, 5).to(kind)),
+    ]
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in values)

@@ -1,0 +1,218 @@
+"""Exported voices say what PyTorch says, in one file that describes itself."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import soundfile
+import tiny_voices
+import torch
+
+import checkpoint
+import export_onnx
+import infer_onnx
+from speech import Scales
+from synthesis import Voice
+
+QUIET = {"noise_scale": 0.0, "noise_scale_w": 0.0}
+CASES = {
+    **{f"deterministic {flow}": {"flow": flow} for flow in ("pre_conv", "mono_layer_post_residual", None)},
+    "duration noise": {"use_duration_noise": True, "flow": "pre_conv2"},
+    "stochastic": {"use_sdp": True},
+    "stochastic, many speakers": {"use_sdp": True, "speakers": {"anna": 0, "bo": 1}},
+    "many speakers, fft": {"speakers": 3, "flow": "fft", "resblock": "2", "resblock_dilation_sizes": [[1, 3]]},
+    "mono_layer_inter_residual": {"flow": "mono_layer_inter_residual"},
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Voices and their ONNX files by case, each made once."""
+    made = {}
+
+    def get(case="deterministic pre_conv", **options):
+        key = (case, *options.items())
+        if key not in made:
+            voice = Voice(tiny_voices.network(conf := tiny_voices.settings(**CASES[case])), conf, step=7)
+            path = tmp_path_factory.mktemp("onnx") / "voice.onnx"
+            export_onnx.export(voice, path, **options)
+            made[key] = voice, path
+        return made[key]
+
+    return get
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_pytorch_for_batches_of_different_lengths(exported, case):
+    voice, path = exported(case)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(0)
+    for lengths in ([1], [9], [120], [40, 7], [3, 61, 30]):
+        x = random.integers(1, 178, (len(lengths), max(lengths)))
+        feed = {"input": x, "input_lengths": np.array(lengths), "scales": np.array([0, 1.3, 0], np.float32)}
+        sid = None
+        if voice.data.n_speakers:
+            feed["sid"] = np.arange(len(lengths)) % voice.data.n_speakers
+            sid = torch.from_numpy(feed["sid"])
+        audio, durations = session.run(["output", "durations"], feed)
+        with torch.no_grad():
+            args = torch.from_numpy(x), torch.tensor(lengths), sid
+            expected, attn, _, _ = voice.net.infer(*args, noise_scale=0, length_scale=1.3, noise_scale_w=0)
+        assert audio.shape == (len(lengths), 1, 1, expected.size(2))
+        assert expected.abs().max() > 0.01
+        np.testing.assert_array_equal(durations, attn.sum((1, 2)).numpy())
+        np.testing.assert_allclose(audio[:, 0], expected.numpy(), atol=1e-4)
+
+
+def test_scales_change_what_the_graph_draws(exported):
+    _, path = exported("stochastic")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def say(*scales):
+        x = np.arange(1, 30)[None]
+        feed = {"input": x, "input_lengths": np.array([29]), "scales": np.array(scales, np.float32)}
+        return session.run(["output", "durations"], feed)
+
+    first, second = say(0.667, 1, 0.8), say(0.667, 1, 0.8)
+    assert not np.array_equal(first[1], second[1])
+    assert np.array_equal(say(0, 1, 0)[0], say(0, 1, 0)[0])
+    assert not np.array_equal(say(0.667, 1, 0)[0], say(0.667, 1, 0)[0])
+    assert 1.8 < say(0, 2, 0)[1].sum() / say(0, 1, 0)[1].sum() < 2.2
+
+
+@pytest.mark.parametrize("case", ["deterministic pre_conv", "stochastic", "duration noise"])
+def test_noise_as_an_input_is_the_noise_that_pytorch_draws(exported, case, monkeypatch):
+    voice, path = exported(case, noise_inputs=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    x = torch.arange(1, 41).unsqueeze(0)
+    random = torch.Generator().manual_seed(5)
+    noise_w = torch.randn(1, 16 if case == "duration noise" else 2, 40, generator=random)
+    noise = torch.randn(1, 8, 1000, generator=random)
+    left = [noise] if case == "deterministic pre_conv" else [noise_w, noise]
+    feed = dict(zip(("noise", "noise_w"), (n.numpy() for n in reversed(left))))
+    feed |= {"input": x.numpy(), "input_lengths": np.array([40]), "scales": np.array(Scales(), np.float32)}
+    audio = session.run(["output"], feed)[0]
+
+    monkeypatch.setattr(torch, "randn", lambda *shape, **_: left.pop(0)[..., : shape[-1]])
+    monkeypatch.setattr(torch, "randn_like", lambda like: left.pop(0)[..., : like.size(-1)])
+    with torch.no_grad():
+        expected = voice.net.infer(x, torch.tensor([40]), None, *Scales())[0]
+    np.testing.assert_allclose(audio[:, 0], expected.numpy(), atol=1e-4)
+    short = {**feed, "noise": feed["noise"][..., :64]}  # repeats instead of failing
+    assert session.run(["output"], short)[0].shape == audio.shape
+
+
+def test_the_file_says_what_it_is(exported):
+    voice, path = exported("stochastic, many speakers")
+    model = onnx.load(path)
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert facts["sample_rate"] == "8000" and facts["hop_length"] == "64" and facts["n_speakers"] == "2"
+    assert json.loads(facts["speakers"]) == {"anna": 0, "bo": 1}
+    assert len(json.loads(facts["symbols"])) == 178 and facts["add_blank"] == "0" and facts["step"] == "7"
+    assert json.loads(facts["scales"]) == [0.667, 1.0, 0.8] and facts["comment"] == ""
+    assert facts | {"comment": "by me"} == export_onnx.facts(voice, "by me")
+    assert json.loads(facts["cleaners"]) == ["basic_cleaners"] and facts["language"] == ""
+    assert [entry.name for entry in model.graph.input] == ["input", "input_lengths", "scales", "sid"]
+    assert [entry.name for entry in model.graph.output] == ["output", "durations"]
+    assert 15 <= model.opset_import[0].version <= 17
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("cleaners", "language"),
+    [(["english_cleaners2"], "en-us"), (["phonemes_de"], "de"), (["basic_cleaners"], "")],
+)
+def test_language_of_cleaners(cleaners, language):
+    assert export_onnx.language(cleaners) == language
+
+
+@pytest.mark.parametrize("case", ["stochastic", "stochastic, many speakers"])
+def test_an_onnx_voice_speaks_like_the_checkpoint(exported, case):
+    voice, path = exported(case)
+    speaker = "bo" if voice.data.n_speakers else None
+    text = "A first sentence. And then a second one, a little longer!"
+    ours = infer_onnx.OnnxVoice(path).speak(text, speaker, **QUIET)
+    expected = voice.speak(text, speaker, **QUIET)
+    assert [s.text for s in ours.sentences] == [s.text for s in expected.sentences]
+    np.testing.assert_array_equal(ours.durations, expected.durations)
+    np.testing.assert_allclose(ours.audio, expected.audio, atol=1e-4)
+    both = infer_onnx.OnnxVoice(path).speak_batch([text, "Short."], speaker, **QUIET)
+    np.testing.assert_array_equal(both[0].durations, expected.durations)
+
+
+def test_seeds_need_noise_inputs(exported):
+    voice = infer_onnx.OnnxVoice(exported("stochastic", noise_inputs=True)[1])
+    one, two, other = (voice.speak("Some words.", seed=seed).audio for seed in (1, 1, 2))
+    assert np.array_equal(one, two) and not np.array_equal(one, other)
+    with pytest.raises(ValueError, match="--noise-inputs"):
+        infer_onnx.OnnxVoice(exported("stochastic")[1]).speak("Some words.", seed=1)
+
+
+def test_the_commands_of_the_readme(tmp_path, capsys):
+    conf = tiny_voices.settings(speakers={"anna": 0, "bo": 1})
+    path = tiny_voices.save(tmp_path / "run", conf, with_config=False)
+    config_path, onnx_path, wav = path.with_name("config.json"), tmp_path / "out" / "v.onnx", tmp_path / "o.wav"
+    export_onnx.main([f"--model-path={path}", f"--config-path={config_path}", f"--output={onnx_path}"])
+    speak = [f"--model={onnx_path}", f"--config-path={config_path}", f"--output-wav-path={wav}", "--text=hello world"]
+    infer_onnx.main([*speak, "--sid=1", "--noise-scale=0", "--noise-scale-w=0"])
+    samples, rate = soundfile.read(wav)
+    expected = Voice.load(path).speak("hello world", "bo", **QUIET)
+    assert rate == 8000
+    np.testing.assert_allclose(samples, expected.audio, atol=2e-4)
+    capsys.readouterr()
+
+    for arguments, message in [
+        ([*speak], "choose one of anna, bo"),
+        ([*speak, "--sid=carl"], "there is no speaker 'carl'"),
+        ([*speak[1:], f"--model={path}", "--sid=0"], "is no ONNX model"),
+        ([*speak[1:], "--model=none.onnx", "--sid=0"], "there is no file none.onnx"),
+        ([*speak[:-1], "--text= ", "--sid=0"], "the text is empty"),
+    ]:
+        with pytest.raises(SystemExit) as end:
+            infer_onnx.main(arguments)
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and message in error and error.count("\n") == 1
+
+    with pytest.raises(SystemExit) as end:
+        export_onnx.main([f"--model-path={onnx_path}", f"--output={tmp_path / 'w.onnx'}"])
+    assert end.value.code == 2 and "does not load as a checkpoint" in capsys.readouterr().err
+
+
+def test_files_without_metadata_need_a_config(exported, tmp_path):
+    voice, path = exported()
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    del model.graph.output[1]
+    onnx.save(model, foreign := tmp_path / "foreign.onnx")
+    with pytest.raises(ValueError, match="--config-path"):
+        infer_onnx.OnnxVoice(foreign)
+    import config
+
+    config.save(voice.config, tmp_path / "config.json")
+    spoken = infer_onnx.OnnxVoice(foreign, tmp_path / "config.json").speak("hello", **QUIET)
+    np.testing.assert_allclose(spoken.audio, voice.speak("hello", **QUIET).audio, atol=1e-4)
+    with pytest.raises(ValueError, match="does not tell its durations"):
+        _ = spoken.durations
+
+
+def test_a_table_of_its_own_speaks_ids_only(tmp_path):
+    conf = tiny_voices.settings()
+    voice = Voice(tiny_voices.network(conf, n_vocab=60), conf)
+    export_onnx.export(voice, tmp_path / "v.onnx")
+    spoken = infer_onnx.OnnxVoice(tmp_path / "v.onnx")
+    assert len(spoken.speak([1, 59, 3], **QUIET).audio)
+    with pytest.raises(ValueError, match="own table of 60 symbols"):
+        spoken.speak("hello")
+    with pytest.raises(ValueError, match="no token 60"):
+        spoken.speak([60])
+
+
+def test_weights_are_those_of_one_file(exported):
+    """The file holds every weight that speaks, once, and none of the posterior encoder."""
+    voice, path = exported()
+    speaking = sum(p.numel() for name, p in voice.net.named_parameters() if not name.startswith("enc_q"))
+    stored = sum(int(np.prod(t.dims)) for t in onnx.load(path).graph.initializer)
+    assert 0.95 * speaking < stored < 1.1 * speaking
+    assert checkpoint.step_of(path) == -1

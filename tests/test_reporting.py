@@ -1,0 +1,66 @@
+"""What a run tells: means without waiting, TensorBoard and metrics.jsonl, and logging that is set up once."""
+
+import json
+import logging
+import time
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import reporting
+
+
+def read_board(folder):
+    return EventAccumulator(str(folder), {"scalars": 0, "images": 0, "audio": 0}).Reload()
+
+
+def test_a_meter_means_each_number_over_the_steps_that_had_it():
+    meter = reporting.Meter()
+    meter.add({"a": torch.tensor(1.0), "b": torch.tensor(5.0, dtype=torch.float16)})
+    meter.add({"a": torch.tensor(3.0, requires_grad=True)})
+    assert meter.means() == {"a": 2.0, "b": 5.0}
+    assert meter.means() == {}
+    meter.add({"a": torch.tensor(7.0)})
+    assert meter.means() == {"a": 7.0}
+
+
+def test_everything_is_written(tmp_path):
+    reporter = reporting.Reporter(tmp_path, 0, 10, time.time() - 100)
+    reporter.step()
+    reporter.show(0, {"loss/g/mel": 1.0})
+    reporter.scalars(3, {"loss/g/mel": 1.5, "learning_rate": 2e-4}, 0.25)
+    reporter.pictures(3, {"gen/mel": np.zeros((8, 9, 3), np.uint8)})
+    reporter.audio(3, {"gen/audio": np.zeros(100, np.float32)}, 16000)
+    reporter.close()
+    board = read_board(tmp_path)
+    assert {name: board.Scalars(name)[0][1:] for name in board.Tags()["scalars"]} == {
+        "loss/g/mel": (3, 1.5),
+        "learning_rate": (3, pytest.approx(2e-4)),
+    }
+    assert board.Tags()["images"] == ["gen/mel"] and board.Tags()["audio"] == ["gen/audio"]
+    assert board.Audio("gen/audio")[0].sample_rate == 16000
+    line = json.loads((tmp_path / "metrics.jsonl").read_text("utf-8"))
+    assert line["step"] == 3 and line["loss/g/mel"] == 1.5 and line["elapsed"] >= 100
+
+
+def test_what_a_resumed_run_did_again_counts_once(tmp_path):
+    for start, value in ((0, 1.0), (2, 2.0)):
+        reporter = reporting.Reporter(tmp_path, start, 10, time.time())
+        for step in range(start + 1, start + 4):
+            reporter.scalars(step, {"loss": value} | ({"rare": value} if step == 3 else {}))
+        reporter.close()
+    assert reporting.read_metrics(tmp_path, "loss") == ([1, 2, 3, 4, 5], [1, 1, 2, 2, 2])
+    assert reporting.read_metrics(tmp_path, "rare") == ([3], [2.0])
+    assert reporting.read_metrics(tmp_path, "none") == ([], [])
+    assert [event.step for event in read_board(tmp_path).Scalars("loss")] == [1, 2, 3, 4, 5]
+
+
+def test_log_lines_go_to_the_file_and_the_terminal_once(tmp_path, capsys):
+    for _ in range(2):
+        reporting.set_up_logging(tmp_path)
+        logging.getLogger("trainer").info("one line")
+    assert capsys.readouterr().err == "one line\none line\n"
+    lines = (tmp_path / "train.log").read_text("utf-8").splitlines()
+    assert len(lines) == 2 and lines[0].endswith("INFO\tone line")

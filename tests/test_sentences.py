@@ -1,0 +1,48 @@
+"""Long text is cut where sentences end, in any language, and not inside abbreviations and numbers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sentences import split
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("Hello there. How are you? I'm fine!", ["Hello there.", "How are you?", "I'm fine!"]),
+        ("Mr. Smith met Dr. J. Jones on Jan. 3. Again.", ["Mr. Smith met Dr. J. Jones on Jan. 3. Again."]),
+        ("It costs 3.50. They paid 1994. Later more.", ["It costs 3.50.", "They paid 1994.", "Later more."]),
+        ("Er kam am 3. Mai, z.B. nach Bonn. Dann ging er.", ["Er kam am 3. Mai, z.B. nach Bonn.", "Dann ging er."]),
+        ('"Really?" he asked. "Yes." She left.', ['"Really?" he asked.', '"Yes."', "She left."]),
+        ("Well... maybe. Or not…", ["Well... maybe.", "Or not…"]),
+        ("你好。今天天气很好！你呢？", ["你好。", "今天天气很好！", "你呢？"]),
+        ("यह है। वह है।", ["यह है।", "वह है।"]),
+        ("كيف حالك؟ بخير.", ["كيف حالك؟", "بخير."]),
+        ("no capitals here. so every mark ends. good", ["no capitals here.", "so every mark ends.", "good"]),
+        ("hˈaɪ ðɛɹ. hˌaʊ ɑːɹ juː?", ["hˈaɪ ðɛɹ.", "hˌaʊ ɑːɹ juː?"]),
+        ("A wrapped\nline\n\nA title", ["A wrapped line", "A title"]),
+        ("No", ["No"]),
+        (" \n\n ", []),
+        ("", []),
+    ],
+)
+def test_sentences(text, pieces):
+    assert [piece.text for piece in split(text)] == pieces
+    assert all(piece.ends for piece in split(text))
+
+
+def test_long_sentences_are_cut_at_the_best_place():
+    clauses = "One clause here, and a second one there; " * 8
+    pieces = split(clauses + "the end.", longest=100)
+    assert all(piece.text.endswith(";") for piece in pieces[:-1])
+    assert [piece.ends for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert [len(piece.text) for piece in split("word " * 60, 100)] == [99, 99, 99]
+    assert [len(piece.text) for piece in split("x" * 250, 100)] == [100, 100, 50]
+
+
+@given(st.text(alphabet="aB.!?,;。 \n\"'1…", max_size=300), st.integers(5, 50))
+def test_nothing_is_lost_and_nothing_is_too_long(text, longest):
+    pieces = [piece.text for piece in split(text, longest)]
+    assert "".join("".join(pieces).split()) == "".join(text.split())
+    assert all(0 < len(piece) <= longest and piece == piece.strip() for piece in pieces)

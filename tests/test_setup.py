@@ -1,0 +1,83 @@
+"""The lists of packages and the commands that install them."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+LISTS = ("requirements.txt", "requirements-extras.txt", "requirements-dev.txt")
+IMPORTED_AS = {
+    "Cython": "cython",
+    "PIL": "pillow",
+    "espeakng_loader": "espeakng-loader",
+    "gradio_client": "gradio",
+    "triton": "torch",
+    "packaging": "pytest",
+}
+
+
+def lines(name: str) -> list[str]:
+    found = (line.split("#")[0].strip() for line in (ROOT / name).read_text("utf-8").splitlines())
+    return [line for line in found if line and not line.startswith("-r")]
+
+
+def required() -> dict[str, Requirement]:
+    requirements = [Requirement(line) for name in LISTS for line in lines(name)]
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+
+
+def test_every_package_is_pinned_within_its_bounds():
+    pins = {}
+    for line in lines("requirements.lock"):
+        name, version = line.split("==")
+        assert name == canonicalize_name(name) and name not in pins
+        pins[name] = version
+    assert list(pins) == sorted(pins)
+    assert not [name for name in pins if name.startswith("nvidia")]
+    for name, requirement in required().items():
+        assert requirement.specifier.contains(pins[name]), requirement
+
+
+def imports(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.split(".")[0] for name in names}
+
+
+def test_every_import_is_a_listed_package():
+    files = [path for part in (".", "text", "monotonic_align", "tests") for path in (ROOT / part).glob("*.py")]
+    own = {path.stem for path in files} | {"text", "monotonic_align"}
+    foreign = set().union(*map(imports, files)) - own - set(sys.stdlib_module_names)
+    assert foreign >= {"torch", "numpy"}
+    missing = {name for name in foreign if canonicalize_name(IMPORTED_AS.get(name, name)) not in required()}
+    assert not missing - {"core"}  # the compiled alignment search
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [
+        ("exit 127", "does not run"),
+        ('case "$*" in *version_info*) exit 1;; -V) echo Python 3.9.2;; esac', "is Python 3.9.2"),
+        ('case "$*" in *ensurepip*) exit 1;; esac', "apt install python3-venv"),
+    ],
+    ids=["no Python", "old Python", "no venv"],
+)
+def test_setup_says_in_one_line_what_is_missing(tmp_path, python, message):
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{python}\n", "utf-8")
+    program.chmod(0o755)
+    command = ["make", "setup", f"PYTHON={program}", f"VENV={tmp_path / 'venv'}"]
+    alone = {name: value for name, value in os.environ.items() if "MAKE" not in name}  # `make test` runs this test
+    done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
+    said = (done.stdout + done.stderr).splitlines()
+    assert done.returncode and message in said[0] and said[1].startswith("make: ***") and len(said) == 2
+    assert not (tmp_path / "venv").exists()

@@ -1,0 +1,494 @@
+"""The program that users run: published configs, resuming, bad input, precious files, many processes."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import tiny
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import checkpoint
+import config as configs
+import train
+import trainer
+
+PUBLISHED = sorted((tiny.ROOT / "tests/golden/configs").glob("*/*.json"))
+JUDGED = {"model": {"use_duration_discriminator": True}}
+STILL = {"learning_rate": 1e-30, "weight_decay": 0}  # steps that move nothing
+RICH = (tiny.MANY_VOICES, {"model": {"use_sdp": True, "use_duration_discriminator": True}})
+
+
+def begin(*arguments, name="voice", **more):
+    """Train `logs/NAME` in the working directory with a tiny config, as the command line does."""
+    path = tiny.write_config(Path("tiny.json"), *arguments, **more)
+    return lambda *extra: train.main(["-c", path, "-m", name, "--device", "cpu", *map(str, extra)])
+
+
+def contents(folder, step):
+    """Everything in the checkpoints of a step but the time it took to get there."""
+    files = {}
+    for path in sorted(Path(folder).glob(f"*_{step}.pth")):
+        files[path.name] = content = torch.load(path, weights_only=True)
+        content.get("state", {"position": {}})["position"].pop("seconds", None)
+    assert len(files) >= 2
+    return files
+
+
+def metrics(folder):
+    return [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+def refused(capsys, *arguments):
+    """The message with which the program ends; anything but a message and a status above 0 fails the test."""
+    with pytest.raises(SystemExit) as ended:
+        train.main([*map(str, arguments)])
+    assert ended.value.code not in (0, None)
+    return capsys.readouterr().err + (ended.value.code if isinstance(ended.value.code, str) else "")
+
+
+# Published configs
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_published_config_trains_a_step(path, tmp_path, monkeypatch):
+    """As it is, but for shorter segments and a batch of two, to be quick; writing 1 GB of weights is left out too."""
+    monkeypatch.chdir(tmp_path)
+    config = json.loads(path.read_text("utf-8"))
+    config["train"] |= {"batch_size": 2, "segment_size": 1024, "num_workers": 0}
+    (tmp_path / "filelists").mkdir()
+    voices = config["data"]["n_speakers"]
+    for kind in ("training", "validation"):
+        lines = []
+        for i in range(2):
+            soundfile.write(f"{kind}{i}.wav", tiny.speech(0.28 + 0.02 * i, i, 22050), 22050)
+            lines.append("|".join([f"{kind}{i}.wav", *([str(i * 108)] if voices else []), "hˈa."]))
+        Path(config["data"][f"{kind}_files"]).write_text("\n".join(lines), "utf-8")
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    written = []
+    monkeypatch.setattr(checkpoint, "save_checkpoint", lambda *a, **more: written.append(a[4].name))
+    train.main(["-c", "config.json", "-m", "a", "--max-steps", "1", "--device", "cpu"])
+    first, *_, last = metrics("logs/a")
+    assert all(np.isfinite(value) for value in first.values()) and first["loss/g/mel"] > 0
+    assert ("loss/dur_d/total" in first) == config["model"].get("use_duration_discriminator", False)
+    assert last["validation/mel"] > 0
+    assert {"G_1.pth", "D_1.pth"} <= set(written)
+
+
+def test_train_ms_is_the_same_program(workspace):
+    path = tiny.write_config(workspace / "tiny.json")
+    done = tiny.python(str(tiny.ROOT / "train_ms.py"), "-c", path, "-m", "a", "--max-steps", "1", folder=workspace)
+    assert done.returncode == 0, done.stderr
+    assert (workspace / "logs/a/G_1.pth").exists()
+
+
+# Going on
+
+
+class Killed(Exception):
+    """Ends a process where it stands, as far as a test can."""
+
+
+def killed_at(monkeypatch, step):
+    """Let the run die in the middle of the step after `step`."""
+    whole = trainer.Trainer.step
+
+    def dying(self, batch):
+        if self.position.step == step:
+            raise Killed
+        return whole(self, batch)
+
+    monkeypatch.setattr(trainer.Trainer, "step", dying)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("with_config", [True, False])
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(workspace, monkeypatch, workers, with_config):
+    tiny.write_corpus(workspace, 7, 3, speakers=2)
+    settings = {"train": {"num_workers": workers, "eval_interval": 3, "log_interval": 1, "lr_decay": 0.9}}
+    begin(*RICH, settings, name="whole")("--max-steps", 8)
+    broken = begin(*RICH, settings, name="broken")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, 5)
+        broken("--max-steps", 8)
+    assert checkpoint.latest_checkpoint_path("logs/broken").endswith("G_3.pth")
+    assert torch.load("logs/broken/G_3.pth", weights_only=True)["state"]["position"]["batch"] > 0  # within an epoch
+    torch.manual_seed(99)  # what else the process drew must not matter
+    broken("--max-steps", 8) if with_config else train.main(["-m", "broken", "--max-steps", "8", "--device", "cpu"])
+    assert tiny.equal(contents("logs/whole", 8), contents("logs/broken", 8))
+    whole, again = metrics("logs/whole"), metrics("logs/broken")
+    timing = ("elapsed", "seconds_a_step")
+    for step in range(4, 9):
+        mine, other = ([line for line in lines if line["step"] == step] for lines in (whole, again))
+        for name in set(mine[0]) - set(timing):
+            assert mine[0][name] == other[-len(mine)][name], (step, name)
+
+
+def test_a_run_that_is_killed_goes_on_from_its_last_save(workspace):
+    settings = {"train": {"eval_interval": 2, "keep_checkpoints": 0}}
+    path = tiny.write_config(workspace / "tiny.json", settings)
+    folder = workspace / "logs/voice"
+    program = start(workspace, "-c", path, "-m", "voice")
+    wait_for(lambda: (folder / "G_4.pth").exists(), program)
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+    last = max(checkpoint.step_of(file) for file in folder.glob("G_*.pth"))
+    train.main(["-m", "voice", "--device", "cpu", "--max-steps", str(last + 1)])
+    begin(settings, name="whole")("--max-steps", last + 1)
+    assert tiny.equal(contents(folder, last + 1), contents("logs/whole", last + 1))
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0)])
+def test_an_interrupted_run_saves_and_ends_well(workspace, number, workers):
+    path = tiny.write_config(workspace / "tiny.json", {"train": {"log_interval": 1, "num_workers": workers}})
+    folder = workspace / "logs/voice"
+    program = start(workspace, "-c", path, "-m", "voice")
+    wait_for(lambda: (folder / "metrics.jsonl").exists() and len(metrics(folder)) >= 2, program)
+    os.killpg(program.pid, number)  # as a terminal does, workers included
+    _, errors = program.communicate(timeout=60)
+    assert program.returncode == 0, errors
+    step = int(re.search(r"stopped at step (\d+); the same command goes on", errors)[1])
+    assert checkpoint.step_of(checkpoint.latest_checkpoint_path(folder)) == step
+    assert torch.load(folder / f"G_{step}.pth", weights_only=True)["state"]["position"]["step"] == step
+
+
+def start(folder, *arguments):
+    """The program in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(tiny.ROOT / "train.py"), *arguments, "--device", "cpu"],
+        cwd=folder,
+        env=tiny.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition, program, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        if program.poll() is not None or time.monotonic() > end:
+            program.kill()
+            raise AssertionError(f"the program ended or hangs: {program.communicate()[1]}")
+        time.sleep(0.02)
+
+
+def test_a_corpus_that_shrank_goes_on_with_the_next_epoch(workspace):
+    begin()("--max-steps", 3)
+    lines = Path("train.txt").read_text("utf-8").splitlines()
+    Path("train.txt").write_text("\n".join(lines[:2]), "utf-8")
+    done = tiny.python(
+        *(str(tiny.ROOT / "train.py"), "-m", "voice", "--device", "cpu", "--max-steps", "5"),
+        folder=workspace,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (workspace / "logs/voice/G_5.pth").exists()
+
+
+def test_resuming_with_another_network_is_refused_and_nothing_is_overwritten(workspace, capsys):
+    begin()("--max-steps", 1)
+    before = {path: path.read_bytes() for path in Path("logs/voice").glob("*.*") if path.suffix in (".json", ".pth")}
+    flow = tiny.write_config(Path("fft.json"), model={"transformer_flow_type": "fft"})
+    said = refused(capsys, "-c", flow, "-m", "voice", "--device", "cpu")
+    assert "G_1.pth does not fit this config: its flow: pre_conv; the config's: fft" in said
+    tiny.write_corpus(workspace, speakers=2)
+    voices = tiny.write_config(Path("many.json"), tiny.MANY_VOICES)
+    said = refused(capsys, "-c", voices, "-m", "voice", "--device", "cpu")
+    assert "its speakers: one voice; the config's: 2" in said
+    tiny.write_corpus(workspace)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    train.main(["-m", "voice", "--device", "cpu", "--max-steps", "2"])
+
+
+def test_a_checkpoint_that_does_not_load_stops_the_run_with_its_name(workspace, capsys):
+    begin()("--max-steps", 2)
+    path = Path("logs/voice/D_2.pth")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    assert "D_2.pth does not load as a checkpoint" in refused(capsys, "-m", "voice", "--device", "cpu")
+    path.unlink()
+    assert "there is no file logs/voice/D_2.pth" in refused(capsys, "-m", "voice", "--device", "cpu")
+    Path("logs/voice/G_2.pth").write_bytes(whole)
+    path.write_bytes(whole)
+    assert "holds a discriminator (D), and a synthesizer" in refused(capsys, "-m", "voice", "--device", "cpu")
+
+
+def test_old_checkpoints_are_pruned_and_the_best_is_kept(workspace):
+    begin(train={"eval_interval": 1, "keep_checkpoints": 2})("--max-steps", 4)
+    names = sorted(path.name for path in Path("logs/voice").glob("*.pth"))
+    assert names == ["D_3.pth", "D_4.pth", "G_3.pth", "G_4.pth", "G_best.pth"]
+    best = torch.load("logs/voice/G_best.pth", weights_only=True)
+    measured = {line["step"]: line["validation/mel"] for line in metrics("logs/voice") if "validation/mel" in line}
+    assert measured[best["step"]] == min(measured.values())
+    assert best["config"]["model"]["inter_channels"] == 8
+
+
+# Starting from others' weights
+
+
+def test_checkpoints_of_vits_train_on_from_step_0(workspace, capsys):
+    """Files renamed to G_0.pth and D_0.pth, without anything that says where a run stood."""
+    config = tiny.config()
+    folder = workspace / "logs/voice"
+    folder.mkdir(parents=True)
+    networks = {"G": trainer.build_generator(config), "D": trainer.build_discriminator(config)}
+    for name, network in networks.items():
+        tiny.randomise(network, 0.1)
+        checkpoint.save_checkpoint(network, torch.optim.AdamW(network.parameters()), 2e-4, 1, folder / f"{name}_0.pth")
+    before = {path: path.read_bytes() for path in folder.glob("*_0.pth")}
+    begin(train={"learning_rate": 1e-30, "weight_decay": 0, "eval_interval": 1, "keep_checkpoints": 1})(
+        "--max-steps", 3
+    )
+    after = torch.load(folder / "G_3.pth", weights_only=True)
+    wanted = checkpoint.reference_state_dict(networks["G"])
+    assert all(torch.equal(value, wanted[name]) for name, value in after["model"].items())
+    assert after["state"]["position"]["step"] == 3
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert "was not written here" in said
+
+
+def test_a_generator_alone_is_enough_to_start_from(workspace, capsys):
+    folder = workspace / "logs/voice"
+    folder.mkdir(parents=True)
+    checkpoint.save_checkpoint(trainer.build_generator(tiny.config()), None, 2e-4, 1, folder / "G_0.pth")
+    begin()("--max-steps", 1)
+    said = capsys.readouterr().err
+    assert "D_0.pth does not exist: that network starts anew" in said and (folder / "D_1.pth").exists()
+
+
+def test_fine_tuning_leaves_its_source_alone(workspace, capsys):
+    begin(name="source")("--max-steps", 1)
+    sources = [Path("logs/source/G_1.pth"), Path("logs/source/D_1.pth")]
+    before = [path.read_bytes() for path in sources]
+    still = {"learning_rate": 1e-30, "weight_decay": 0}
+    begin(name="fine", train=still)(
+        *("--init-from", sources[0]), *("--init-discriminator", sources[1]), "--max-steps", 1
+    )
+    assert [path.read_bytes() for path in sources] == before
+    for name in ("G_1.pth", "D_1.pth"):
+        mine, source = (torch.load(f"logs/{run}/{name}", weights_only=True)["model"] for run in ("fine", "source"))
+        assert tiny.equal(mine, source)
+    assert "tensors taken over" in said
+
+
+def test_starting_from_others_in_a_run_that_has_begun_is_refused(workspace, capsys):
+    begin()("--max-steps", 1)
+    shutil.copy("logs/voice/G_1.pth", "other.pth")
+    for option in ("--init-from", "--init-discriminator"):
+        said = refused(capsys, "-m", "voice", option, "other.pth", "--device", "cpu")
+        assert "logs/voice has begun already: take another name" in said
+
+
+# What is wrong with the input is said before training
+
+
+def corrupt(name, change):
+    """A change to the file of one recording."""
+    return lambda folder: change(folder / name)
+
+
+def write(samples):
+    return lambda path: soundfile.write(path, samples, tiny.RATE, "FLOAT")
+
+
+def lines_of(change):
+    def edit(folder):
+        path = folder / "train.txt"
+        path.write_text(change(path.read_text("utf-8")), "utf-8")
+
+    return edit
+
+
+BAD = {
+    "missing recording": (corrupt("train1.wav", Path.unlink), r"no such file.*train1\.wav"),
+    "empty file": (corrupt("train1.wav", lambda path: path.write_bytes(b"")), r"empty file.*train1\.wav"),
+    "no audio": (corrupt("train1.wav", lambda path: path.write_text("hello")), r"train1\.wav"),
+    "truncated": (
+        corrupt("train1.wav", lambda path: path.write_bytes(path.read_bytes()[:5000])),
+        r"truncated.*train1\.wav",
+    ),
+    "silent": (corrupt("train1.wav", write(np.zeros(8000, np.float32))), r"silent.*train1\.wav"),
+    "not finite": (corrupt("train1.wav", write(np.full(8000, np.nan, np.float32))), r"NaN or infinite.*train1\.wav"),
+    "no samples": (corrupt("train1.wav", write(np.zeros(0, np.float32))), r"no samples.*train1\.wav"),
+    "bad validation": (corrupt("val1.wav", Path.unlink), r"no such file.*val1\.wav"),
+    "more tokens than frames": (
+        lines_of(lambda text: text.replace("train0.wav|", "train0.wav|" + "a" * 90)),
+        r"more tokens than frames.*train0\.wav: 1\d\d tokens, 75 frames",
+    ),
+    "four columns": (
+        lines_of(lambda text: text.replace("1.wav|", "1.wav|0|x|")),
+        r"train\.txt, line 2: 4 col",
+    ),
+    "one column": (lines_of(lambda text: text.replace("train1.wav|", "train1.wav ")), r"train\.txt, line 2: 1 columns"),
+    "text with a bar": (
+        lines_of(lambda text: text.replace("train1.wav|", "train1.wav|a|")),
+        r"line 2: 3 columns where",
+    ),
+    "no text": (lines_of(lambda text: re.sub(r"train1.wav\|.*", "train1.wav|", text)), r"no text.*train1\.wav"),
+    "no lines": (lines_of(lambda text: "\n\n"), r"train\.txt: the filelist has no lines"),
+    "no filelist": (lambda folder: (folder / "train.txt").unlink(), r"cannot read the filelist train\.txt"),
+    "not UTF-8": (lambda folder: (folder / "train.txt").write_bytes(b"a.wav|\xff"), r"train\.txt: not UTF-8"),
+    "speakers without n_speakers": (
+        lambda folder: tiny.write_corpus(folder, speakers=2),
+        "2 speakers: set data.n_speakers to their number",
+    ),
+    "foreign alphabet": (
+        lines_of(lambda text: re.sub("[a-z](?=[^|]*$)", "щ", text, flags=re.M)),
+        "symbols without an id",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_in_a_message_before_training(workspace, capsys, case):
+    spoil, complaint = BAD[case]
+    spoil(workspace)
+    path = tiny.write_config(workspace / "tiny.json")
+    said = refused(capsys, "-c", path, "-m", "voice", "--device", "cpu", "--max-steps", 1)
+    assert re.search(complaint, said, re.S), said
+    assert not list(workspace.glob("logs/voice/*.pth"))
+
+
+VOICES = {
+    "unknown in validation": ({"val.txt": ("|1|", "|7|")}, r"speaker '7' is not in the training list"),
+    "id too high": ({"train.txt": ("|1|", "|7|")}, r"speaker '7' .*has id 7: data.n_speakers, now 2, must be 8"),
+    "names and numbers": ({"train.txt": ("|1|", "|anna|")}, r"'anna' is a name, while '0' is a number"),
+    "no speaker column": (
+        {"train.txt": ("|1|", "|"), "val.txt": ("|1|", "|")},
+        r"line 2: 2 columns where most|columns",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", VOICES)
+def test_bad_speakers_end_in_a_message_before_training(workspace, capsys, case):
+    changes, complaint = VOICES[case]
+    tiny.write_corpus(workspace, speakers=2)
+    for name, (old, new) in changes.items():
+        path = workspace / name
+        path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
+    config = tiny.write_config(workspace / "tiny.json", tiny.MANY_VOICES)
+    said = refused(capsys, "-c", config, "-m", "voice", "--device", "cpu", "--max-steps", 1)
+    assert re.search(complaint, said), said
+
+
+def test_bad_command_lines_and_configs_end_in_a_message(workspace, capsys):
+    path = tiny.write_config(workspace / "tiny.json", train={"batchsize": 3})
+    said = refused(capsys, "-c", path, "-m", "voice")
+    assert "tiny.json, train: unknown key 'batchsize'; did you mean 'batch_size'?" in said
+    assert "logs/voice holds no run yet: give its config with -c" in refused(capsys, "-m", "voice")
+    assert "cannot read the config file none.json" in refused(capsys, "-c", "none.json", "-m", "voice")
+    path = tiny.write_config(workspace / "tiny.json")
+    said = refused(capsys, "-c", path, "-m", "voice", "--init-from", "none.pth", "--device", "cpu")
+    assert "there is no file none.pth" in said
+    if not torch.cuda.is_available():
+        assert "PyTorch sees no GPU" in refused(capsys, "-c", path, "-m", "voice", "--device", "cuda")
+
+
+def test_many_processes_end_with_the_same_message_and_no_traceback(workspace):
+    (workspace / "train1.wav").unlink()
+    tiny.write_config(workspace / "tiny.json")
+    program = str(tiny.ROOT / "train.py")
+    options = ["--device", "cpu", "--processes", "2", "--max-steps", "1"]
+    done = tiny.python(program, "-c", "tiny.json", "-m", "voice", *options, folder=workspace)
+    assert done.returncode not in (0, None)
+    assert "train1.wav" in done.stderr and "Traceback" not in done.stderr
+    done = tiny.python(program, "-c", "tiny.json", "-m", "voice", *options, "--skip-check", folder=workspace)
+    assert done.returncode != 0
+    assert "train1.wav" in done.stderr and "Traceback" not in done.stderr
+
+
+# What is unusual and yet trains
+
+
+def test_short_single_and_few_utterances_train(workspace):
+    """Shorter than the segment, alone in a batch, one for all, and fewer than a batch."""
+    clips = [("short.wav", tiny.speech(0.08)), ("long.wav", tiny.speech(1.0, 1))]
+    tiny.write_list(workspace / "train.txt", clips)
+    Path("train.txt").write_text(Path("train.txt").read_text("utf-8").replace(tiny.TEXTS[0], "ha"), "utf-8")
+    begin(name="both", train={"batch_size": 1, "bucket_boundaries": [0, 50, 400]})("--max-steps", 3)
+    one = Path("train.txt").read_text("utf-8").splitlines()[0] + "\n"
+    Path("train.txt").write_text(one, "utf-8")
+    Path("val.txt").write_text(one, "utf-8")
+    begin(name="one", train={"batch_size": 4, "eval_interval": 1})("--max-steps", 2)
+    for name in ("both", "one"):
+        assert all(np.isfinite(value) for line in metrics(f"logs/{name}") for value in line.values())
+
+
+def test_named_speakers_get_numbers_that_stay(workspace):
+    tiny.write_corpus(workspace, speakers=2)
+    for name in ("train.txt", "val.txt"):
+        text = Path(name).read_text("utf-8").replace("|0|", "|Zoë|").replace("|1|", "|anna|")
+        Path(name).write_text("\ufeff" + text.replace("\n", "\r\n") + "\r\n\r\n", "utf-8")
+    begin(tiny.MANY_VOICES)("--max-steps", 1)
+    assert configs.load("logs/voice/config.json").data.speakers == {"Zoë": 0, "anna": 1}
+    assert torch.load("logs/voice/G_1.pth", weights_only=True)["config"]["data"]["speakers"] == {"Zoë": 0, "anna": 1}
+    lines = Path("train.txt").read_text("utf-8-sig").splitlines()
+    Path("train.txt").write_text("\n".join(line for line in lines if "Zoë" not in line), "utf-8")
+    Path("val.txt").write_text(lines[1], "utf-8")
+    begin(tiny.MANY_VOICES)("--max-steps", 2)  # anna keeps her number though Zoë is gone
+    assert configs.load("logs/voice/config.json").data.speakers == {"Zoë": 0, "anna": 1}
+
+
+def test_bad_numbers_are_left_out_named_and_end_the_run_after_a_few(workspace, capsys):
+    write(np.full(6000, np.nan, np.float32))(workspace / "train0.wav")
+    begin(name="one", train={"batch_size": 1})("--skip-check", "--max-steps", 7)
+    said = capsys.readouterr().err
+    assert "an update was left out: not finite. Utterances: train0.wav" in said.replace(f"{workspace}/", "")
+    weights = torch.load("logs/one/G_7.pth", weights_only=True)["model"]
+    assert all(value.isfinite().all() for value in weights.values())
+    for i in range(7):
+        write(np.full(6000, np.nan, np.float32))(workspace / f"train{i}.wav")
+    with pytest.raises(SystemExit, match=r"7 of 7 updates before step 7 had losses or gradients that are not finite"):
+        begin(name="all", train={"batch_size": 1})("--skip-check", "--max-steps", 7)
+
+
+def test_tensorboard_holds_losses_norms_pictures_and_sound(workspace):
+    begin(JUDGED, train={"log_interval": 1})("--max-steps", 2)
+    board = EventAccumulator("logs/voice", {"scalars": 0, "images": 0, "audio": 0}).Reload()
+    losses = {
+        "d/total",
+        "dur_d/total",
+        *(f"g/{name}" for name in ["total", "mel", "kl", "dur", "gen", "fm", "dur_gen"]),
+    }
+    scalars = {f"loss/{name}" for name in losses} | {f"grad_norm_{name}" for name in ("g", "d", "dur_d")}
+    scalars |= {f"validation/{name}" for name in ("mel", "kl", "dur", "duration_error")}
+    scalars |= {"learning_rate", "seconds_a_step", "scale/alignment_noise"}
+    assert scalars == set(board.Tags()["scalars"])
+    assert set(board.Tags()["images"]) == {"gt/mel", "gen/mel", "gen/attn", "all/attn"}
+    assert set(board.Tags()["audio"]) == {"gt/audio", "gen/audio"}
+    assert [event.step for event in board.Scalars("loss/g/mel")] == [1, 2]
+    first, *_ = metrics("logs/voice")
+    assert board.Scalars("loss/g/mel")[0].value == pytest.approx(first["loss/g/mel"], abs=1e-5)
+    parts = sum(first[f"loss/g/{name}"] for name in ["mel", "kl", "dur", "gen", "fm", "dur_gen"])
+    assert first["loss/g/total"] == pytest.approx(parts, rel=1e-5)
+    assert first["scale/alignment_noise"] == 0.01
+    log = Path("logs/voice/train.log").read_text("utf-8")
+    assert "loss/g/mel" in log and "validation/mel" in log
+
+
+def test_two_processes_and_torchrun_train(workspace):
+    tiny.write_corpus(workspace, 9, 3, speakers=2)
+    tiny.write_config(workspace / "tiny.json", *RICH, train={"eval_interval": 2})
+    program = [str(tiny.ROOT / "train.py"), "-c", "tiny.json", "--device", "cpu"]
+    spawned = tiny.python(*program, "-m", "a", "--processes", "2", "--max-steps", "3", folder=workspace)
+    assert spawned.returncode == 0, spawned.stderr
+    run = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    joined = tiny.python(*run, *program, "-m", "b", "--max-steps", "2", folder=workspace)
+    assert joined.returncode == 0, joined.stderr
+    joined = tiny.python(*run, str(tiny.ROOT / "train.py"), "-m", "b", "--max-steps", "3", folder=workspace)
+    assert joined.returncode == 0, joined.stderr
+    assert "resumed from logs/b/G_2.pth at step 2" in joined.stderr
+    assert tiny.equal(contents(workspace / "logs/a", 3), contents(workspace / "logs/b", 3))
+    assert len(torch.load(workspace / "logs/a/G_3.pth", weights_only=True)["state"]["random"]) == 2

@@ -1,0 +1,293 @@
+"""The training step: every parameter learns, padding changes nothing, durations, bad numbers, and two processes."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+import tiny
+import torch
+
+import config as configs
+import distributed
+import losses
+import train
+import trainer
+from data_utils import Batch
+from trainer import Trainer
+
+CPU = torch.device("cpu")
+SHIPPED = sorted((tiny.ROOT / "configs").glob("*.json"))
+JUDGED = {"model": {"use_duration_discriminator": True}}
+
+
+def batch(config, frames=(60, 44), tokens=(7, 5), more_tokens=0, more_frames=0):
+    """Random texts and noise, padded by so many tokens and frames more than needed."""
+    draws = torch.Generator().manual_seed(3)
+    hop = config.data.hop_length
+    text = torch.zeros(len(frames), max(tokens) + more_tokens).long()
+    wav = torch.zeros(len(frames), 1, (max(frames) + more_frames) * hop)
+    for i, (n, length) in enumerate(zip(tokens, frames)):
+        text[i, :n] = torch.randint(1, 178, (n,), generator=draws)
+        wav[i, :, : length * hop].normal_(0, 0.1, generator=draws)
+    lengths = torch.tensor(frames) * hop
+    voices = config.data.n_speakers
+    sid = torch.arange(len(frames)) % voices if voices else None
+    return Batch(text, torch.tensor(tokens), wav, lengths, sid, torch.arange(len(frames)))
+
+
+def snapshot(learner):
+    return {name: value.clone() for name, value in learner.network.state_dict().items()}
+
+
+def changed(before, learner):
+    """The first parts of the names of what changed."""
+    return {name.split(".")[0] for name, value in learner.network.state_dict().items() if not value.equal(before[name])}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_parameter_of_every_shipped_config_gets_a_gradient(path):
+    """One whole step of the networks at their published sizes; the decoded segment is shorter, to be quick."""
+    config = configs.load(path)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, segment_size=2048))
+    run = Trainer(config, CPU)
+    with torch.no_grad():  # some layers start as zero and hide others from the gradient
+        for learner in run.learners.values():
+            for parameter in learner.network.parameters():
+                parameter.add_(0.01 * torch.randn_like(parameter))
+    run.step(batch(config, (12, 10)))
+    assert len(run.learners) == 2 + config.model.use_duration_discriminator
+    for kind, learner in run.learners.items():
+        for name, parameter in learner.network.named_parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), f"{kind}: {name}"
+            if not name.endswith("conv_k.bias"):  # what moves all keys alike moves no attention
+                assert parameter.grad.any(), f"{kind}: {name}"
+
+
+@pytest.mark.parametrize("voices", [{}, tiny.MANY_VOICES], ids=["one voice", "two voices"])
+@pytest.mark.parametrize("sdp", [False, True])
+@pytest.mark.parametrize("mel", [True, False])
+def test_padding_changes_no_loss_of_the_step(sdp, voices, mel, no_noise):
+    spectrogram = {key: {"use_mel_posterior_encoder": mel} for key in ("data", "model")}
+    config = tiny.config(JUDGED, voices, spectrogram, model={**JUDGED["model"], **spectrogram["model"], "use_sdp": sdp})
+    records = []
+    for padding in ((0, 0), (9, 35)):
+        run = Trainer(config, CPU)
+        for learner in run.learners.values():
+            tiny.no_dropout(tiny.randomise(learner.network))
+        records.append(run.step(batch(config, more_tokens=padding[0], more_frames=padding[1])))
+    plain, padded = records
+    assert set(plain) == set(padded) >= {"loss/dur_d/total", "loss/g/dur_gen", "loss/g/fm", "grad_norm_g"}
+    for name, value in plain.items():
+        rounding = 1e-3 if name.startswith("grad_norm") else 2e-5  # gradients of a spline amplify it
+        assert padded[name].item() == pytest.approx(value.item(), rel=rounding, abs=1e-6), name
+
+
+@pytest.mark.parametrize("version", ["dur_disc_1", "dur_disc_2"])
+def test_the_judge_of_durations_sees_real_ones_first_and_means_over_tokens(version, monkeypatch):
+    config = tiny.config(model={**JUDGED["model"], "duration_discriminator_type": version})
+    run = Trainer(config, CPU)
+    judge = run.learners["duration_discriminator"]
+    judge.network.eval()
+    before = copy.deepcopy(judge.network)
+    seen = []
+    network = judge.wrapped
+    judge.wrapped = lambda *arguments: seen.append(arguments) or network(*arguments)
+    record = run.step(batch(config))
+    ((x, x_mask, real, guess, g),) = seen
+    assert torch.allclose(real.exp() * x_mask, (real.exp() * x_mask).round(), atol=1e-3)  # whole frames: the alignment
+    assert (real.exp() * x_mask).sum((1, 2)).tolist() == pytest.approx([60, 44], rel=1e-4)
+    assert g is None and not guess.requires_grad
+    (scores_r,), (scores_g,) = before(x, x_mask, real, guess)
+    mask = x_mask.transpose(1, 2).bool()
+    expected = (1 - scores_r[mask]).square().mean() + scores_g[mask].square().mean()
+    assert record["loss/dur_d/total"].item() == pytest.approx(expected.item(), rel=1e-5)
+    (after_scores,) = judge.network(x, x_mask, real, guess)[1]
+    assert record["loss/g/dur_gen"].item() == pytest.approx((1 - after_scores[mask]).square().mean().item(), rel=1e-5)
+
+
+def test_the_judge_of_durations_joins_at_its_step():
+    config = tiny.config(JUDGED, train={"duration_discriminator_start": 2})
+    run = Trainer(config, CPU)
+    seen = []
+    for _ in range(4):
+        before = snapshot(run.learners["duration_discriminator"])
+        record = run.step(batch(config))
+        run.position.step += 1
+        learnt = bool(changed(before, run.learners["duration_discriminator"]))
+        seen.append(("loss/dur_d/total" in record, "loss/g/dur_gen" in record, learnt))
+    assert seen == [(False,) * 3, (False,) * 3, (True,) * 3, (True,) * 3]
+
+
+@pytest.mark.parametrize("voices", [{}, tiny.MANY_VOICES], ids=["one voice", "two voices"])
+def test_the_last_stage_teaches_durations_alone(voices):
+    """VITS2, section 2.1: with noise and, for many voices, the speaker before the judge."""
+    model = {"model": {**JUDGED["model"], **voices.get("model", {}), "use_duration_noise": True}}
+    config = tiny.config(voices, model, train={"duration_stage_start": 1})
+    run = Trainer(config, CPU)
+    judge = run.learners["duration_discriminator"]
+    assert hasattr(judge.network, "cond") == bool(voices)
+    states = {}
+    for step in range(3):
+        before = {name: snapshot(learner) for name, learner in run.learners.items()}
+        run.step(batch(config))
+        run.position.step += 1
+        states[step] = {name: changed(before[name], learner) for name, learner in run.learners.items()}
+    assert {"dec", "enc_p", "enc_q", "flow", "dp"} <= states[0]["generator"] and states[0]["discriminator"]
+    for step in (1, 2):
+        assert states[step]["generator"] == {"dp"} and not states[step]["discriminator"]
+        assert states[step]["duration_discriminator"] == set(dict(judge.network.named_children())) - {
+            name for name, child in judge.network.named_children() if not list(child.parameters())
+        }
+    net = run.generator.network
+    assert net.dp.training and not net.enc_p.training and not net.training
+    assert run.evaluate([batch(config)])["mel"] == run.evaluate([batch(config)])["mel"]
+    assert net.dp.training and not net.enc_p.training
+
+
+def test_judging_durations_of_the_stochastic_predictor_is_warned_of(caplog):
+    Trainer(tiny.config(JUDGED, model={**JUDGED["model"], "use_sdp": True}), CPU)
+    assert "unsteady" in caplog.text
+    caplog.clear()
+    Trainer(tiny.config(JUDGED), CPU)
+    assert "unsteady" not in caplog.text
+
+
+def test_bad_numbers_leave_the_weights_and_the_scale_as_they_were():
+    config = tiny.config(JUDGED)
+    run = Trainer(config, CPU)
+    good, bad = batch(config), batch(config)
+    bad.wav[0, 0, 50] = float("nan")
+    run.step(good)
+    before = {name: snapshot(learner) for name, learner in run.learners.items()}
+    state = copy.deepcopy(run.generator.optimizer.state_dict())
+    record = run.step(bad)
+    assert not record["loss/g/total"].isfinite() and not record["grad_norm_g"].isfinite()
+    assert not changed(before["generator"], run.generator)
+    assert tiny.equal(run.generator.optimizer.state_dict(), state)
+    assert all(value.isfinite().all() for learner in run.learners.values() for value in learner.network.parameters())
+    assert run.scaler.get_scale() == 1  # without fp16 it has no scale to find, and many bad steps must not end at 0
+    assert run.step(good)["loss/g/total"].isfinite()
+    assert changed(before["generator"], run.generator)
+
+
+def test_measuring_changes_nothing_and_is_repeatable():
+    config = tiny.config(tiny.MANY_VOICES, model={**tiny.MANY_VOICES["model"], "use_sdp": True})
+    run = Trainer(config, CPU)
+    before, state = snapshot(run.generator), torch.get_rng_state()
+    batches = [batch(config), batch(config, (33,), (4,))]
+    first = run.evaluate(batches)
+    assert first == run.evaluate(batches)
+    assert set(first) == {"mel", "kl", "dur", "duration_error"} and all(map(torch.tensor(0.0).ne, first.values()))
+    run.synthesise(batch(config, (40,), (4,)))
+    assert torch.equal(state, torch.get_rng_state()) and not changed(before, run.generator)
+    assert run.generator.network.training
+
+
+def test_measures_are_means_over_frames_and_tokens():
+    config = tiny.config()
+    run = Trainer(config, CPU)
+    without_posterior_noise(run)
+    one, other = batch(config, (50,), (6,)), batch(config, (33,), (4,))
+    a, b, both = run.evaluate([one]), run.evaluate([other]), run.evaluate([one, other])
+    for name in a:
+        weights = (50, 33) if name in ("mel", "kl") else (6, 4)
+        expected = (a[name] * weights[0] + b[name] * weights[1]) / sum(weights)
+        assert both[name] == pytest.approx(expected, rel=1e-4), name
+
+
+def test_learning_rates_decay_by_epochs_after_a_warm_up():
+    settings = tiny.config(
+        train={"lr_decay": 0.5, "learning_rate": 1.0, "warmup_epochs": 2, "init_lr_ratio": 0.2}
+    ).train
+    assert [trainer.learning_rate(settings, epoch) for epoch in range(4)] == pytest.approx([0.2, 0.3, 0.25, 0.125])
+    run = Trainer(tiny.config(JUDGED, train={"lr_decay": 0.5}), CPU)
+    run.set_epoch(3)
+    for learner in run.learners.values():
+        assert learner.optimizer.param_groups[0]["lr"] == learner.learning_rate == 1e-3 / 8
+
+
+def test_the_cpu_trains_in_fp32_whatever_the_config_says():
+    for precision in configs.PRECISIONS:
+        assert trainer.choose_precision(tiny.config(train={"precision": precision}).train, CPU) == "fp32"
+
+
+def test_spectral_norm_trains():
+    config = tiny.config(model={"use_spectral_norm": True})
+    assert all(value.isfinite() for value in Trainer(config, CPU).step(batch(config)).values())
+
+
+def test_the_judge_lent_to_the_generator_learns_nothing_from_it():
+    run = Trainer(tiny.config(), CPU)
+    with run.learners["discriminator"].frozen() as judge:
+        wav = torch.randn(1, 1, 2048, requires_grad=True)
+        losses.generator_loss(judge.judge(wav)[0])[0].backward()
+    assert wav.grad.any() and all(p.grad is None and p.requires_grad for p in judge.parameters())
+
+
+def without_posterior_noise(run):
+    """Give the posterior so little spread that its draws do not matter."""
+    proj = run.generator.network.enc_q.proj
+    with torch.no_grad():
+        proj.weight[8:] = 0
+        proj.bias[8:] = -30
+
+
+def on_each_rank(device, folder, stage):
+    """Train some steps as one of several processes, and note what this one has then."""
+    torch.set_num_threads(1)
+    start = {"train": {"duration_stage_start": 2 if stage else None}}
+    config = tiny.config(tiny.MANY_VOICES, start, model={**JUDGED["model"], **tiny.MANY_VOICES["model"]})
+    _, _, loader, validation = train.make_loaders(config, device)
+    run = Trainer(config, device)
+    note = {"draw": torch.rand(4), "records": [], "batches": []}
+    for data in loader:
+        note["records"].append({name: value.item() for name, value in run.step(data).items()})
+        note["batches"].append(data.index.tolist())
+        run.position.step += 1
+    note["weights"] = {name: learner.network.state_dict() for name, learner in run.learners.items()}
+    note["optimizers"] = {name: learner.optimizer.state_dict() for name, learner in run.learners.items()}
+    fresh = Trainer(config, device)
+    without_posterior_noise(fresh)
+    note["measures"] = fresh.evaluate(validation)
+    note["seen"] = [i for data in validation for i in data.index.tolist()]
+    torch.save(note, f"{folder}/{distributed.world_size()}_{distributed.rank()}.pt")
+
+
+@pytest.mark.parametrize("stage", [False, True], ids=["joint", "last stage"])
+def test_two_processes_stay_equal_and_share_the_work(workspace, monkeypatch, stage):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tiny.write_corpus(workspace, 12, 5, speakers=2)
+    distributed.launch(on_each_rank, "cpu", 2, str(workspace), stage)
+    distributed.launch(on_each_rank, "cpu", 1, str(workspace), stage)
+    a, b, alone = (torch.load(workspace / f"{name}.pt", weights_only=True) for name in ("2_0", "2_1", "1_0"))
+    assert tiny.equal(a["weights"], b["weights"]) and tiny.equal(a["optimizers"], b["optimizers"])
+    assert not torch.equal(a["draw"], b["draw"])
+    assert len(a["records"]) == len(b["records"]) >= 3
+    for mine, other in zip(a["records"], b["records"]):
+        norms = [name for name in mine if name.startswith("grad_norm")]
+        assert len(norms) >= 2 and all(mine[name] == other[name] for name in norms)
+        assert mine["loss/g/total"] != other["loss/g/total"]
+    for mine, other in zip(a["batches"], b["batches"]):
+        assert not set(mine) & set(other)
+    assert a["measures"] == b["measures"]
+    assert sorted(a["seen"] + b["seen"]) == sorted(alone["seen"]) == list(range(5))
+    for name, value in alone["measures"].items():
+        # the decoder reaches from an utterance's end into the padding, which depends on the batch
+        assert a["measures"][name] == pytest.approx(value, rel=2e-2 if name == "mel" else 1e-4), name
+
+
+def test_a_summary_of_ranks_says_which_process_this_is():
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    assert distributed.gather({"a": 1}) == [{"a": 1}]
+    assert distributed.main_first(lambda: 5) == 5
+    assert distributed.sum_over_ranks(torch.tensor(2.0)) == 2
+    with pytest.raises(ValueError, match="PyTorch sees no GPU"):
+        distributed.launch(print, "cuda", 1)
+
+
+def test_the_shipped_configs_have_the_sizes_that_were_meant():
+    """A typo in a config is not a contradiction; these numbers are VITS's and the README's."""
+    for path in SHIPPED:
+        model = json.loads(path.read_text("utf-8"))["model"]
+        assert model["hidden_channels"] == (64 if path.stem.startswith("demo") else 192), path.name

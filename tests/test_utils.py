@@ -1,0 +1,95 @@
+"""What notebooks of VITS take from `utils`, used as they use it."""
+
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import tiny
+import torch
+
+import config as configs
+import models
+import utils
+from data_utils import TextAudioLoader, TextAudioSpeakerCollate, TextAudioSpeakerLoader
+
+
+def test_hparams_are_read_like_a_dict_and_like_an_object(tmp_path):
+    hps = utils.get_hparams_from_file(tiny.write_config(tmp_path / "a.json"))
+    assert hps.data.hop_length == hps["data"]["hop_length"] == 64
+    assert "betas" in hps.train and "beta" not in hps.train
+    assert len(hps) == 3 and set(hps.keys()) == {"train", "data", "model"}
+    assert dict(hps.model.items())["n_layers"] == 3 and 3 in list(hps.model.values())
+    hps["train"]["batch_size"] = 7
+    assert hps.train.batch_size == 7
+    assert "batch_size" in repr(hps)
+    assert utils.HParams(a={"b": 1}).a.b == 1
+
+
+def test_a_notebook_builds_and_loads_a_network(tmp_path):
+    hps = utils.get_hparams_from_file(tiny.write_config(tmp_path / "a.json"))
+    segment = hps.train.segment_size // hps.data.hop_length
+
+    def build():
+        return models.SynthesizerTrn(178, 20, segment, n_speakers=hps.data.n_speakers, **hps.model)
+
+    net, other = build(), build()
+    utils.save_checkpoint(net, torch.optim.AdamW(net.parameters()), 1e-4, 3, tmp_path / "G_5.pth")
+    path = utils.latest_checkpoint_path(tmp_path)
+    _, optimizer, rate, iteration = utils.load_checkpoint(path, other, None)
+    assert (optimizer, rate, iteration) == (None, 1e-4, 3)
+    assert tiny.equal(other.state_dict(), net.state_dict())
+    for kind in (torch.optim.AdamW, torch.optim.Adam):
+        net, optimizer, _, _ = utils.load_checkpoint(path, build(), kind(build().parameters()))
+        assert isinstance(optimizer, kind)
+
+
+def test_loaders_take_the_data_section_as_it_is(workspace):
+    hps = utils.get_hparams_from_file(tiny.write_config(workspace / "a.json"))
+    text, spec, wav = TextAudioLoader(hps.data.training_files, hps.data)[0]
+    assert spec.size(0) == 20 and wav.size(1) == spec.size(1) * 64 and text.dtype == torch.int64
+
+
+def test_loaders_take_the_speakers_of_a_run(workspace):
+    tiny.write_corpus(workspace, speakers=2)
+    lines = (workspace / "train.txt").read_text("utf-8").replace("|0|", "|anna|").replace("|1|", "|ben|")
+    (workspace / "train.txt").write_text(lines, "utf-8")
+    config = tiny.config(tiny.MANY_VOICES, data={"speakers": {"anna": 0, "ben": 1}})
+    configs.save(config, workspace / "config.json")
+    hps = utils.get_hparams_from_dir(workspace)
+    assert hps.model_dir == str(workspace)
+    loader = TextAudioSpeakerLoader(hps.data.training_files, hps.data)
+    *_, sid = TextAudioSpeakerCollate()([loader[0], loader[1]])
+    assert sorted(sid.tolist()) == [0, 1]
+
+
+def test_get_hparams_reads_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tiny.write_config(tmp_path / "a.json")
+    monkeypatch.setattr(sys, "argv", ["train.py", "-c", path, "-m", "voice"])
+    hps = utils.get_hparams()
+    assert hps.model_dir == "logs/voice" and configs.load("logs/voice/config.json") == tiny.config()
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "voice"])
+    assert utils.get_hparams(init=False).train.batch_size == 2
+    with pytest.raises(ValueError, match=r"cannot read the config file .*config\.json"):
+        utils.get_hparams_from_dir(tmp_path)
+
+
+def test_filelists_and_recordings(workspace):
+    assert utils.load_filepaths_and_text("train.txt")[0] == [str(workspace / "train0.wav"), tiny.TEXTS[0]] or (
+        utils.load_filepaths_and_text("train.txt")[0] == ["train0.wav", tiny.TEXTS[0]]
+    )
+    (workspace / "tabs.txt").write_text("a\tb\tc\n\n", "utf-8")
+    assert utils.load_filepaths_and_text("tabs.txt", split="\t") == [["a", "b", "c"]]
+    soundfile.write("half.wav", np.full(5, 0.5), 8000)
+    wav, rate = utils.load_wav_to_torch("half.wav")
+    assert rate == 8000 and wav.tolist() == [16384.0] * 5 and wav.dtype == torch.float32
+
+
+def test_plots_are_pictures():
+    for picture in (
+        utils.plot_spectrogram_to_numpy(np.random.default_rng(0).random((20, 50))),
+        utils.plot_alignment_to_numpy(np.eye(9), info="step 3"),
+    ):
+        assert picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8
+        assert len(np.unique(picture)) > 10
