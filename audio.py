@@ -9,6 +9,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from files import replacing
+
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 WRITE_BLOCK = 1 << 16  # samples; libsndfile's Vorbis encoder overflows the stack on minutes of audio in one call
 
@@ -85,18 +87,6 @@ def save_audio(path: str | Path, samples, sampling_rate: int) -> None:
     ):
         for start in range(0, len(pcm), WRITE_BLOCK):
             file.write(pcm[start : start + WRITE_BLOCK])
-
-
-@contextmanager
-def replacing(path: str | Path):
-    """Give the block a file name to write to; if it succeeds, that file takes the place of `path` in one step."""
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -6,13 +6,14 @@ stored as `weight_g` and `weight_v`. Reading runs no code from a file.
 
 import copy
 import logging
-import os
 import re
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,6 @@ def save_checkpoint(
     model: nn.Module, optimizer: Optimizer | None, learning_rate: float, iteration: int, checkpoint_path, **more
 ) -> None:
     """Write a checkpoint in VITS's format; `more` adds keys. The file appears whole or not at all."""
-    path = Path(checkpoint_path)
     content = {
         "model": reference_state_dict(model),
         "iteration": iteration,
@@ -55,12 +55,8 @@ def save_checkpoint(
         "learning_rate": learning_rate,
         **more,
     }
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(checkpoint_path) as unfinished:
         torch.save(content, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read(path: str | Path) -> dict:

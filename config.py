@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from files import replacing
+
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # fmt: off
 MAY_BE_ZERO = {  # all other numbers must be above 0
@@ -166,7 +168,9 @@ def from_dict(sections: dict, where: str = "config") -> Config:
 
 def save(config: Config, path: str | Path) -> None:
     """Write a config, complete with defaults, as JSON."""
-    Path(path).write_text(json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text + "\n", "utf-8")
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:

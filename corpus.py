@@ -21,8 +21,9 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from audio import load_audio, read_header, replacing, resampled_frames
+from audio import load_audio, read_header, resampled_frames
 from commons import intersperse
+from files import replacing
 from text import clean_text, cleaned_text_to_sequence, unknown_symbols
 
 # Settings that configs of VITS and VITS2 do not hold.

@@ -210,7 +210,7 @@ class DistributedBucketSampler(Sampler):
     than a global batch makes one smaller batch; only with fewer utterances than replicas some repeat in it.
 
     The order follows from `seed` and the epoch alone. The replicas share out a global batch so that each has about
-    equally many frames. Setting `start_batch` makes the next iteration begin there, as exact resuming needs.
+    equally many frames. Setting `start_batch` makes the epoch begin there, as exact resuming needs.
     Raises ValueError if no utterance lies within the boundaries.
     """
 
@@ -241,11 +241,11 @@ class DistributedBucketSampler(Sampler):
                 f"no utterance has a length within the boundaries {self.boundaries}: "
                 f"the lengths run from {min(self.lengths, default=0)} to {max(self.lengths, default=0)} frames"
             )
-        self.start_batch = 0
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Plan `batches`, this replica's lists of dataset indices for the epoch."""
+        """Plan `batches`, this replica's lists of dataset indices for the epoch, to be had from the first on."""
+        self.start_batch = 0
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
 
         def shuffled(items: list) -> list:
@@ -267,8 +267,8 @@ class DistributedBucketSampler(Sampler):
         self.batches = [self._share(batch) for batch in shuffled(batches)]
 
     def __iter__(self) -> Iterator[list[int]]:
-        start, self.start_batch = self.start_batch, 0
-        return iter(self.batches[start:])
+        # a loader with workers asks twice before it begins, so asking must not move the start
+        return iter(self.batches[self.start_batch :])
 
     def __len__(self) -> int:
         return len(self.batches)

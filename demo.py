@@ -21,10 +21,11 @@ import preprocess
 import train
 from audio import save_audio
 from config import Config
+from mel_processing import log_mel
 from plots import save_overview
 from reporting import read_metrics
 from speech import Speech
-from synthesis import Voice, log_mel
+from synthesis import Voice
 
 CONFIGS = Path(__file__).parent / "configs"
 STEPS = 700

@@ -38,12 +38,18 @@ def launch(run: Callable, device: str, processes: int | None, *args) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()  # a file, not a port that may be taken
-        mp.spawn(_spawned, (run, kind, processes, meeting, *args), processes)
+        try:
+            mp.spawn(_spawned, (run, kind, processes, meeting, *args), processes)
+        except mp.ProcessExitedException as ended:  # with a status of its own it has said why
+            raise SystemExit(ended.exit_code if ended.exit_code > 0 else str(ended)) from None
 
 
 def _spawned(rank: int, run: Callable, kind: str, world: int, meeting: str, *args) -> None:
     os.environ["LOCAL_RANK"] = str(rank)
-    _join(run, kind, rank, world, meeting, *args)
+    try:
+        _join(run, kind, rank, world, meeting, *args)
+    except ValueError as error:  # of the user's making: a message, and no tracebacks of several processes
+        raise SystemExit(str(error)) from None
 
 
 def _join(run: Callable, kind: str, rank: int, world: int, meeting: str, *args) -> None:

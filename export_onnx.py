@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 import onnx_graph
-from audio import replacing
 from corpus import setting
+from files import replacing
 from inference import errors_in_one_line
 from speech import Scales
 from synthesis import Voice

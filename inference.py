@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 import plots
 from audio import save_audio
+from mel_processing import log_mel
 from speech import PAUSE, Scales, Speech
-from synthesis import Voice, log_mel
+from synthesis import Voice
 
 
 @contextmanager

@@ -73,6 +73,20 @@ def mel_spectrogram_torch(
     return spec_to_mel_torch(spec, n_fft, num_mels, sampling_rate, fmin, fmax)
 
 
+def log_mel(wav: Tensor, data) -> Tensor:
+    """Log-mel spectrogram `[b, bands, t]` of `wav` `[b, samples]` by a config's data section."""
+    return mel_spectrogram_torch(
+        wav,
+        data.filter_length,
+        data.n_mel_channels,
+        data.sampling_rate,
+        data.hop_length,
+        data.win_length,
+        data.mel_fmin,
+        data.mel_fmax,
+    )
+
+
 def _full_precision(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 

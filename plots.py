@@ -1,8 +1,14 @@
-"""Pictures of training and synthesis: spectrograms, alignments, loss curves."""
+"""Pictures of training and synthesis: spectrograms, alignments, loss curves.
 
+python plots.py logs/NAME curves.png     every loss, norm and measurement of a run over its steps
+"""
+
+import argparse
 from pathlib import Path
 
 import numpy as np
+
+from reporting import metric_names, read_metrics
 
 
 def _figure(rows: int, size: tuple[float, float]):
@@ -67,3 +73,38 @@ def save_overview(
         panel.set(xlabel="step", ylabel=name)
         panel.grid(alpha=0.3)
     figure.savefig(path, dpi=100)
+
+
+def save_curves(path: str | Path, folder: str | Path, columns: int = 4) -> None:
+    """Write a PNG with a panel for every number in a run's metrics.jsonl, over steps, validation first."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = metric_names(folder)
+    rows = -(-len(names) // columns)
+    figure = Figure((3.6 * columns, 2.1 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, name in zip(panels, names):
+        steps, values = read_metrics(folder, name)
+        panel.plot(steps, values, linewidth=1.2, marker="." if len(steps) < 30 else None)
+        panel.set_title(name, fontsize=9)
+        panel.tick_params(labelsize=7)
+        panel.grid(alpha=0.3)
+    for panel in panels[len(names) :]:
+        panel.set_axis_off()
+    figure.savefig(path, dpi=80)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Draw the curves of a run.")
+    parser.add_argument("run", help="the run's folder, logs/NAME")
+    parser.add_argument("output", help="the PNG to write")
+    args = parser.parse_args(argv)
+    if not (Path(args.run) / "metrics.jsonl").exists():
+        parser.error(f"{args.run} holds no metrics.jsonl: it is no run, or has not reached its first log_interval")
+    save_curves(args.output, args.run)
+
+
+if __name__ == "__main__":
+    main()

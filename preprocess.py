@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from audio import replacing
+from files import replacing
 from text import clean_text, unknown_symbols
 from text.cleaners import get_cleaner
 

@@ -119,13 +119,19 @@ class Reporter:
             self.redirect.__exit__(None, None, None)
 
 
+def metric_names(folder: str | Path) -> list[str]:
+    """The names of the numbers in a run's metrics.jsonl, those of validation first."""
+    names = {name for record in _records(folder) for name in record} - {"step", "elapsed"}
+    return sorted(names, key=lambda name: (not name.startswith("validation"), not name.startswith("loss"), name))
+
+
 def read_metrics(folder: str | Path, name: str) -> tuple[list[int], list[float]]:
     """Steps and values of one number in a run's metrics.jsonl; what a resumed run did again counts once."""
-    values = {}
-    with open(Path(folder) / "metrics.jsonl", encoding="utf-8") as file:
-        for line in file:
-            record = json.loads(line)
-            if name in record:
-                values[record["step"]] = record[name]
+    values = {record["step"]: record[name] for record in _records(folder) if name in record}
     steps = sorted(values)
     return steps, [values[step] for step in steps]
+
+
+def _records(folder: str | Path) -> list[dict]:
+    lines = (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]

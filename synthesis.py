@@ -19,7 +19,7 @@ from torch import Tensor
 import checkpoint
 import config as configs
 from audio import load_audio
-from mel_processing import mel_spectrogram_torch, spectrogram_torch
+from mel_processing import log_mel, spectrogram_torch
 from models import SynthesizerTrn
 from modules import remove_weight_norm
 from speech import BaseVoice, Scales, Utterance
@@ -162,20 +162,6 @@ class Voice(BaseVoice):
             for gpu in gpus:
                 torch.cuda.default_generators[gpu.index].manual_seed(seed)
             yield
-
-
-def log_mel(wav: Tensor, data) -> Tensor:
-    """Log-mel spectrogram `[b, bands, t]` of `wav` `[b, samples]` by a config's data section."""
-    return mel_spectrogram_torch(
-        wav,
-        data.filter_length,
-        data.n_mel_channels,
-        data.sampling_rate,
-        data.hop_length,
-        data.win_length,
-        data.mel_fmin,
-        data.mel_fmax,
-    )
 
 
 def find_checkpoint(path: str | Path) -> Path:

@@ -81,12 +81,11 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
     if args.precision:
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=args.precision))
     begun = any(folder.glob("G_*.pth"))
-    if args.init_from and begun:
-        raise ValueError(f"{folder} has begun already: take another name with -m, or leave out --init-from")
+    if begun and (args.init_from or args.init_discriminator):
+        raise ValueError(f"{folder} has begun already: take another name with -m, or leave out --init-...")
     if not config.data.speakers:
         config = with_speakers(config, corpus.speaker_table(read_lists(config), config.data.n_speakers))
     folder.mkdir(parents=True, exist_ok=True)
-    configs.save(config, kept)
     return config, folder
 
 
@@ -113,6 +112,8 @@ def run(device: torch.device, config: Config, folder: Path, args: argparse.Names
         for path, name in ((args.init_from, "generator"), (args.init_discriminator, "discriminator")):
             if path:
                 report_transfer(path, *checkpoint.transfer(trainer.learners[name].network, path))
+    if distributed.is_main():  # not earlier: a config that does not fit the run's files must not replace theirs
+        configs.save(config, folder / "config.json")
     total = args.max_steps or config.train.epochs * len(sampler)
     reporter = Reporter(folder, trainer.position.step, total, args.began - trainer.position.seconds)
     try:
@@ -173,6 +174,9 @@ def fit(trainer: Trainer, train_set, sampler, train_loader, validation_loader, r
     timer = Timer(position.step)
     while position.step < total:
         sampler.set_epoch(position.epoch)
+        if position.batch >= len(sampler):  # the run was saved with more batches: another corpus, or fewer processes
+            position.epoch, position.batch = position.epoch + 1, 0
+            continue
         sampler.start_batch = position.batch
         trainer.set_epoch(position.epoch)
         for batch in train_loader:

@@ -18,7 +18,7 @@ import losses
 from config import Config, TrainConfig
 from data_utils import Batch
 from discriminators import DURATION_DISCRIMINATORS, MultiPeriodDiscriminator
-from mel_processing import mel_spectrogram_torch, spec_to_mel_torch, spectrogram_of_batch
+from mel_processing import log_mel, spec_to_mel_torch, spectrogram_of_batch
 from models import SynthesizerTrn, TrainingOutput
 from text import table_of_symbols
 
@@ -199,7 +199,7 @@ class Trainer:
         z = out.latents
         mel_slice = commons.slice_segments(mel, out.ids_slice, self.config.segment_frames)
         return {
-            "mel": losses.mel_loss(mel_slice, self.mel_of(out.o)),
+            "mel": losses.mel_loss(mel_slice, log_mel(out.o.squeeze(1), self.config.data)),
             "kl": losses.kl_loss(z.z_p, z.logs_q, z.m_p, z.logs_p, out.y_mask),
         }
 
@@ -253,20 +253,6 @@ class Trainer:
             spec, data.filter_length, data.n_mel_channels, data.sampling_rate, data.mel_fmin, data.mel_fmax
         )
         return (mel if data.use_mel_posterior_encoder else spec), mel, lengths
-
-    def mel_of(self, wav: Tensor) -> Tensor:
-        """The log-mel of whole waveforms `[b, 1, samples]`, reflected at both ends: `[b, bands, t]`."""
-        data = self.config.data
-        return mel_spectrogram_torch(
-            wav.squeeze(1),
-            data.filter_length,
-            data.n_mel_channels,
-            data.sampling_rate,
-            data.hop_length,
-            data.win_length,
-            data.mel_fmin,
-            data.mel_fmax,
-        )
 
     def real_segments(self, wav: Tensor, out: TrainingOutput) -> Tensor:
         """What the recordings `[b, 1, samples]` hold where the generator decoded: `[b, 1, segment]`."""
@@ -330,7 +316,7 @@ class Trainer:
             o[0, 0].float().cpu().numpy(),
             tuple(alignment.T.cpu().numpy() for alignment in alignments),
             mel[0, :, :frames].cpu().numpy(),
-            self.mel_of(o)[0].cpu().numpy(),
+            log_mel(o.squeeze(1), self.config.data)[0].cpu().numpy(),
         )
 
     def save(self, folder: Path) -> None:

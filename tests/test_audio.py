@@ -6,6 +6,7 @@ import soundfile
 import torch
 
 import audio
+import files
 
 RATE = 22050
 
@@ -99,7 +100,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "voice.wav"
     audio.save_audio(path, tone(), RATE)
     before = path.read_bytes()
-    with pytest.raises(RuntimeError), audio.replacing(path) as unfinished:
+    with pytest.raises(RuntimeError), files.replacing(path) as unfinished:
         unfinished.write_bytes(b"half")
         raise RuntimeError
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

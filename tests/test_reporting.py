@@ -35,7 +35,8 @@ def test_everything_is_written(tmp_path):
     reporter.audio(3, {"gen/audio": np.zeros(100, np.float32)}, 16000)
     reporter.close()
     board = read_board(tmp_path)
-    assert {name: board.Scalars(name)[0][1:] for name in board.Tags()["scalars"]} == {
+    written = {name: board.Scalars(name)[0] for name in board.Tags()["scalars"]}
+    assert {name: (event.step, event.value) for name, event in written.items()} == {
         "loss/g/mel": (3, 1.5),
         "learning_rate": (3, pytest.approx(2e-4)),
     }

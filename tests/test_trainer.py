@@ -56,12 +56,19 @@ def test_every_parameter_of_every_shipped_config_gets_a_gradient(path):
             for parameter in learner.network.parameters():
                 parameter.add_(0.01 * torch.randn_like(parameter))
     run.step(batch(config, (12, 10)))
+    gradients = {id(p): p.grad for learner in run.learners.values() for p in learner.network.parameters()}
+    if config.train.duration_stage_start:  # its judge waits for the last stage
+        run.position.step = config.train.duration_stage_start
+        run.step(batch(config, (12, 10)))
+        judge = run.learners["duration_discriminator"].network
+        gradients |= {id(p): p.grad for p in judge.parameters()}
     assert len(run.learners) == 2 + config.model.use_duration_discriminator
     for kind, learner in run.learners.items():
         for name, parameter in learner.network.named_parameters():
-            assert parameter.grad is not None and parameter.grad.isfinite().all(), f"{kind}: {name}"
+            gradient = gradients[id(parameter)]
+            assert gradient is not None and gradient.isfinite().all(), f"{kind}: {name}"
             if not name.endswith("conv_k.bias"):  # what moves all keys alike moves no attention
-                assert parameter.grad.any(), f"{kind}: {name}"
+                assert gradient.any(), f"{kind}: {name}"
 
 
 @pytest.mark.parametrize("voices", [{}, tiny.MANY_VOICES], ids=["one voice", "two voices"])
