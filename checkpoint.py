@@ -4,7 +4,6 @@ A file is a dict with `model`, `optimizer`, `learning_rate` and `iteration`, as 
 stored as `weight_g` and `weight_v`. Reading runs no code from a file.
 """
 
-import copy
 import logging
 import re
 from pathlib import Path
@@ -110,19 +109,15 @@ def load_optimizer(optimizer: Optimizer, model: nn.Module, content: dict, where:
     """Fill an optimizer from a file, matching its entries to parameters by the names in the file's `model`."""
     buffers = {reference_name(name) for name, _ in unwrap(model).named_buffers()}  # spectral norm's vectors
     theirs = [name for name in content["model"] if name not in buffers]
-    state = copy.copy(content["optimizer"])
+    state = content["optimizer"]
     if len(state["param_groups"]) != 1 or len(state["param_groups"][0]["params"]) != len(theirs):
         raise ValueError(f"{where}: its optimizer belongs to another set of parameters than its model")
     place = {name: i for i, name in enumerate(theirs)}
     ours = [reference_name(name) for name, _ in unwrap(model).named_parameters()]
-    state["state"] = {
-        i: state["state"][place[name]] for i, name in enumerate(ours) if place.get(name) in state["state"]
-    }
-    state["param_groups"] = [{**state["param_groups"][0], "params": list(range(len(ours)))}]
-    fused = optimizer.param_groups[0]["fused"]
-    optimizer.load_state_dict(state)
-    for group in optimizer.param_groups:  # a choice of the machine, not of the file
-        group["fused"], group["foreach"] = fused, None
+    moments = {i: state["state"][place[name]] for i, name in enumerate(ours) if place.get(name) in state["state"]}
+    # the learning rate is the run's; what the config and the machine decide (betas, fused kernels) stays as it is
+    group = {**optimizer.state_dict()["param_groups"][0], "lr": state["param_groups"][0]["lr"]}
+    optimizer.load_state_dict({"state": moments, "param_groups": [group]})
 
 
 def transfer(model: nn.Module, checkpoint_path) -> tuple[int, list[str], list[str]]:

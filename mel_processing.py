@@ -140,10 +140,15 @@ def _hann_window(win_size, dtype, device):
     return torch.hann_window(win_size, dtype=dtype, device=device)
 
 
-@torch.compiler.disable  # librosa is no code to compile
-@cache
-def _mel_basis(n_fft, num_mels, sampling_rate, fmin, fmax, dtype, device):
+def _mel_basis(*settings, dtype, device):
     """Triangles of equal area on Slaney's mel scale, `[num_mels, n_fft // 2 + 1]`."""
+    if torch.compiler.is_compiling():  # librosa is no code to compile
+        return torch.compiler.disable(_kept_mel_basis)(*settings, dtype=dtype, device=device)
+    return _kept_mel_basis(*settings, dtype=dtype, device=device)
+
+
+@cache
+def _kept_mel_basis(n_fft, num_mels, sampling_rate, fmin, fmax, dtype, device):
     from librosa.filters import mel  # here, because librosa takes a second to import
 
     basis = mel(sr=sampling_rate, n_fft=n_fft, n_mels=num_mels, fmin=fmin, fmax=fmax)

@@ -114,6 +114,8 @@ def run(device: torch.device, config: Config, folder: Path, args: argparse.Names
                 report_transfer(path, *checkpoint.transfer(trainer.learners[name].network, path))
     if distributed.is_main():  # not earlier: a config that does not fit the run's files must not replace theirs
         configs.save(config, folder / "config.json")
+        for unfinished in folder.glob(".*.tmp"):  # of a process that was killed while it saved
+            unfinished.unlink()
     total = args.max_steps or config.train.epochs * len(sampler)
     reporter = Reporter(folder, trainer.position.step, total, args.began - trainer.position.seconds)
     try:
@@ -273,7 +275,8 @@ class Window:
 
     def stop_if_broken(self, step: int) -> None:
         """Name the utterances of steps that were left out, and stop after too many. Waits for the device."""
-        finite = torch.stack([ok for _, ok in self.steps]).tolist()
+        broken = torch.stack([~ok for _, ok in self.steps]).float()
+        finite = (distributed.sum_over_ranks(broken) == 0).tolist()  # all processes stop together
         bad = [index for (index, _), ok in zip(self.steps, finite) if not ok]
         self.steps.clear()
         for index in bad[:MAX_BAD_STEPS]:

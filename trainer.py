@@ -359,6 +359,7 @@ class Trainer:
                 continue
             checkpoint.load_checkpoint(file, learner.network, learner.optimizer)
         content = checkpoint.read(path)
+        self._same_flow(path, content)
         state = content.get("state")
         if state is None:
             logger.warning("%s was not written here: random draws and the order of the data start anew", path)
@@ -372,6 +373,13 @@ class Trainer:
                 logger.warning("%s was written by %d processes: random draws start anew", path, len(state["random"]))
         logger.info("resumed from %s at step %d", path, self.position.step)
         return True
+
+    def _same_flow(self, path: Path, content: dict) -> None:
+        """The two `mono_layer` flows have the same names and shapes, so only the config tells them apart."""
+        trained = content.get("config", {}).get("model", {}).get("transformer_flow_type")
+        wanted = self.config.model.transformer_flow_type
+        if self.config.model.use_transformer_flows and trained not in (None, wanted):
+            raise ValueError(f"{path} was trained with the flow {trained!r}; the config's is {wanted!r}")
 
     def _write(self, name: str, path: Path, **more) -> None:
         learner = self.learners[name]

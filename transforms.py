@@ -86,7 +86,7 @@ def piecewise_rational_quadratic_transform(
         b = h * d_k - rise * curvature
         c = -s * rise
         discriminant = (b.square() - 4 * a * c).clamp(min=0)
-        theta = 2 * c / (-b - discriminant.sqrt())
+        theta = (2 * c / (-b - discriminant.sqrt())).clamp(0, 1)
         outputs = theta * w + x_k
     else:
         theta = (x - x_k) / w
