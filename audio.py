@@ -62,6 +62,12 @@ def load_audio(path: str | Path, sampling_rate: int, resample: bool = True) -> n
     return np.pad(resampled, (0, max(0, expected - len(resampled))))[:expected]
 
 
+def to_pcm(samples: np.ndarray) -> np.ndarray:
+    """Float samples in -1..1 as 16-bit integers; louder ones are clipped, never wrapped."""
+    # 32768 is the scale that reading uses, so a 16-bit file that is read and written again stays the same
+    return np.clip(np.round(samples.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
+
+
 def save_audio(path: str | Path, samples, sampling_rate: int) -> None:
     """Write mono float `samples` (array or tensor, `[samples]` or `[1, samples]`, -1..1) as 16-bit audio.
 
@@ -78,8 +84,7 @@ def save_audio(path: str | Path, samples, sampling_rate: int) -> None:
         raise ValueError(f"{path}: expected mono float samples, got {samples.dtype} of shape {samples.shape}")
     if not np.isfinite(samples).all():
         raise ValueError(f"{path}: the samples hold NaN or infinity")
-    # 32768 is the scale that reading uses, so a 16-bit file that is read and written again stays the same.
-    pcm = np.clip(np.round(samples.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
+    pcm = to_pcm(samples)
     kind, subtype = FORMATS[path.suffix.lower()]
     with (
         replacing(path) as unfinished,

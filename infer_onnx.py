@@ -7,8 +7,8 @@ Files written by export_onnx.py say everything themselves; files of other VITS c
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +16,8 @@ import numpy as np
 import onnxruntime
 
 import config as configs
-from audio import save_audio
-from inference import add_scales, errors_in_one_line
-from speech import BaseVoice, Scales, Utterance
+import inference
+from speech import BaseVoice, Latent, Scales
 from text.symbols import symbols as vits_symbols
 
 NOISE_FRAMES = 4096  # 47 seconds at 22,050 Hz and hop 256, after which given noise repeats
@@ -51,9 +50,10 @@ class OnnxVoice(BaseVoice):
             super().__init__(configs.load(config_path).data)
         else:
             raise ValueError(f"{path} says nothing about its voice: give its config file with --config-path")
-        self._random: np.random.Generator | None = None
+        self._random = np.random.default_rng()
 
-    def _utter(self, tokens: list[list[int]], sid: int | None, scales: Scales) -> list[Utterance]:
+    def _latents(self, tokens: list[list[int]], sid: int | None, scales: Scales) -> list[Latent]:
+        # the file goes all the way to sound in one call
         lengths = np.array([len(t) for t in tokens], np.int64)
         x = np.zeros((len(tokens), lengths.max()), np.int64)
         for row, t in zip(x, tokens):
@@ -64,28 +64,36 @@ class OnnxVoice(BaseVoice):
         feed |= self._noise(x.shape)
         audio, *durations = self.session.run(self.outputs, feed)
         audio = audio.reshape(len(tokens), -1)
+        hop = self.data.hop_length
         if not durations:
-            return [Utterance(samples, None) for samples in audio]
+            return [Latent(samples, len(samples) // hop, None) for samples in audio]
         frames = [d[:n].astype(np.int64) for d, n in zip(durations[0], lengths)]
-        return [Utterance(a[: max(1, d.sum()) * self.data.hop_length], d) for a, d in zip(audio, frames)]
+        return [Latent(samples, max(1, int(d.sum())), d) for samples, d in zip(audio, frames)]
+
+    def _decode(self, latent: Latent, start: int, end: int) -> np.ndarray:
+        return latent.content[start * self.data.hop_length : end * self.data.hop_length]
 
     def _noise(self, shape: tuple[int, int]) -> dict[str, np.ndarray]:
         """Random numbers for the inputs that ask for them, by the seed if there is one; shape `[b, t_s]`."""
-        random = self._random or np.random.default_rng()
         b, t_s = shape
         columns = {"noise_w": t_s, "noise": NOISE_FRAMES}
         return {
-            name: random.standard_normal((b, int(self.inputs[name][1]), n), np.float32)
+            name: self._random.standard_normal((b, int(self.inputs[name][1]), n), np.float32)
             for name, n in columns.items()
             if name in self.inputs
         }
 
-    @contextmanager
-    def _seeded(self, seed: int | None) -> Iterator[None]:
+    def _draws(self, seed: int | None) -> Callable[[], AbstractContextManager]:
         if seed is not None and "noise" not in self.inputs:
             raise ValueError("this file draws its own noise: export it with --noise-inputs, and seeds will work")
-        self._random = None if seed is None else np.random.default_rng(seed)
-        yield
+        random = np.random.default_rng(seed)
+
+        @contextmanager
+        def drawing() -> Iterator[None]:
+            self._random = random
+            yield
+
+        return drawing
 
 
 def _data(metadata: dict[str, str]) -> SimpleNamespace:
@@ -106,18 +114,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="the .onnx file")
     parser.add_argument("--config-path", help="config file, for .onnx files that do not describe themselves")
-    parser.add_argument("--output-wav-path", required=True, help=".wav, .flac or .ogg file to write")
+    parser.add_argument("--output-wav-path", dest="output", help=".wav, .flac or .ogg file to write; - is stdout")
     parser.add_argument("--text", required=True)
-    parser.add_argument("--sid", help="speaker, by id or name, for models of many")
-    add_scales(parser)
+    parser.add_argument("--sid", dest="speaker", help="speaker, by id or name, for models of many")
+    parser.set_defaults(picture=None)
+    inference.add_scales(parser)
     args = parser.parse_args(arguments)
-    with errors_in_one_line("infer_onnx"):
-        voice = OnnxVoice(args.model, args.config_path)
-        scales = Scales(args.noise_scale, args.length_scale, args.noise_scale_w)._asdict()
-        speech = voice.speak(args.text, args.sid, seed=args.seed, phonemes=args.phonemes, pause=args.pause, **scales)
-        Path(args.output_wav_path).parent.mkdir(parents=True, exist_ok=True)
-        save_audio(args.output_wav_path, speech.audio, speech.sampling_rate)
-        print(f"{args.output_wav_path}: {speech.seconds:.2f} s")
+    with inference.errors_in_one_line("infer_onnx"):
+        inference.refuse_contradictions(args)
+        inference.speak_text(OnnxVoice(args.model, args.config_path), args)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 python inference.py -m NAME -t "Hello." -o hello.wav           a text
 python inference.py -m NAME -f lines.txt -o folder             a file of lines, each to a wav (-f - reads stdin)
+python inference.py -m NAME -t "Hello." --output-raw | aplay -t raw -f S16_LE -r 22050     heard while it is made
 python inference.py -m NAME --convert in.wav --source A --speaker B -o out.wav     another speaker's voice
 """
 
 import argparse
+import io
+import json
 import sys
 import time
 import warnings
@@ -13,13 +16,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import soundfile
 import torch
 from tqdm import tqdm
 
 import plots
-from audio import save_audio
+from audio import save_audio, to_pcm
+from files import replacing
 from mel_processing import log_mel
-from speech import PAUSE, Scales, Speech
+from speech import PAUSE, BaseVoice, Scales, Speech
 from synthesis import Voice
 
 
@@ -40,14 +45,85 @@ def errors_in_one_line(program: str) -> Iterator[None]:
 
 
 def add_scales(parser: argparse.ArgumentParser) -> None:
-    """The options of `speech.BaseVoice.speak`."""
+    """The options of `speech.BaseVoice.speak`; `speaking_options` reads them."""
     default = Scales()
     parser.add_argument("--noise-scale", type=float, default=default.noise_scale, help="variation of the sound")
     parser.add_argument("--noise-scale-w", type=float, default=default.noise_scale_w, help="variation of the rhythm")
     parser.add_argument("--length-scale", type=float, default=default.length_scale, help="above 1 is slower")
     parser.add_argument("--seed", type=int, help="the same number gives the same audio")
     parser.add_argument("--pause", type=float, default=PAUSE, help="seconds of silence between sentences")
-    parser.add_argument("--phonemes", action="store_true", help="the text is what the cleaners would return")
+    parser.add_argument("--normalize", action="store_true", help="as loud as it can be: the peak at -1 dBFS")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--phonemes", action="store_true", help="the text is what the cleaners would return")
+    how.add_argument("--ids", action="store_true", help="the text is token ids, blanks included, with spaces between")
+    parser.add_argument("--output-raw", action="store_true", help="16-bit mono PCM to stdout while it is made")
+    parser.add_argument("--timings", help="file to write: when sentences, words and tokens speak (.json), or .srt")
+
+
+def speaking_options(args: argparse.Namespace) -> dict:
+    """What `add_scales` read, as arguments of `speak`."""
+    names = ("noise_scale", "noise_scale_w", "length_scale", "seed", "phonemes", "pause", "normalize")
+    return {name: getattr(args, name) for name in names}
+
+
+def given_text(text: str, args: argparse.Namespace) -> str | list[int]:
+    """The text, or the token ids that it is. Raises ValueError where `--ids` meets something else."""
+    if not args.ids:
+        return text
+    try:
+        return [int(token) for token in text.split()]
+    except ValueError:
+        raise ValueError(f"--ids takes whole numbers with spaces between, not {text[:40]!r}") from None
+
+
+def write_raw(voice: BaseVoice, text: str | list[int], **options) -> None:
+    """Speak to standard output, 16-bit little-endian mono PCM, part by part as it is made."""
+    try:
+        for part in voice.speak(text, stream=True, **options):
+            sys.stdout.buffer.write(to_pcm(part).astype("<i2").tobytes())
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:  # the player was closed: nobody listens any more
+        raise SystemExit(0) from None
+
+
+def write_timings(speech: Speech, path: str | Path) -> None:
+    """Write when everything speaks: subtitles if the file is called .srt, JSON if it is called .json."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_text(TIMINGS[Path(path).suffix.lower()](speech), "utf-8")
+
+
+def timings_as_json(speech: Speech) -> str:
+    """`Speech.timings` as JSON."""
+    return json.dumps(speech.timings(), ensure_ascii=False, indent=1) + "\n"
+
+
+def subtitles(speech: Speech) -> str:
+    """The sentences of a speech as SubRip subtitles."""
+
+    def clock(seconds: float) -> str:
+        ms = round(1000 * seconds)
+        return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02},{ms % 1000:03}"
+
+    return "\n".join(
+        f"{number}\n{clock(timed['start'])} --> {clock(timed['end'])}\n{timed['text'] or timed['symbols']}\n"
+        for number, timed in enumerate(speech.timings(), 1)
+    )
+
+
+TIMINGS = {".json": timings_as_json, ".srt": subtitles}
+
+
+def refuse_contradictions(args: argparse.Namespace) -> None:
+    """Raise ValueError for options that would be without effect, before any work is done."""
+    if args.timings and Path(args.timings).suffix.lower() not in TIMINGS:
+        raise ValueError(f"{args.timings}: timings are written as {' or '.join(TIMINGS)}")
+    for option in ("timings", "picture", "normalize", "output"):
+        if getattr(args, option) and args.output_raw:
+            raise ValueError(f"--{option} needs the whole speech, and --output-raw has only what is made so far")
+    for option in ("timings", "picture"):
+        if getattr(args, option) and args.text is None:
+            raise ValueError(f"--{option} goes with a single text, -t")
 
 
 def draw(voice: Voice, speech: Speech, path: str | Path) -> None:
@@ -71,15 +147,33 @@ def read_lines(source: str) -> list[str]:
 
 
 def report(path: str | Path, seconds: float, elapsed: float) -> None:
-    print(f"{path}: {seconds:.2f} s of audio, {seconds / elapsed:.1f} times real time")
+    line = f"{path}: {seconds:.2f} s of audio, {seconds / elapsed:.1f} times real time"
+    print(line, file=sys.stderr if path == "-" else sys.stdout)
 
 
-def speak_text(voice: Voice, args: argparse.Namespace) -> None:
-    path = _place(args.output or "speech.wav")
+def save(path: str, samples, sampling_rate: int) -> None:
+    """Write audio to a file, whose folder is made, or as WAV to standard output for "-"."""
+    if path != "-":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        save_audio(path, samples, sampling_rate)
+        return
+    wav = io.BytesIO()
+    soundfile.write(wav, to_pcm(samples), sampling_rate, format="WAV")
+    sys.stdout.buffer.write(wav.getvalue())
+
+
+def speak_text(voice: BaseVoice, args: argparse.Namespace) -> None:
+    """A text to a file, or heard while it is made."""
+    text = given_text(args.text, args)
+    if args.output_raw:
+        return write_raw(voice, text, speaker=args.speaker, **speaking_options(args))
+    path = args.output or "speech.wav"
     begin = time.perf_counter()
-    speech = voice.speak(args.text, **_how(args))
+    speech = voice.speak(text, args.speaker, **speaking_options(args))
     elapsed = time.perf_counter() - begin
-    save_audio(path, speech.audio, speech.sampling_rate)
+    save(path, speech.audio, speech.sampling_rate)
+    if args.timings:
+        write_timings(speech, args.timings)
     if args.picture:
         draw(voice, speech, args.picture)
     report(path, speech.seconds, elapsed)
@@ -90,9 +184,14 @@ def speak_lines(voice: Voice, args: argparse.Namespace) -> None:
     lines = read_lines(args.file)
     for number, line in enumerate(lines, 1):  # before hours of work, not after
         try:
-            voice.read(line, args.phonemes)
+            voice.read(given_text(line, args), args.phonemes)
         except ValueError as error:
             raise ValueError(f"{args.file}, text {number}: {error}") from None
+    options = speaking_options(args)
+    if args.output_raw:
+        for line in lines:
+            write_raw(voice, given_text(line, args), speaker=args.speaker, **options)
+        return
     folder = Path(args.output or "speech")
     folder.mkdir(parents=True, exist_ok=True)
     digits = max(4, len(str(len(lines))))
@@ -100,7 +199,7 @@ def speak_lines(voice: Voice, args: argparse.Namespace) -> None:
     with (folder / "lines.txt").open("w", encoding="utf-8") as written:
         for number, line in enumerate(tqdm(lines, "speaking", unit="line", disable=len(lines) < 2), 1):
             begin = time.perf_counter()
-            speech = voice.speak(line, **_how(args))
+            speech = voice.speak(given_text(line, args), args.speaker, **options)
             elapsed += time.perf_counter() - begin
             seconds += speech.seconds
             name = f"{number:0{digits}}.wav"
@@ -110,37 +209,19 @@ def speak_lines(voice: Voice, args: argparse.Namespace) -> None:
 
 
 def convert(voice: Voice, args: argparse.Namespace) -> None:
-    path = _place(args.output or "converted.wav")
+    path = args.output or "converted.wav"
     begin = time.perf_counter()
     audio = voice.convert(args.convert, args.source, args.speaker, seed=args.seed)
     elapsed = time.perf_counter() - begin
-    save_audio(path, audio, voice.sampling_rate)
+    save(path, audio, voice.sampling_rate)
     report(path, len(audio) / voice.sampling_rate, elapsed)
-
-
-def _place(path: str) -> Path:
-    """Make the folder of a file that is to be written."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return Path(path)
-
-
-def _how(args: argparse.Namespace) -> dict:
-    return {
-        "speaker": args.speaker,
-        "noise_scale": args.noise_scale,
-        "noise_scale_w": args.noise_scale_w,
-        "length_scale": args.length_scale,
-        "seed": args.seed,
-        "phonemes": args.phonemes,
-        "pause": args.pause,
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", required=True, help="run in logs/, its folder, or a checkpoint G_STEP.pth")
     parser.add_argument("-c", "--config", help="config file, for checkpoints that hold none and have none beside them")
-    parser.add_argument("-o", "--output", help="file (.wav, .flac, .ogg) or, with -f, folder")
+    parser.add_argument("-o", "--output", help="file (.wav, .flac, .ogg; - is stdout) or, with -f, folder")
     parser.add_argument("-s", "--speaker", help="name or id, for models of many")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--picture", help="PNG to write, of the spectrogram and the alignment (with -t)")
@@ -154,6 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
 
     with errors_in_one_line("inference"):
+        refuse_contradictions(args)
         voice = Voice.load(args.model, args.config, args.device)
         if args.list_speakers:
             for name, number in voice.speakers.items():

@@ -210,6 +210,17 @@ class Generator(nn.Module):
             x = sum((block(x) for block in others), first(x)) / self.num_kernels
         return torch.tanh(self.conv_post(F.leaky_relu(x)))
 
+    @property
+    def context(self) -> int:
+        """Latent frames on either side that the audio of a frame depends on."""
+        reach = modules.reach(self.conv_post)
+        for i in reversed(range(len(self.ups))):
+            blocks = self.resblocks[i * self.num_kernels : (i + 1) * self.num_kernels]
+            up = self.ups[i]
+            reach += max(map(modules.reach, blocks))  # in samples after this upsampling, then before it
+            reach = (reach + up.padding[0] - 1) // up.stride[0] + 1
+        return reach + modules.reach(self.conv_pre)
+
     def remove_weight_norm(self) -> None:
         """Fold the weight norms into plain weights, for inference."""
         modules.remove_weight_norm(self)

@@ -23,6 +23,12 @@ def remove_weight_norm(network: nn.Module) -> nn.Module:
     return network
 
 
+def reach(block: nn.Module) -> int:
+    """Places on either side that an output of a chain of convolutions, with shortcuts or not, depends on."""
+    convs = (module for module in block.modules() if isinstance(module, nn.Conv1d))
+    return sum(commons.get_padding(conv.kernel_size[0], conv.dilation[0]) for conv in convs)
+
+
 class WN(nn.Module):
     """WaveNet's gated residual layers, not causal; layer i is dilated by `dilation_rate ** i`."""
 

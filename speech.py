@@ -1,16 +1,17 @@
 """What every door speaks through: text in, pieces of token ids to whatever turns them to sound, `Speech` out.
 
-`BaseVoice` knows languages, speakers, pauses and seeds, and nothing about networks. `synthesis.Voice` speaks with
-PyTorch, `infer_onnx.OnnxVoice` with ONNX Runtime.
+`BaseVoice` knows languages, speakers, pauses, seeds and streams, and nothing about networks. `synthesis.Voice` speaks
+with PyTorch, `infer_onnx.OnnxVoice` with ONNX Runtime.
 """
 
 import difflib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from text.symbols import PAD, PUNCTUATION
 PAUSE = 0.2  # seconds of silence between sentences
 BATCH = 16  # pieces that go through the text encoder and the flow together
 MOST_NAMED = 20  # speakers listed in an error message
+FIRST_CHUNK, LARGEST_CHUNK = 32, 512  # frames of a stream's first chunk, soon heard, and of its later ones
+LOUDEST = 10 ** (-1 / 20)  # the highest sample of normalised audio: -1 dBFS
 
 
 class Scales(NamedTuple):
@@ -47,6 +50,7 @@ class Sentence:
     text: str  # as written; empty if token ids were given
     symbols: str  # what the cleaners made of it
     tokens: list[int]  # what the network read, blanks included
+    names: list[str]  # the symbol of each token; empty where the network's table is not known
     durations: np.ndarray | None  # frames of each token [tokens], int64; None where a runtime does not tell
     start: int  # its first sample in the whole audio
     audio: np.ndarray  # [samples], float32
@@ -73,9 +77,7 @@ class Speech:
     @property
     def durations(self) -> np.ndarray:
         """Frames of `hop_length` samples for each of `tokens`; pauses between sentences belong to none."""
-        if any(sentence.durations is None for sentence in self.sentences):
-            raise ValueError("this model does not tell its durations: export it again with export_onnx.py")
-        return np.concatenate([sentence.durations for sentence in self.sentences])
+        return np.concatenate([self._known(sentence) for sentence in self.sentences])
 
     @property
     def alignment(self) -> np.ndarray:
@@ -83,11 +85,53 @@ class Speech:
         token = np.repeat(np.arange(len(self.tokens)), self.durations)
         return (np.arange(len(self.tokens))[:, None] == token).astype(np.float32)
 
+    def timings(self) -> list[dict]:
+        """When every sentence, word and token speaks, in seconds: for subtitles and lips, ready for JSON.
 
-class Utterance(NamedTuple):
-    """What a runtime makes of one piece."""
+        A word is what stands between two spaces among the symbols.
+        """
+        timed = []
+        for sentence in self.sentences:
+            ends = sentence.start + np.cumsum(self._known(sentence)) * self.hop_length
+            starts = [sentence.start, *ends[:-1]]
+            tokens = [
+                {"symbol": name, "start": self._time(start), "end": self._time(end)}
+                for name, start, end in zip(sentence.names or [""] * len(ends), starts, ends)
+            ]
+            words = (list(word) for spoken, word in groupby(tokens, lambda token: token["symbol"] != " ") if spoken)
+            timed.append(
+                {
+                    "text": sentence.text,
+                    "symbols": sentence.symbols,
+                    "start": self._time(sentence.start),
+                    "end": self._time(ends[-1]),
+                    "words": [
+                        {
+                            "symbols": "".join(token["symbol"] for token in word if token["symbol"] != PAD),
+                            "start": word[0]["start"],
+                            "end": word[-1]["end"],
+                        }
+                        for word in words
+                    ],
+                    "tokens": tokens,
+                }
+            )
+        return timed
 
-    audio: np.ndarray  # [samples], float32
+    def _time(self, sample: int) -> float:
+        return round(float(sample) / self.sampling_rate, 4)
+
+    def _known(self, sentence: Sentence) -> np.ndarray:
+        if sentence.durations is None:
+            raise ValueError("this model does not tell its durations: export it again with export_onnx.py")
+        return sentence.durations
+
+
+class Latent(NamedTuple):
+    """One piece of text on the way to sound: all but the decoder is done."""
+
+    content: Any  # what the runtime's `_decode` takes
+    frames: int
     durations: np.ndarray | None  # [tokens], int64
 
 
@@ -101,11 +145,12 @@ class Line(NamedTuple):
 
 
 class BaseVoice(ABC):
-    """A voice by the `data` section of its config; a runtime adds `_utter` and `_seeded`.
+    """A voice by the `data` section of its config; a runtime adds `_latents`, `_decode` and `_draws`.
 
-    `n_vocab` is the size of the network's embedding (None: not known). One thread speaks at a time.
+    `n_vocab` is the size of the network's embedding (None: not known). Threads may share a voice.
     """
 
+    context = 0  # frames on either side that a decoded frame depends on
     _lock = threading.Lock()  # of all voices together, as PyTorch's random state is
 
     def __init__(self, data, n_vocab: int | None = None, step: int | None = None):
@@ -183,7 +228,10 @@ class BaseVoice(ABC):
         seed: int | None = None,
         phonemes: bool = False,
         pause: float = PAUSE,
-    ) -> Speech:
+        normalize: bool = False,
+        stream: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Speech | Iterator[np.ndarray]:
         """Speak a text of any length, sentence by sentence.
 
         Args:
@@ -194,12 +242,30 @@ class BaseVoice(ABC):
             seed: the same seed gives the same audio on the same device, whatever else draws random numbers, and
                 leaves those undisturbed. None draws from the global state.
             pause: seconds of silence between sentences.
+            normalize: scale the whole audio so that its loudest sample is at -1 dBFS.
+            stream: return at once, and yield the audio in parts as they are made, float32 `[samples]`; joined they
+                are the `audio` of the whole.
+            progress: called after each piece with how many are done and how many there are.
 
         Raises:
-            ValueError: unknown speaker, nothing to pronounce, or scales out of range.
+            ValueError: unknown speaker, nothing to pronounce, scales out of range, or a stream to be normalised. At
+                the call itself; later only what the network does wrong.
         """
         scales = Scales(noise_scale, length_scale, noise_scale_w)
-        return self._speak([text], speaker, scales, seed, phonemes, pause, batch=1)[0]
+        sid = self._check(speaker, scales, seed, pause)
+        if stream and normalize:
+            raise ValueError("a stream cannot be normalised: its loudest sample may be yet to come")
+        lines = self.read(text, phonemes)
+        latents = self._pieces([[line.tokens] for line in lines], sid, scales, seed)
+        if stream:
+            return self._stream(lines, latents, pause, progress)
+        audios, durations = [], []
+        for done, latent in enumerate(latents, 1):
+            audios.append(self._audio(latent, 0, latent.frames))
+            durations.append(latent.durations)
+            if progress:
+                progress(done, len(lines))
+        return self._join(lines, audios, durations, pause, normalize)
 
     def speak_batch(
         self,
@@ -211,6 +277,7 @@ class BaseVoice(ABC):
         seed: int | None = None,
         phonemes: bool = False,
         pause: float = PAUSE,
+        normalize: bool = False,
         batch: int = BATCH,
     ) -> list[Speech]:
         """Speak many texts, up to `batch` pieces at a time; arguments as for `speak`.
@@ -218,39 +285,76 @@ class BaseVoice(ABC):
         Without noise each comes out as from `speak`; with noise, the draws are others.
         """
         scales = Scales(noise_scale, length_scale, noise_scale_w)
-        return self._speak(lines, speaker, scales, seed, phonemes, pause, batch)
+        sid = self._check(speaker, scales, seed, pause)
+        read = [self.read(text, phonemes) for text in lines]
+        tokens = [line.tokens for pieces in read for line in pieces]
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        batches = [[tokens[i] for i in order[begin : begin + batch]] for begin in range(0, len(order), batch)]
+        spoken: dict[int, tuple] = {}
+        for i, latent in zip(order, self._pieces(batches, sid, scales, seed)):
+            spoken[i] = self._audio(latent, 0, latent.frames), latent.durations
+        in_order = (spoken[i] for i in range(len(tokens)))
+        return [self._join(pieces, *zip(*(next(in_order) for _ in pieces)), pause, normalize) for pieces in read]
 
-    def _speak(self, texts, speaker, scales: Scales, seed, phonemes, pause: float, batch: int) -> list[Speech]:
+    def _check(self, speaker: str | int | None, scales: Scales, seed: int | None, pause: float) -> int | None:
+        """Refuse what cannot be spoken with; returns the speaker's id."""
         scales.check()
         if not 0 <= pause <= 60:
             raise ValueError(f"pause is {pause}; it may be from 0 to 60 seconds")
         if seed is not None and not 0 <= seed < 1 << 63:
             raise ValueError(f"seed is {seed}; it may be from 0 to 2^63 - 1")
-        sid = self.speaker_id(speaker)
-        read = [self.read(text, phonemes) for text in texts]
-        tokens = [line.tokens for lines in read for line in lines]
-        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i])) if batch > 1 else range(len(tokens))
-        spoken: list[Utterance | None] = [None] * len(tokens)
-        with self._lock, self._seeded(seed):
-            for begin in range(0, len(tokens), batch):
-                chosen = order[begin : begin + batch]
-                for i, utterance in zip(chosen, self._utter([tokens[i] for i in chosen], sid, scales)):
-                    spoken[i] = utterance
-        utterances = iter(spoken)
-        return [self._join(lines, [next(utterances) for _ in lines], pause) for lines in read]
+        return self.speaker_id(speaker)
 
-    def _join(self, lines: list[Line], utterances: list[Utterance], pause: float) -> Speech:
-        silence = np.zeros(round(pause * self.sampling_rate), np.float32)
+    def _pieces(self, batches: list[list[list[int]]], sid, scales: Scales, seed: int | None) -> Iterator[Latent]:
+        """Batches of token ids to latents, one batch after the other, as they are asked for."""
+        draws = self._draws(seed)
+        for tokens in batches:
+            with self._lock, draws():
+                latents = self._latents(tokens, sid, scales)
+            yield from latents
+
+    def _stream(self, lines: list[Line], latents: Iterator[Latent], pause: float, progress) -> Iterator[np.ndarray]:
+        for done, (line, latent) in enumerate(zip(lines, latents), 1):
+            yield from self._chunks(latent)
+            if progress:
+                progress(done, len(lines))
+            if done < len(lines) and (silence := self._pause_after(line, pause)).size:
+                yield silence
+
+    def _chunks(self, latent: Latent) -> Iterator[np.ndarray]:
+        """A latent's audio in parts of growing size, each decoded with all that its edges depend on."""
+        start, size = 0, FIRST_CHUNK
+        while start < latent.frames:
+            end = min(start + size, latent.frames)
+            left, right = max(start - self.context, 0), min(end + self.context, latent.frames)
+            audio = self._audio(latent, left, right)
+            yield audio[(start - left) * self.data.hop_length : (end - left) * self.data.hop_length]
+            start, size = end, min(2 * size, LARGEST_CHUNK)
+
+    def _audio(self, latent: Latent, start: int, end: int) -> np.ndarray:
+        audio = self._decode(latent, start, end)
+        if not np.isfinite(audio).all():
+            raise ValueError("the network made NaN or infinity instead of sound: its weights are broken")
+        return audio
+
+    def _pause_after(self, line: Line, pause: float) -> np.ndarray:
+        return np.zeros(round(pause * self.sampling_rate) if line.ends else 0, np.float32)
+
+    def _join(self, lines: list[Line], audios, durations, pause: float, normalize: bool) -> Speech:
+        if normalize:
+            loudest = max(float(np.abs(audio).max()) for audio in audios)
+            audios = [audio * np.float32(LOUDEST / max(loudest, 1e-5)) for audio in audios]
         parts, said, start = [], [], 0
-        for line, utterance in zip(lines, utterances):
-            if not np.isfinite(utterance.audio).all():
-                raise ValueError("the network made NaN or infinity instead of sound: its weights are broken")
-            said.append(Sentence(line.text, line.symbols, line.tokens, utterance.durations, start, utterance.audio))
-            parts.append(utterance.audio)
-            if line.ends and line is not lines[-1]:
-                parts.append(silence)
-            start = sum(map(len, parts))
-        return Speech(np.concatenate(parts), self.sampling_rate, self.data.hop_length, said)
+        for line, audio, frames in zip(lines, audios, durations):
+            names = self._names(line.tokens)
+            said.append(Sentence(line.text, line.symbols, line.tokens, names, frames, start, audio))
+            parts += [audio, self._pause_after(line, pause)]
+            start += len(parts[-2]) + len(parts[-1])
+        return Speech(np.concatenate(parts[:-1]), self.sampling_rate, self.data.hop_length, said)
+
+    def _names(self, tokens: list[int]) -> list[str]:
+        table = table_of_symbols(setting(self.data, "extra_symbols"))
+        return [table[token] for token in tokens] if self.n_vocab in (None, len(table)) else []
 
     def _pronounceable(self, symbols: str) -> bool:
         table = table_of_symbols(setting(self.data, "extra_symbols"))
@@ -274,9 +378,16 @@ class BaseVoice(ABC):
         return ids
 
     @abstractmethod
-    def _utter(self, tokens: list[list[int]], sid: int | None, scales: Scales) -> list[Utterance]:
-        """Turn a batch of token ids into sound, in their order."""
+    def _latents(self, tokens: list[list[int]], sid: int | None, scales: Scales) -> list[Latent]:
+        """Take a batch of token ids as far as the decoder, in their order."""
 
     @abstractmethod
-    def _seeded(self, seed: int | None) -> AbstractContextManager:
-        """Within it, random draws follow from the seed; None leaves them as they are."""
+    def _decode(self, latent: Latent, start: int, end: int) -> np.ndarray:
+        """Samples `[(end - start) * hop_length]`, float32, of the frames from `start` to `end` heard alone."""
+
+    @abstractmethod
+    def _draws(self, seed: int | None) -> Callable[[], AbstractContextManager]:
+        """Makes contexts within which random draws follow from the seed, each going on where the last one ended.
+
+        None leaves the draws as they are.
+        """

@@ -6,8 +6,8 @@ of the network that can be taken one by one: `plan` (text encoder and durations)
 
 import difflib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from audio import load_audio
 from mel_processing import log_mel, spectrogram_torch
 from models import SynthesizerTrn
 from modules import remove_weight_norm
-from speech import BaseVoice, Scales, Utterance
+from speech import BaseVoice, Latent, Scales
 
 RUNS = "logs"
 # Speech has 5 to 10 frames a token. Far more comes from an untrained predictor, whose exponentials fill any memory.
@@ -36,6 +36,7 @@ class Voice(BaseVoice):
         super().__init__(config.data, net.enc_p.emb.num_embeddings, step)
         self.net = remove_weight_norm(net).eval().requires_grad_(False)
         self.config = config
+        self.context = net.dec.context
 
     @classmethod
     def load(cls, path: str | Path, config_path: str | Path | None = None, device: str = "cpu") -> "Voice":
@@ -95,7 +96,7 @@ class Voice(BaseVoice):
         speakers = [torch.tensor([self.speaker_id(name)], device=self.device) for name in (source, target)]
         spec = self.posterior_input(self._samples(sound, sampling_rate))
         lengths = torch.tensor([spec.size(2)], device=self.device)
-        with self._lock, self._seeded(seed), torch.inference_mode():
+        with self._lock, self._draws(seed)(), torch.inference_mode():
             audio = self.net.voice_conversion(spec, lengths, *speakers)[0]
         return audio[0, 0].float().cpu().numpy()
 
@@ -123,7 +124,7 @@ class Voice(BaseVoice):
         return samples
 
     @torch.inference_mode()
-    def _utter(self, tokens: list[list[int]], sid: int | None, scales: Scales) -> list[Utterance]:
+    def _latents(self, tokens: list[list[int]], sid: int | None, scales: Scales) -> list[Latent]:
         lengths = [len(t) for t in tokens]
         x = torch.tensor([t + [0] * (max(lengths) - len(t)) for t in tokens], device=self.device)
         x_lengths = torch.tensor(lengths, device=self.device)
@@ -132,15 +133,18 @@ class Voice(BaseVoice):
         durations = planned.durations.cpu().numpy()
         self._check_length(durations, lengths, scales)
         z = self.net.latent(planned, scales.noise_scale)[0]
-        # One by one: a vocoder hears the padding, and the last frames of short items would depend on the batch.
+        g = None if planned.g is None else planned.g[:1]
+        # each item without its padding: a vocoder hears it, and the last frames would depend on the batch
+        frames = [max(1, int(d.sum())) for d in durations]
         return [
-            Utterance(self._decode(z[i : i + 1, :, : max(1, int(d.sum()))], planned.g, i), d[:n].astype(np.int64))
-            for i, (d, n) in enumerate(zip(durations, lengths))
+            Latent((z[i : i + 1, :, :n], g), n, d[:length].astype(np.int64))
+            for i, (n, d, length) in enumerate(zip(frames, durations, lengths))
         ]
 
-    def _decode(self, z: Tensor, g: Tensor | None, i: int) -> np.ndarray:
-        """Latent frames `[1, inter, t]` to samples; `g` `[b, gin, 1]` is the batch's, and `i` a place in it."""
-        return self.net.dec(z, None if g is None else g[i : i + 1])[0, 0].float().cpu().numpy()
+    @torch.inference_mode()
+    def _decode(self, latent: Latent, start: int, end: int) -> np.ndarray:
+        z, g = latent.content
+        return self.net.dec(z[:, :, start:end], g)[0, 0].float().cpu().numpy()
 
     def _check_length(self, durations: np.ndarray, lengths: list[int], scales: Scales) -> None:
         for frames, tokens in zip(durations.sum(1), lengths):
@@ -151,17 +155,23 @@ class Voice(BaseVoice):
                     f"hardly trained, or length_scale ({scales.length_scale}) is too large"
                 )
 
-    @contextmanager
-    def _seeded(self, seed: int | None) -> Iterator[None]:
+    def _draws(self, seed: int | None) -> Callable[[], AbstractContextManager]:
         if seed is None:
-            yield
-            return
+            return nullcontext
         gpus = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(gpus):
-            torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would reach GPUs of others
-            for gpu in gpus:
-                torch.cuda.default_generators[gpu.index].manual_seed(seed)
-            yield
+        # by generator: torch.manual_seed would reach the GPUs of others
+        generators = [torch.random.default_generator, *(torch.cuda.default_generators[gpu.index] for gpu in gpus)]
+        states = [torch.Generator(generator.device).manual_seed(seed).get_state() for generator in generators]
+
+        @contextmanager
+        def drawing() -> Iterator[None]:
+            with torch.random.fork_rng(gpus):
+                for generator, state in zip(generators, states):
+                    generator.set_state(state)
+                yield
+                states[:] = [generator.get_state() for generator in generators]
+
+        return drawing
 
 
 def find_checkpoint(path: str | Path) -> Path:

@@ -1,6 +1,7 @@
 """The command line: files where they were asked for, and one line on stderr for whatever is wrong."""
 
 import io
+import json
 import subprocess
 import sys
 import warnings
@@ -87,11 +88,67 @@ def test_options_reach_the_voice(runs, tmp_path):
     assert spoken("--pause", "1.2") == plain + 8000
     assert spoken("--length-scale", "2") > 1.3 * plain
     assert spoken("--phonemes") != 0
+    assert spoken("--normalize") == plain and np.abs(read(tmp_path / "o.wav")).max() == pytest.approx(0.8913, abs=1e-3)
+
+
+def program(*arguments, stdin=b""):
+    """Run inference.py as a program; returns what it wrote to stdout, and its stderr."""
+    command = [sys.executable, str(ROOT / "inference.py"), *map(str, arguments), *QUIET]
+    done = subprocess.run(command, input=stdin, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout, done.stderr.decode()
+
+
+def test_audio_on_standard_output(runs, tmp_path):
+    expected = Voice.load(runs / "one").speak("Hello. You!", noise_scale=0, noise_scale_w=0).audio
+    raw, said = program("-m", runs / "one", "-f", "-", "--output-raw", stdin=b"Hello. You!\n")
+    np.testing.assert_allclose(np.frombuffer(raw, "<i2") / 32768, expected, atol=2e-4)
+    assert said == ""
+    wav, said = program("-m", runs / "one", "-t", "Hello. You!", "-o", "-")
+    samples, rate = soundfile.read(io.BytesIO(wav), dtype="float32")
+    assert rate == 8000 and said.startswith("-: ")
+    np.testing.assert_allclose(samples, expected, atol=2e-4)
+
+
+def test_a_player_that_is_closed_ends_the_program_quietly(runs):
+    command = [sys.executable, str(ROOT / "inference.py"), "-m", str(runs / "one"), "-t", "A long text. " * 300]
+    with subprocess.Popen(
+        [*command, "--output-raw", *QUIET], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert len(running.stdout.read(1000)) == 1000
+        running.stdout.close()
+        assert running.wait(60) == 0 and running.stderr.read() == b""
+
+
+def test_timings_and_subtitles(runs, tmp_path):
+    for name in ("t.json", "t.srt"):
+        text = ["-t", "Hello there. You!", "-o", str(tmp_path / "o.wav"), "--timings", str(tmp_path / "new" / name)]
+        inference.main(["-m", str(runs / "one"), *text, *QUIET])
+    spoken = Voice.load(runs / "one").speak("Hello there. You!", noise_scale=0, noise_scale_w=0)
+    assert json.loads((tmp_path / "new" / "t.json").read_text("utf-8")) == spoken.timings()
+    first, second = (tmp_path / "new" / "t.srt").read_text("utf-8").split("\n\n")
+    assert first.startswith("1\n00:00:00,000 --> 00:00:0") and first.endswith("\nHello there.")
+    end = spoken.timings()[1]["end"]
+    assert second.splitlines()[1].endswith(f"--> 00:00:{int(end):02},{round(1000 * (end % 1)):03}")
+
+
+def test_ids_in_place_of_text(runs, tmp_path):
+    voice = Voice.load(runs / "one")
+    tokens = " ".join(map(str, voice.speak("Hello").tokens))
+    inference.main(["-m", str(runs / "one"), "-t", tokens, "--ids", "-o", str(tmp_path / "o.wav"), *QUIET])
+    expected = voice.speak("Hello", noise_scale=0, noise_scale_w=0).audio
+    np.testing.assert_allclose(read(tmp_path / "o.wav"), expected, atol=2e-4)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["-m", "{runs}/one", "-t", "a b", "--ids"], "whole numbers with spaces between, not 'a b'"),
+        (["-m", "{runs}/one", "-t", "1 999", "--ids"], "there is no token 999"),
+        (["-m", "{runs}/one", "-t", "Hi.", "--timings", "t.txt"], "t.txt: timings are written as .json or .srt"),
+        (["-m", "{runs}/one", "-f", "-", "--timings", "t.json"], "--timings goes with a single text"),
+        (["-m", "{runs}/one", "-t", "Hi.", "--output-raw", "--normalize"], "--normalize needs the whole speech"),
+        (["-m", "{runs}/one", "-t", "Hi.", "--output-raw", "-o", "x.wav"], "--output needs the whole speech"),
         (["-m", "none", "-t", "Hi."], "there is no checkpoint or run none"),
         (["-m", "{runs}/one", "-t", " "], "the text is empty"),
         (["-m", "{runs}/one", "-t", "?!"], "nothing in the text '?!' can be pronounced"),

@@ -13,6 +13,7 @@ import checkpoint
 import commons
 import config
 import sentences
+import speech
 from commons import intersperse
 from discriminators import MultiPeriodDiscriminator
 from models import SynthesizerTrn
@@ -48,15 +49,15 @@ def test_tokens_of_frames_are_those_of_the_path():
 
 
 def test_speech_tells_which_token_speaks_when(single):
-    speech = single.speak("Hello there", seed=1)
-    assert speech.audio.dtype == np.float32 and speech.audio.ndim == 1
-    assert speech.tokens == text_to_sequence("Hello there", ["basic_cleaners"])
-    assert len(speech.durations) == len(speech.tokens) == 11
-    assert len(speech.audio) == speech.durations.sum() * 64 and speech.sampling_rate == 8000
-    assert speech.alignment.shape == (11, speech.durations.sum())
-    assert (speech.alignment.sum(0) == 1).all()
-    assert np.array_equal(speech.alignment.sum(1), speech.durations)
-    assert speech.sentences[0].text == "Hello there" and speech.sentences[0].symbols == "hello there"
+    spoken = single.speak("Hello there", seed=1)
+    assert spoken.audio.dtype == np.float32 and spoken.audio.ndim == 1
+    assert spoken.tokens == text_to_sequence("Hello there", ["basic_cleaners"])
+    assert len(spoken.durations) == len(spoken.tokens) == 11
+    assert len(spoken.audio) == spoken.durations.sum() * 64 and spoken.sampling_rate == 8000
+    assert spoken.alignment.shape == (11, spoken.durations.sum())
+    assert (spoken.alignment.sum(0) == 1).all()
+    assert np.array_equal(spoken.alignment.sum(1), spoken.durations)
+    assert spoken.sentences[0].text == "Hello there" and spoken.sentences[0].symbols == "hello there"
     assert not any(hasattr(module, "parametrizations") for module in single.net.modules())
 
 
@@ -66,17 +67,91 @@ def test_blanks_as_the_config_says():
 
 
 def test_long_text_is_spoken_by_sentences_with_pauses(single):
-    speech = single.speak(TEXT, **QUIET, pause=0.5)
-    first, second = speech.sentences
+    spoken = single.speak(TEXT, **QUIET, pause=0.5)
+    first, second = spoken.sentences
     assert [first.text, second.text] == [piece.text for piece in sentences.split(TEXT)]
     assert first.start == 0 and second.start == len(first.audio) + 4000
-    assert not speech.audio[len(first.audio) : second.start].any()
-    assert np.array_equal(speech.audio[second.start :], second.audio)
+    assert not spoken.audio[len(first.audio) : second.start].any()
+    assert np.array_equal(spoken.audio[second.start :], second.audio)
     alone = single.speak(second.text, **QUIET)
     assert np.array_equal(alone.audio, second.audio)
-    assert len(single.speak(TEXT, **QUIET, pause=0).audio) == len(speech.audio) - 4000
+    assert len(single.speak(TEXT, **QUIET, pause=0).audio) == len(spoken.audio) - 4000
     endless = single.speak("word " * 200, **QUIET)
     assert len(endless.sentences) > 4 and len(endless.audio) == endless.durations.sum() * 64  # no pause in a sentence
+
+
+STREAMS = {
+    "resblock 1": {"upsample_rates": [8, 2, 4], "upsample_kernel_sizes": [16, 4, 8], "upsample_initial_channel": 32},
+    "resblock 2": {"resblock": "2", "resblock_kernel_sizes": [3, 7], "resblock_dilation_sizes": [[1, 2], [2, 6]]},
+    "many speakers, stochastic": {"speakers": TABLE, "use_sdp": True, "resblock_kernel_sizes": [11]},
+}
+
+
+@pytest.mark.parametrize("case", STREAMS)
+def test_a_stream_is_the_speech_in_parts(case, monkeypatch):
+    monkeypatch.setattr(speech, "FIRST_CHUNK", 4)
+    monkeypatch.setattr(speech, "LARGEST_CHUNK", 16)
+    voice = build(**STREAMS[case])
+    speaker = "bo" if voice.data.n_speakers else None
+    state = torch.random.get_rng_state()
+    whole = voice.speak(TEXT, speaker, seed=3)
+    done = []
+    parts = list(voice.speak(TEXT, speaker, seed=3, stream=True, progress=lambda *at: done.append(at)))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert len(parts) > 20 and len(parts[0]) == 4 * 64
+    np.testing.assert_allclose(np.concatenate(parts), whole.audio, atol=1e-5)
+    assert done == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("case", STREAMS)
+def test_context_is_what_the_audio_of_a_frame_depends_on(case):
+    dec = build(**STREAMS[case]).net.dec.double()
+    z = torch.randn(1, 8, 61, dtype=torch.double, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    audio = dec(z, None if not hasattr(dec, "cond") else torch.zeros(1, 8, 1).double())
+    hop = audio.size(2) // 61
+    (grad,) = torch.autograd.grad(audio[0, 0, 30 * hop : 31 * hop].square().sum(), z)
+    heard = grad.abs().sum((0, 1)).nonzero().flatten().tolist()
+    assert (30 - heard[0], heard[-1] - 30) == (dec.context, dec.context)
+
+
+def test_others_may_speak_and_draw_between_the_parts_of_a_stream(many):
+    expected = many.speak(TEXT, 1, seed=3).audio
+    parts = []
+    for part in many.speak(TEXT, 1, seed=3, stream=True):
+        parts.append(part)
+        torch.randn(7)
+        many.speak("Hi.", 0, seed=9)
+    np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-5)
+
+
+def test_a_stream_refuses_before_it_begins(single):
+    with pytest.raises(ValueError, match="empty"):
+        single.speak(" ", stream=True)
+    with pytest.raises(ValueError, match="cannot be normalised"):
+        single.speak("Hi.", stream=True, normalize=True)
+
+
+def test_timings_are_those_of_the_durations(single):
+    spoken = single.speak("Hello you. Me too!", **QUIET, pause=0.5)
+    first, second = spoken.timings()
+    assert (first["text"], first["start"]) == ("Hello you.", 0)
+    assert first["end"] == pytest.approx(len(spoken.sentences[0].audio) / 8000, abs=1e-4)
+    assert second["start"] == pytest.approx(first["end"] + 0.5, abs=1e-4)
+    assert [word["symbols"] for word in first["words"]] == ["hello", "you."]
+    assert "".join(token["symbol"] for token in first["tokens"]) == "hello you."
+    lasting = [round((token["end"] - token["start"]) * 8000 / 64) for token in first["tokens"]]
+    assert lasting == spoken.sentences[0].durations.tolist()
+    assert first["words"][1]["start"] == first["tokens"][6]["start"] and first["words"][1]["end"] == first["end"]
+    with_blanks = build(data={"add_blank": True}).speak("hello you").timings()[0]
+    assert [word["symbols"] for word in with_blanks["words"]] == ["hello", "you"]
+
+
+def test_normalised_audio_peaks_at_minus_one_dbfs(single):
+    plain, loud = (single.speak(TEXT, **QUIET, normalize=normalize) for normalize in (False, True))
+    assert np.abs(loud.audio).max() == pytest.approx(10 ** (-1 / 20), abs=1e-6)
+    factor = np.abs(loud.audio).max() / np.abs(plain.audio).max()
+    np.testing.assert_allclose(loud.audio, plain.audio * factor, atol=1e-6)
+    assert np.array_equal(loud.audio[loud.sentences[1].start :], loud.sentences[1].audio)
 
 
 def test_short_and_strange_text(single):
@@ -94,10 +169,10 @@ def test_phonemes_and_ids_go_past_the_cleaners():
     voice = build(data={"text_cleaners": ["no_such_cleaner"]})
     with pytest.raises(ValueError, match="there is no text cleaner"):
         voice.speak("hello")
-    speech = voice.speak("həlˈoʊ. jˈɛs", **QUIET, phonemes=True)
-    assert [s.symbols for s in speech.sentences] == ["həlˈoʊ.", "jˈɛs"]
-    again = voice.speak(speech.sentences[1].tokens, **QUIET)
-    assert np.array_equal(again.audio, speech.sentences[1].audio)
+    spoken = voice.speak("həlˈoʊ. jˈɛs", **QUIET, phonemes=True)
+    assert [s.symbols for s in spoken.sentences] == ["həlˈoʊ.", "jˈɛs"]
+    again = voice.speak(spoken.sentences[1].tokens, **QUIET)
+    assert np.array_equal(again.audio, spoken.sentences[1].audio)
     for ids, message in [([178], "no token 178"), ([-1], "no token -1"), ([], "no tokens")]:
         with pytest.raises(ValueError, match=message):
             voice.speak(ids)
@@ -142,10 +217,10 @@ def test_a_batch_says_what_each_line_says_alone(options):
     speaker = "carla" if voice.data.n_speakers else None
     lines = [TEXT, "Short.", "A line in the middle, of middle length."]
     batch = voice.speak_batch(lines, speaker, **QUIET, batch=3)
-    for line, speech in zip(lines, batch):
+    for line, spoken in zip(lines, batch):
         alone = voice.speak(line, speaker, **QUIET)
-        assert np.array_equal(speech.durations, alone.durations)
-        np.testing.assert_allclose(speech.audio, alone.audio, atol=1e-5)
+        assert np.array_equal(spoken.durations, alone.durations)
+        np.testing.assert_allclose(spoken.audio, alone.audio, atol=1e-5)
     one, two = (voice.speak_batch(lines, speaker, seed=1)[0].audio for _ in range(2))
     assert np.array_equal(one, two)
     assert voice.speak_batch([], speaker) == []
