@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import onnx_graph
+import runtimes
 from corpus import setting
 from files import replacing
 from inference import errors_in_one_line
@@ -42,11 +43,26 @@ class Graph(nn.Module):
         return self.net.dec(z, planned.g).unsqueeze(1), planned.durations
 
 
-def export(voice: Voice, path: str | Path, noise_inputs: bool = False, comment: str = "") -> None:
-    """Write a voice (on the CPU) to an ONNX file, whole or not at all."""
+def export(
+    voice: Voice, path: str | Path, noise_inputs: bool = False, comment: str = "", for_runtimes: bool = False
+) -> None:
+    """Write a voice (on the CPU) to an ONNX file, whole or not at all.
+
+    Args:
+        noise_inputs: random numbers come as inputs; Piper and sherpa-onnx give none.
+        comment: for the file's metadata.
+        for_runtimes: read what Piper and sherpa-onnx send, and not the network's tokens alone.
+    """
+    if for_runtimes and noise_inputs:
+        raise ValueError("Piper and sherpa-onnx give no noise: leave out --noise-inputs or --runtime")
+    graph = Graph(voice)
+    described = facts(voice, comment)
+    if for_runtimes:
+        graph = runtimes.behind_reader(graph, voice)
+        described |= runtimes.facts(voice, comment)
     x = torch.arange(1, 51).unsqueeze(0) % voice.n_vocab
     example = {"input": x, "input_lengths": torch.tensor([50]), "scales": torch.tensor(Scales())}
-    if voice.data.n_speakers:
+    if voice.data.n_speakers > for_runtimes:  # the runtimes do not ask which of one
         example["sid"] = torch.tensor([0])
     axes = {
         "input": {0: "batch_size", 1: "phonemes"},
@@ -60,7 +76,7 @@ def export(voice: Voice, path: str | Path, noise_inputs: bool = False, comment: 
         # the exporter warns of its own age and of what it does not fold
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Graph(voice).eval(),
+            graph.eval(),
             tuple(example.values()),
             str(unfinished),
             dynamo=False,  # the newer exporter cannot take the length of the speech from the network's output
@@ -72,7 +88,7 @@ def export(voice: Voice, path: str | Path, noise_inputs: bool = False, comment: 
         model = onnx.load(unfinished)
         if noise_inputs:
             onnx_graph.noise_from_inputs(model, draws(voice))
-        onnx_graph.describe(model, facts(voice, comment))
+        onnx_graph.describe(model, described)
         onnx.checker.check_model(model)
         onnx.save(model, unfinished)
 
@@ -124,14 +140,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--config-path", help="config file, for checkpoints that hold none and have none beside them")
     parser.add_argument("--output", required=True, help="the .onnx file to write")
     parser.add_argument("--noise-inputs", action="store_true", help="take all random numbers as inputs")
+    parser.add_argument("--runtime", choices=list(runtimes.RUNTIMES), help="write what this program speaks with")
     parser.add_argument("--comment", default="", help="text for the file's metadata, such as licence and source")
     args = parser.parse_args(arguments)
     with errors_in_one_line("export_onnx"):
         voice = Voice.load(args.model_path, args.config_path)
         output = Path(args.output)
         output.parent.mkdir(parents=True, exist_ok=True)
-        export(voice, output, args.noise_inputs, args.comment)
+        export(voice, output, args.noise_inputs, args.comment, for_runtimes=args.runtime is not None)
         print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, step {voice.step}")
+        if args.runtime:
+            print(*runtimes.RUNTIMES[args.runtime](voice, output), sep="\n")
 
 
 if __name__ == "__main__":
