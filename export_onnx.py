@@ -7,6 +7,9 @@ length_scale, noise_scale_w; for many speakers `sid` int64 [batch]. With --noise
 durations are drawn, `noise_w`, float32 [batch, channels, any].
 Outputs: `output` float32 [batch, 1, 1, time]; `durations` float32 [batch, phonemes], whole frames of hop_length
 samples, from which the length of each item of a batch follows.
+With --split two files, NAME.encoder.onnx with `z` float32 [batch, channels, frames] (and `g` [batch, channels, 1] for
+many speakers) in place of `output`, and NAME.decoder.onnx from those to `output`: a stream decodes `z` in parts, each
+with `context` (in the metadata) frames more on either side, whose audio it leaves out.
 """
 
 import argparse
@@ -23,24 +26,63 @@ import onnx_graph
 import runtimes
 from corpus import setting
 from files import replacing
+from infer_onnx import DECODER, ENCODER
 from inference import errors_in_one_line
 from speech import Scales
 from synthesis import Voice
 from text import table_of_symbols
 
+AXES = {
+    "input": {0: "batch_size", 1: "phonemes"},
+    "input_lengths": {0: "batch_size"},
+    "sid": {0: "batch_size"},
+    "z": {0: "batch_size", 2: "frames"},
+    "g": {0: "batch_size"},
+    "output": {0: "batch_size", 3: "time"},
+    "durations": {0: "batch_size", 1: "phonemes"},
+}
 
-class Graph(nn.Module):
-    """The network as the file holds it."""
+
+class Encoder(nn.Module):
+    """All before the decoder, as a file holds it."""
 
     def __init__(self, voice: Voice):
         super().__init__()
         self.net = voice.net
 
-    def forward(self, x: Tensor, x_lengths: Tensor, scales: Tensor, sid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Args: x `[b, t_s]`; x_lengths `[b]`; scales `[3]`; sid `[b]`. Returns `[b, 1, 1, time]` and `[b, t_s]`."""
+    def forward(self, x: Tensor, x_lengths: Tensor, scales: Tensor, sid: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Args: x `[b, t_s]`; x_lengths `[b]`; scales `[3]`; sid `[b]`.
+
+        Returns z `[b, inter, t_t]`, durations `[b, t_s]` and, for many speakers, g `[b, gin, 1]`.
+        """
         planned = self.net.plan(x, x_lengths, sid, scales[1], scales[2])
         z, *_ = self.net.latent(planned, scales[0])
-        return self.net.dec(z, planned.g).unsqueeze(1), planned.durations
+        return (z, planned.durations) if planned.g is None else (z, planned.durations, planned.g)
+
+
+class Decoder(nn.Module):
+    """The decoder, as a file holds it."""
+
+    def __init__(self, voice: Voice):
+        super().__init__()
+        self.dec = voice.net.dec
+
+    def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
+        """Args: z `[b, inter, t_t]`; g `[b, gin, 1]` for many speakers. Returns `[b, 1, 1, time]`."""
+        return self.dec(z, g).unsqueeze(1)
+
+
+class Graph(nn.Module):
+    """The whole network, as a file holds it."""
+
+    def __init__(self, voice: Voice):
+        super().__init__()
+        self.encoder, self.decoder = Encoder(voice), Decoder(voice)
+
+    def forward(self, x: Tensor, x_lengths: Tensor, scales: Tensor, sid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Args: x `[b, t_s]`; x_lengths `[b]`; scales `[3]`; sid `[b]`. Returns `[b, 1, 1, time]` and `[b, t_s]`."""
+        z, durations, *g = self.encoder(x, x_lengths, scales, sid)
+        return self.decoder(z, *g), durations
 
 
 def export(
@@ -60,18 +102,42 @@ def export(
     if for_runtimes:
         graph = runtimes.behind_reader(graph, voice)
         described |= runtimes.facts(voice, comment)
+    example = example_text(voice)
+    if voice.data.n_speakers <= for_runtimes:  # the runtimes do not ask which of one
+        example.pop("sid", None)
+    write(graph, example, ["output", "durations"], path, described, draws(voice) if noise_inputs else {})
+
+
+def export_split(voice: Voice, path: str | Path, noise_inputs: bool = False, comment: str = "") -> tuple[Path, Path]:
+    """Write a voice (on the CPU) as two ONNX files beside `path`, for streams. Returns their paths."""
+    described = facts(voice, comment) | {"context": str(voice.context)}
+    files = Path(path).with_suffix(ENCODER), Path(path).with_suffix(DECODER)
+    text = example_text(voice)
+    outputs = ["z", "durations"] + (["g"] if voice.data.n_speakers else [])
+    write(Encoder(voice), text, outputs, files[0], described, draws(voice) if noise_inputs else {})
+    latent = {"z": torch.zeros(1, voice.config.model.inter_channels, 20)}
+    if voice.data.n_speakers:
+        latent["g"] = torch.zeros(1, voice.config.model.gin_channels, 1)
+    write(Decoder(voice), latent, ["output"], files[1], described)
+    return files
+
+
+def example_text(voice: Voice) -> dict[str, Tensor]:
+    """Inputs by which the exporter follows the network."""
     x = torch.arange(1, 51).unsqueeze(0) % voice.n_vocab
     example = {"input": x, "input_lengths": torch.tensor([50]), "scales": torch.tensor(Scales())}
-    if voice.data.n_speakers > for_runtimes:  # the runtimes do not ask which of one
-        example["sid"] = torch.tensor([0])
-    axes = {
-        "input": {0: "batch_size", 1: "phonemes"},
-        "input_lengths": {0: "batch_size"},
-        "sid": {0: "batch_size"},
-        "output": {0: "batch_size", 3: "time"},
-        "durations": {0: "batch_size", 1: "phonemes"},
-    }
-    outputs = ["output", "durations"]
+    return {**example, "sid": torch.tensor([0])} if voice.data.n_speakers else example
+
+
+def write(
+    graph: nn.Module,
+    example: dict[str, Tensor],
+    outputs: list[str],
+    path: str | Path,
+    described: dict[str, str],
+    noise: dict[str, int] | None = None,
+) -> None:
+    """Write one graph with its metadata and, with the channels of `noise`, its draws as inputs."""
     with replacing(path) as unfinished, warnings.catch_warnings(), torch.no_grad():
         # the exporter warns of its own age and of what it does not fold
         warnings.simplefilter("ignore")
@@ -83,11 +149,11 @@ def export(
             opset_version=onnx_graph.OPSET,
             input_names=list(example),
             output_names=outputs,
-            dynamic_axes={name: axes[name] for name in [*example, *outputs] if name in axes},
+            dynamic_axes={name: AXES[name] for name in [*example, *outputs] if name in AXES},
         )
         model = onnx.load(unfinished)
-        if noise_inputs:
-            onnx_graph.noise_from_inputs(model, draws(voice))
+        if noise:
+            onnx_graph.noise_from_inputs(model, noise)
         onnx_graph.describe(model, described)
         onnx.checker.check_model(model)
         onnx.save(model, unfinished)
@@ -140,6 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--config-path", help="config file, for checkpoints that hold none and have none beside them")
     parser.add_argument("--output", required=True, help="the .onnx file to write")
     parser.add_argument("--noise-inputs", action="store_true", help="take all random numbers as inputs")
+    parser.add_argument("--split", action="store_true", help="write encoder and decoder apart, for streams")
     parser.add_argument("--runtime", choices=list(runtimes.RUNTIMES), help="write what this program speaks with")
     parser.add_argument("--comment", default="", help="text for the file's metadata, such as licence and source")
     args = parser.parse_args(arguments)
@@ -147,8 +214,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         voice = Voice.load(args.model_path, args.config_path)
         output = Path(args.output)
         output.parent.mkdir(parents=True, exist_ok=True)
-        export(voice, output, args.noise_inputs, args.comment, for_runtimes=args.runtime is not None)
-        print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, step {voice.step}")
+        if args.split and args.runtime:
+            raise ValueError("Piper and sherpa-onnx take one file: leave out --split or --runtime")
+        if args.split:
+            files = export_split(voice, output, args.noise_inputs, args.comment)
+        else:
+            export(voice, output, args.noise_inputs, args.comment, for_runtimes=args.runtime is not None)
+            files = (output,)
+        for file in files:
+            print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, step {voice.step}")
         if args.runtime:
             print(*runtimes.RUNTIMES[args.runtime](voice, output), sep="\n")
 

@@ -2,7 +2,8 @@
 
 python infer_onnx.py --model NAME.onnx --output-wav-path speech.wav --text "Hello." [--sid 3]
 
-Files written by export_onnx.py say everything themselves; files of other VITS code need --config-path.
+Files written by export_onnx.py say everything themselves; files of other VITS code need --config-path. Of a voice
+exported with --split, NAME.onnx stands for NAME.encoder.onnx and NAME.decoder.onnx, and --output-raw streams it.
 """
 
 import argparse
@@ -20,29 +21,29 @@ import inference
 from speech import BaseVoice, Latent, Scales
 from text.symbols import symbols as vits_symbols
 
+ENCODER, DECODER = ".encoder.onnx", ".decoder.onnx"  # what a voice in two files ends with
 NOISE_FRAMES = 4096  # 47 seconds at 22,050 Hz and hop 256, after which given noise repeats
 NEEDED = ("sample_rate", "hop_length", "n_speakers", "speakers", "cleaners", "symbols", "n_vocab", "add_blank")
 
 
 class OnnxVoice(BaseVoice):
-    """A voice in an ONNX file; speaks as `synthesis.Voice` does, through ONNX Runtime.
+    """A voice in an ONNX file, or in two; speaks as `synthesis.Voice` does, through ONNX Runtime.
 
-    Raises ValueError if the file is missing, is no ONNX model, or needs a config and has none.
+    Raises ValueError if a file is missing, is no ONNX model, or needs a config and has none.
     """
 
     def __init__(self, path: str | Path, config_path: str | Path | None = None, threads: int = 0):
-        if not Path(path).is_file():
-            raise ValueError(f"there is no file {path}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has a type for each status, and all of them mean the same here
-            raise ValueError(f"{path} is no ONNX model: {str(error).splitlines()[0]}") from None
+        path = Path(path)
+        if not path.is_file() and path.with_suffix(ENCODER).is_file():
+            path = path.with_suffix(ENCODER)
+        self.session = _session(path, threads)
         self.inputs = {entry.name: entry.shape for entry in self.session.get_inputs()}
         self.outputs = [entry.name for entry in self.session.get_outputs()]
         if not {"input", "input_lengths", "scales"} <= set(self.inputs):
             raise ValueError(f"{path} is no exported VITS voice: its inputs are {', '.join(self.inputs)}")
+        self.decoder = None
+        if "z" in self.outputs:
+            self.decoder = _session(path.with_name(path.name.removesuffix(ENCODER) + DECODER), threads)
         metadata = self.session.get_modelmeta().custom_metadata_map
         if all(key in metadata for key in NEEDED):
             super().__init__(_data(metadata), int(metadata["n_vocab"]), int(metadata.get("step") or 0) or None)
@@ -50,10 +51,10 @@ class OnnxVoice(BaseVoice):
             super().__init__(configs.load(config_path).data)
         else:
             raise ValueError(f"{path} says nothing about its voice: give its config file with --config-path")
+        self.context = int(metadata.get("context", 0))
         self._random = np.random.default_rng()
 
     def _latents(self, tokens: list[list[int]], sid: int | None, scales: Scales) -> list[Latent]:
-        # the file goes all the way to sound in one call
         lengths = np.array([len(t) for t in tokens], np.int64)
         x = np.zeros((len(tokens), lengths.max()), np.int64)
         for row, t in zip(x, tokens):
@@ -62,16 +63,23 @@ class OnnxVoice(BaseVoice):
         if "sid" in self.inputs:
             feed["sid"] = np.full(len(tokens), sid or 0, np.int64)
         feed |= self._noise(x.shape)
-        audio, *durations = self.session.run(self.outputs, feed)
-        audio = audio.reshape(len(tokens), -1)
-        hop = self.data.hop_length
-        if not durations:
-            return [Latent(samples, len(samples) // hop, None) for samples in audio]
-        frames = [d[:n].astype(np.int64) for d, n in zip(durations[0], lengths)]
-        return [Latent(samples, max(1, int(d.sum())), d) for samples, d in zip(audio, frames)]
+        made, *more = self.session.run(self.outputs, feed)
+        if not more:
+            audio = made.reshape(len(tokens), -1)
+            return [Latent(samples, len(samples) // self.data.hop_length, None) for samples in audio]
+        durations = [d[:n].astype(np.int64) for d, n in zip(more[0], lengths)]
+        frames = [max(1, int(d.sum())) for d in durations]
+        if self.decoder is None:  # the file went all the way to sound
+            return [Latent(audio.reshape(-1), n, d) for audio, n, d in zip(made, frames, durations)]
+        g = [{"g": g[None]} for g in more[1]] if len(more) > 1 else [{}] * len(tokens)
+        contents = ({"z": z[None, :, :n], **speaker} for z, n, speaker in zip(made, frames, g))
+        return [Latent(content, n, d) for content, n, d in zip(contents, frames, durations)]
 
     def _decode(self, latent: Latent, start: int, end: int) -> np.ndarray:
-        return latent.content[start * self.data.hop_length : end * self.data.hop_length]
+        if self.decoder is None:
+            return latent.content[start * self.data.hop_length : end * self.data.hop_length]
+        z = np.ascontiguousarray(latent.content["z"][:, :, start:end])
+        return self.decoder.run(["output"], {**latent.content, "z": z})[0].reshape(-1)
 
     def _noise(self, shape: tuple[int, int]) -> dict[str, np.ndarray]:
         """Random numbers for the inputs that ask for them, by the seed if there is one; shape `[b, t_s]`."""
@@ -94,6 +102,17 @@ class OnnxVoice(BaseVoice):
             yield
 
         return drawing
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a type for each status, and all of them mean the same here
+        raise ValueError(f"{path} is no ONNX model: {str(error).splitlines()[0]}") from None
 
 
 def _data(metadata: dict[str, str]) -> SimpleNamespace:

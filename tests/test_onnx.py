@@ -13,6 +13,7 @@ import torch
 import checkpoint
 import export_onnx
 import infer_onnx
+import speech
 from speech import Scales
 from synthesis import Voice
 
@@ -142,6 +143,33 @@ def test_an_onnx_voice_speaks_like_the_checkpoint(exported, case):
     np.testing.assert_array_equal(both[0].durations, expected.durations)
 
 
+@pytest.mark.parametrize("case", ["deterministic pre_conv", "stochastic, many speakers"])
+def test_a_voice_in_two_files_streams(exported, case, tmp_path, monkeypatch):
+    monkeypatch.setattr(speech, "FIRST_CHUNK", 4)
+    monkeypatch.setattr(speech, "LARGEST_CHUNK", 16)
+    voice, _ = exported(case)
+    speaker = "bo" if voice.data.n_speakers else None
+    text = "A first sentence. And then a second one, a little longer!"
+    expected = voice.speak(text, speaker, **QUIET)
+    export_onnx.export_split(voice, tmp_path / "v.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v.decoder.onnx", "v.encoder.onnx"]
+    for name in ("v.onnx", "v.encoder.onnx"):
+        split = infer_onnx.OnnxVoice(tmp_path / name)
+        parts = list(split.speak(text, speaker, **QUIET, stream=True))
+        assert len(parts) > 20
+        np.testing.assert_allclose(np.concatenate(parts), expected.audio, atol=1e-4)
+    batch = split.speak_batch([text, "Short."], speaker, **QUIET)
+    np.testing.assert_allclose(batch[0].audio, expected.audio, atol=1e-4)
+    np.testing.assert_array_equal(batch[0].durations, expected.durations)
+    export_onnx.export_split(voice, tmp_path / "v.onnx", noise_inputs=True)
+    seeded = infer_onnx.OnnxVoice(tmp_path / "v.onnx")
+    whole, parts = seeded.speak(text, speaker, seed=3), seeded.speak(text, speaker, seed=3, stream=True)
+    np.testing.assert_allclose(np.concatenate(list(parts)), whole.audio, atol=1e-5)
+    (tmp_path / "v.decoder.onnx").unlink()
+    with pytest.raises(ValueError, match=r"there is no file .*v\.decoder\.onnx"):
+        infer_onnx.OnnxVoice(tmp_path / "v.onnx")
+
+
 def test_seeds_need_noise_inputs(exported):
     voice = infer_onnx.OnnxVoice(exported("stochastic", noise_inputs=True)[1])
     one, two, other = (voice.speak("Some words.", seed=seed).audio for seed in (1, 1, 2))
@@ -162,6 +190,11 @@ def test_the_commands_of_the_readme(tmp_path, capsys):
     assert rate == 8000
     np.testing.assert_allclose(samples, expected.audio, atol=2e-4)
     capsys.readouterr()
+    export_onnx.main([f"--model-path={path}", f"--output={onnx_path.with_name('s.onnx')}", "--split"])
+    assert [line.split(":")[0][-15:] for line in capsys.readouterr().out.splitlines()] == [
+        "/s.encoder.onnx",
+        "/s.decoder.onnx",
+    ]
 
     for arguments, message in [
         ([*speak], "choose one of anna, bo"),
