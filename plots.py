@@ -4,20 +4,25 @@ python plots.py logs/NAME curves.png     every loss, norm and measurement of a r
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from reporting import metric_names, read_metrics
+from speech import Speech
+from text.symbols import PAD
+
+MOST_NAMED = 70  # symbols that still can be read in one picture
 
 
-def _figure(rows: int, size: tuple[float, float]):
+def _figure(rows: int, size: tuple[float, float], **layout):
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and most processes draw nothing
     from matplotlib.figure import Figure
 
     figure = Figure(size, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, np.atleast_1d(figure.subplots(rows))
+    return figure, np.atleast_1d(figure.subplots(rows, **layout))
 
 
 def _pixels(figure) -> np.ndarray:
@@ -49,6 +54,52 @@ def plot_alignment_to_numpy(alignment: np.ndarray, info: str | None = None) -> n
     figure, (axes,) = _figure(1, (6, 4))
     draw_alignment(axes, alignment, info or "")
     return _pixels(figure)
+
+
+def plot_speech_to_numpy(spectrogram: np.ndarray, speech: Speech) -> np.ndarray:
+    """Draw what was said over seconds: the spectrogram, and under it which symbol of the text speaks when.
+
+    Args:
+        spectrogram: log-mel `[bands, frames]` of `speech.audio`.
+        speech: what to draw; its blanks and spaces are no sounds and drawn paler.
+
+    Returns:
+        Pixels `[height, width, 3]`, 8 bit.
+    """
+    symbols = [name for sentence in speech.sentences for name in sentence.names] or [PAD] * len(speech.tokens)
+    symbols = [symbol.replace(PAD, " ") for symbol in symbols]
+    sounds = sum(1 for symbol in symbols if symbol.strip())
+    naming = sounds <= MOST_NAMED
+    height = min(max(1.6, 0.1 * sounds), 3.2) if naming else 2.4
+    figure, (above, below) = _figure(2, (7.2, 2.2 + height), height_ratios=(1.7, height), sharex=True)
+    bands, frames = spectrogram.shape
+    seconds = frames * speech.hop_length / speech.sampling_rate
+    above.imshow(spectrogram, aspect="auto", origin="lower", cmap="magma", extent=(0, seconds, 0, bands))
+    above.set(ylabel="mel band", title="Spectrogram")
+    _draw_spans(below, speech, symbols, naming)
+    below.set(xlabel="seconds", xlim=(0, speech.seconds), ylim=(0, len(symbols)), yticks=[])
+    below.set(ylabel="sounds of the text" if naming else f"{sounds} sounds", title="Which sound speaks when")
+    figure.set_dpi(150)
+    return _pixels(figure)
+
+
+def _draw_spans(axes, speech: Speech, symbols: Sequence[str], naming: bool) -> None:
+    """A bar for each token from its first to its last moment; an image would be tokens times frames large."""
+    from matplotlib.collections import PolyCollection
+
+    frame = speech.hop_length / speech.sampling_rate
+    bars, colors = [], []
+    for sentence in speech.sentences:
+        ends = sentence.start / speech.sampling_rate + np.cumsum(sentence.durations) * frame
+        for begin, end in zip(ends - sentence.durations * frame, ends):
+            row = len(bars)
+            bars.append([(begin, row), (end, row), (end, row + 1), (begin, row + 1)])
+            colors.append("#4338ca" if symbols[row].strip() else "#a5b4fc")
+            if naming:
+                axes.annotate(symbols[row], (end, row + 1), (1, -1), textcoords="offset points", va="top", fontsize=8)
+    axes.add_collection(PolyCollection(bars, facecolors=colors, edgecolors=colors, linewidths=0.7))
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
 
 
 def save_overview(
