@@ -1,7 +1,12 @@
-"""The page's functions, and the page itself over HTTP."""
+"""The page's functions, and the page itself over HTTP; test_webui_browser.py looks at it."""
 
 import json
+import os
+import socket
+import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +14,8 @@ import soundfile
 import tiny_voices
 
 gr = pytest.importorskip("gradio", reason="gradio is an extra: pip install -r requirements-extras.txt")
+from gradio_client import Client, handle_file  # noqa: E402
+
 import webui  # noqa: E402
 from synthesis import Voice  # noqa: E402
 
@@ -17,9 +24,8 @@ QUIET = (0.0, 0.0, 1.0, None)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("logs")
-    tiny_voices.save(folder / "one", tiny_voices.settings(), step=5)
-    tiny_voices.save(folder / "many", tiny_voices.settings(speakers={"anna": 0, "bo": 1}))
+    """Runs, and what the page must not offer."""
+    folder = tiny_voices.save_runs(tmp_path_factory.mktemp("logs"))
     (folder / "empty").mkdir()
     tiny_voices.save(folder.parent / "secret", tiny_voices.settings())
     return folder
@@ -30,106 +36,220 @@ def voices(folder):
     return webui.Voices(folder, device="cpu")
 
 
+@pytest.fixture
+def recording(tmp_path):
+    path = tmp_path / "in.wav"
+    soundfile.write(path, 0.1 * np.sin(np.arange(16000) / 9), 16000)
+    return str(path)
+
+
 def expected(folder, name, text, speaker=None):
     return webui.pcm(Voice.load(folder / name).speak(text, speaker, 0, 0).audio)
 
 
 def test_only_runs_with_checkpoints_are_offered_and_each_is_loaded_once(folder, voices):
-    assert {name: file.name for name, file in voices.files().items()} == {"many": "G_7.pth", "one": "G_5.pth"}
+    found = {name: file.name for name, file in voices.files().items()}
+    assert found == {"broken": "G_9.pth", "one": "G_5.pth", "two": "G_7.pth"}
     assert voices.get("one") is voices.get("one")
     for name in ("empty", "../secret", str(folder / "one"), "", None):
         with pytest.raises(ValueError, match="no such voice"):
             voices.get(name)
-    alone = webui.Voices(model=folder / "many", device="cpu")
-    assert list(alone.files()) == ["many"]
+    alone = webui.Voices(model=folder / "two", device="cpu")
+    assert list(alone.files()) == ["two"]
     with pytest.raises(ValueError, match="holds no run"):
         webui.Voices(folder / "empty")
+
+
+def test_a_voice_that_does_not_load_says_so_and_leaves_the_others_usable(folder, voices):
+    assert voices.first() == "one"
+    with pytest.raises(gr.Error, match=r"broken/G_9\.pth does not load") as error:
+        webui.speak(voices, "broken", "Hi.", None, *QUIET)
+    assert str(folder) not in str(error.value)
+    page = webui.chosen(voices, "broken")
+    assert "broken/G_9.pth does not load" in page.about and not page.speaker["visible"]
+    assert webui.chosen(voices, "two").about == "2 speakers · 8 kHz · G_7.pth"
+    assert webui.chosen(voices, "two").speaker["choices"] == ["anna", "bo"]
+    assert webui.chosen(voices, "one").about == "one speaker · 8 kHz · G_5.pth"
 
 
 def test_new_checkpoints_are_found(tmp_path):
     tiny_voices.save(tmp_path / "run", tiny_voices.settings(), step=1)
     voices = webui.Voices(tmp_path, device="cpu")
-    assert voices.get("run").step == 1
+    first = voices.get("run")
     tiny_voices.save(tmp_path / "run", tiny_voices.settings(), step=2)
-    assert voices.get("run").step == 2
+    assert voices.file("run").name == "G_2.pth" and voices.get("run") is not first
+    best = tmp_path / "other" / "G_best.pth"
+    tiny_voices.save(best.parent, tiny_voices.settings(), step=1).rename(best)
+    first = voices.get("other")
+    os.utime(best, ns=(0, 0))  # validation found a better one, under the same name
+    second = voices.get("other")
+    assert second is not first and voices.get("other") is second
 
 
 def test_speech_with_picture(folder, voices):
-    (rate, samples), image, facts = webui.speak(voices, "many", "Hello. You.", "bo", *QUIET)
-    assert rate == 8000 and np.array_equal(samples, expected(folder, "many", "Hello. You.", "bo"))
+    (rate, samples), image, facts, seed = webui.speak(voices, "two", "Hello. You.", "bo", *QUIET)
+    assert rate == 8000 and np.array_equal(samples, expected(folder, "two", "Hello. You.", "bo"))
     assert image.dtype == np.uint8 and image.ndim == 3 and image.std() > 0
-    assert "2 sentences, step 7" in facts
-    one, two = (webui.speak(voices, "one", "Hello.", None, 0.6, 0.8, 1, 4)[0][1] for _ in range(2))
-    assert np.array_equal(one, two)
+    assert facts == f"{len(samples) / 8000:.1f} s · 2 sentences · seed {seed}"
 
 
-def test_conversion(voices):
-    recording = (16000, (3000 * np.sin(np.arange(16000) / 9)).astype(np.int16))
-    rate, samples = webui.convert(voices, "many", recording, "anna", "bo")
-    assert rate == 8000 and samples.dtype == np.int16 and len(samples) == 8000
-    stereo = np.stack([recording[1]] * 2, 1)
-    assert len(webui.convert(voices, "many", (16000, stereo), "anna", "bo")[1]) == 8000
-    np.testing.assert_allclose(webui.mono(stereo), recording[1] / 32768, atol=1e-6)
+def test_the_seed_that_was_drawn_repeats_the_take(folder, voices):
+    first, second = (webui.speak(voices, "one", "Hello.", None, 0.6, 0.8, 1, typed) for typed in ("", None))
+    assert first[3] != second[3]
+    again = webui.speak(voices, "one", "Hello.", None, 0.6, 0.8, 1, first[3])
+    assert np.array_equal(first[0][1], again[0][1]) and again[2] == first[2]
+    spoken = Voice.load(folder / "one").speak("Hello.", None, 0.6, 0.8, 1, int(first[3]))
+    assert np.array_equal(first[0][1], webui.pcm(spoken.audio))
 
 
-def test_errors_are_messages(voices):
+def test_progress_moves_by_sentences(voices):
+    told = []
+    webui.speak(voices, "one", "One. Two. Three.", None, *QUIET, progress=lambda counts, **_: told.append(counts))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_conversion(folder, voices, recording):
+    rate, samples = webui.convert(voices, "two", recording, "anna", "bo")
+    assert rate == 8000 and samples.dtype == np.int16 and len(samples) == 8000 and samples.std() > 0
+
+
+def test_errors_are_messages(voices, tmp_path, recording):
     for arguments, message in [
         (("one", " ", None, *QUIET), "the text is empty"),
         (("one", "x" * 6000, None, *QUIET), "6000 characters"),
-        (("many", "Hi.", "carl", *QUIET), "no speaker 'carl'"),
+        (("two", "Hi.", "carl", *QUIET), "no speaker 'carl'"),
         (("../secret", "Hi.", None, *QUIET), "no such voice"),
-        (("one", "Hi.", None, 0, 0, 1, -3), "seed is -3"),
+        (("one", "Hi.", None, 0, 0, 1, "-3"), "the seed is '-3'"),
+        (("one", "Hi.", None, 0, 0, 1, "9" * 19), "2\\^63"),
     ]:
         with pytest.raises(gr.Error, match=message):
             webui.speak(voices, *arguments)
-    for recording, message in [
+    soundfile.write(tmp_path / "long.wav", np.zeros(700), 10)
+    soundfile.write(tmp_path / "short.wav", np.zeros(9), 8000)
+    (tmp_path / "text.wav").write_text("no sound")
+    for path, message in [
         (None, "record or upload"),
-        ((10, np.zeros(700)), "longer than 60"),
-        ((8000, np.zeros(9)), "short"),
+        (str(tmp_path / "long.wav"), "longer than 60"),
+        (str(tmp_path / "short.wav"), "9 samples is too short"),
+        (str(tmp_path / "text.wav"), "^.text.wav: Format not recognised"),
     ]:
         with pytest.raises(gr.Error, match=message):
-            webui.convert(voices, "many", recording, "anna", "bo")
+            webui.convert(voices, "two", path, "anna", "bo")
     with pytest.raises(gr.Error, match="many speakers"):
-        webui.convert(voices, "one", (8000, np.zeros(900)), None, None)
-
-
-def test_the_command_without_voices(tmp_path, capsys):
-    with pytest.raises(SystemExit) as end:
-        webui.main(["--voices", str(tmp_path)])
-    assert end.value.code == 2 and "holds no run" in capsys.readouterr().err
+        webui.convert(voices, "one", recording, None, None)
 
 
 def test_samples_clip_and_do_not_wrap():
     assert webui.pcm(np.array([0.0, 0.5, 1.5, -1.5])).tolist() == [0, 16384, 32767, -32768]
 
 
+@pytest.mark.parametrize("problem", ["empty folder", "broken voice", "busy port", "no port"])
+def test_the_command_says_in_one_line_what_is_wrong(folder, tmp_path, capsys, problem):
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        arguments, message = {
+            "empty folder": (["--voices", str(tmp_path)], f"{tmp_path} holds no run"),
+            "broken voice": (["-m", str(folder / "broken")], "G_9.pth does not load"),
+            "busy port": (["--voices", str(folder), "--port", str(port)], f"port {port} cannot be opened"),
+            "no port": (["--voices", str(folder), "--port", "70000"], "from 1 to 65535"),
+        }[problem]
+        with pytest.raises(SystemExit) as end:
+            webui.main([*arguments, "--device", "cpu"])
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.startswith("webui: ") and message in said and said.count("\n") == 1
+
+
 @pytest.fixture(scope="module")
 def address(voices):
     page = webui.build(voices)
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None)
-    yield url
+    yield webui.serve(page, None, quiet=True)
     page.close()
 
 
-def test_people_at_once_get_their_own_audio(folder, voices, address):
-    client = pytest.importorskip("gradio_client").Client(address, verbose=False)
-    texts = [f"This is person number {'x' * i}." for i in range(1, 6)]
+@pytest.fixture(scope="module")
+def client(address):
+    return Client(address, verbose=False)
 
-    def ask(text):
-        audio, image, facts = client.predict("many", text, "bo", *QUIET, api_name="/speak")
+
+def test_ten_people_at_once_get_their_own_audio(folder, client):
+    asked = [
+        (("two", "bo"), ("one", None), ("two", "anna"))[i % 3] + (f"This is person number {'x' * i}.",)
+        for i in range(1, 11)
+    ]
+
+    def ask(name, speaker, text):
+        audio, image, facts = client.predict(name, text, speaker, *QUIET, api_name="/speak")
         return soundfile.read(audio, dtype="int16")[0], image, facts
 
-    with ThreadPoolExecutor(5) as people:
-        answers = list(people.map(ask, texts))
-    for text, (samples, image, facts) in zip(texts, answers):
-        assert np.array_equal(samples, expected(folder, "many", text, "bo"))
-        assert image and "step 7" in facts
+    with ThreadPoolExecutor(10) as people:
+        answers = list(people.map(lambda question: ask(*question), asked))
+    for (name, speaker, text), (samples, image, facts) in zip(asked, answers):
+        assert np.array_equal(samples, expected(folder, name, text, speaker))
+        assert image and "1 sentence · seed" in facts
+    assert len({samples.tobytes() for samples, _, _ in answers}) == 10
 
 
-def test_the_browser_cannot_name_paths(folder, address):
-    client = pytest.importorskip("gradio_client").Client(address, verbose=False)
-    for name, message in [("../secret", "choices"), ("one", "the text is empty")]:
+def test_clients_convert_and_get_messages(folder, client, recording):
+    converted = client.predict("two", handle_file(recording), "anna", "bo", api_name="/convert")
+    assert len(soundfile.read(converted)[0]) == 8000
+    for name, message in [("../secret", "choices"), ("one", "the text is empty"), ("broken", "does not load")]:
         with pytest.raises(Exception, match=message) as error:
             client.predict(name, " ", None, *QUIET, api_name="/speak")
-        assert "Traceback" not in str(error.value)
-    assert "secret" not in json.dumps(client.view_api(return_format="dict"))
+        assert "Traceback" not in str(error.value) and str(folder) not in str(error.value)
+    described = client.view_api(return_format="dict")
+    assert sorted(described["named_endpoints"]) == ["/convert", "/speak"]
+    assert "secret" not in json.dumps(described)
+
+
+def ask(address, path, content=None, kind="application/json"):
+    """Status and text of an answer to GET, or to POST of `content`; no client tidies the path up."""
+    connection = HTTPConnection(urllib.parse.urlsplit(address).netloc, timeout=20)
+    headers = {} if content is None else {"Content-Type": kind}
+    connection.request("GET" if content is None else "POST", f"/{path}", content, headers)
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode("utf-8", "replace")
+
+
+def upload(address, name, content):
+    """Where the server put a file that a browser calls `name`."""
+    head = f'--end\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+    form = head + content + b"\r\n--end--\r\n"
+    status, answer = ask(address, "gradio_api/upload", form, "multipart/form-data; boundary=end")
+    assert status == 200, answer
+    return Path(json.loads(answer)[0])
+
+
+def test_no_file_outside_the_cache_can_be_read(folder, address, recording):
+    climbing = ("../" * 9 + "etc/passwd", "%2e%2e/" * 9 + "etc/passwd", f"{folder}/../secret/G_7.pth")
+    existing = (folder / "one" / "G_5.pth", recording, webui.__file__, "webui.py", "/etc/passwd")
+    for path in (*existing, *climbing, "/proc/self/environ", ".", "", f"{address}gradio_api/info"):
+        status, answer = ask(address, f"gradio_api/file={path}")
+        assert status in (403, 404) and "root:" not in answer, path
+    for place in ("static/", "assets/", "gradio_api/file/"):
+        for path in climbing:
+            status, answer = ask(address, place + path)
+            assert status in (403, 404) and "root:" not in answer, place + path
+    taken_in = upload(address, "in.wav", Path(recording).read_bytes())
+    assert ask(address, f"gradio_api/file={taken_in}")[0] == 200  # the refusals above are no accident of spelling
+
+
+def test_a_client_cannot_have_a_file_of_the_server_converted(folder, client, address, recording):
+    """The whole way of a call, without the client that uploads whatever it is given."""
+    taken_in = upload(address, "in.wav", Path(recording).read_bytes())
+    climbing = f"{taken_in.parent}/{'../' * 9}{recording}"
+    others = (recording, climbing, "/etc/passwd", folder / "one" / "G_5.pth", f"{address}gradio_api/info")
+    for path, end in [(taken_in, "event: complete"), *((path, "event: error") for path in others)]:
+        data = ["two", {"path": str(path), "meta": {"_type": "gradio.FileData"}}, "anna", "bo"]
+        call = json.loads(ask(address, "gradio_api/call/convert", json.dumps({"data": data}))[1])["event_id"]
+        answer = ask(address, f"gradio_api/call/convert/{call}")[1]
+        assert answer.startswith(end), path
+        assert "root:" not in answer and "Traceback" not in answer
+    assert client.predict("one", "Hi.", None, *QUIET, api_name="/speak")  # the server is as well as before
+
+
+def test_names_of_uploads_are_no_paths(address, tmp_path):
+    stored = upload(address, f"{'../' * 9}{tmp_path}/escaped.wav", b"RIFF")
+    assert ".." not in stored.parts and stored.is_relative_to(gr.utils.get_upload_folder())
+    assert stored.name == "escaped.wav" and not list(tmp_path.iterdir())

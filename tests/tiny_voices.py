@@ -87,3 +87,12 @@ def save(folder: Path, conf: config.Config, step: int = 7, with_config: bool = T
     if not with_config:
         config.save(conf, folder / "config.json")
     return path
+
+
+def save_runs(folder: Path) -> Path:
+    """Write three runs: `broken`, which does not load, `one` with a single speaker, `two` with anna and bo."""
+    (folder / "broken").mkdir()
+    (folder / "broken" / "G_9.pth").write_bytes(b"half a checkpoint")
+    save(folder / "one", settings(), step=5)
+    save(folder / "two", settings(speakers={"anna": 0, "bo": 1}))
+    return folder
