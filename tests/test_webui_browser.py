@@ -3,7 +3,7 @@
 Needs Chromium (Debian: `apt-get install chromium`) and Playwright (requirements-dev.txt), which drives it. Nothing is
 asked of the internet, and a request that leaves this machine fails the test.
 
-The picture in the README is made here as well, of the voices in a folder (the first with a single speaker):
+docs/webui.png is made here as well, of the voices in a folder, here those of `make demo`:
 WEBUI_SCREENSHOT=docs/webui.png WEBUI_VOICES=logs make test ARGS="-k screenshot"
 """
 
