@@ -96,12 +96,12 @@ def save(folder: Path, voice: Voice, spoken: list[Speech], text: str) -> None:
     first = spoken[0]
     mel = log_mel(torch.from_numpy(first.audio)[None], voice.data)[0].numpy()
     curves = {title: read_metrics(folder, name) for title, name in CURVES.items()}
-    save_overview(folder / "demo.png", mel, first.alignment, curves, f"{text}  (step {curves['mel loss'][0][-1]})")
+    save_overview(folder / "demo.png", mel, first, curves)
     print(f"""
 {folder / "demo.wav"}   the sentence, which is not in the training data
 {folder / "demo.png"}   from top to bottom
     the spectrogram of what you hear: bands are the voice, dark gaps the stops between sounds
-    which symbol of the text speaks in which frame: steps of different widths, once durations are learnt
+    which sound of the text speaks when: steps of different widths, once durations are learnt
     the loss curves: mel falls fast and then slowly; its validation follows while nothing is learnt by heart
 logs/{folder.name} is a run like any other: `tensorboard --logdir logs`, `python train.py -m {folder.name}`
 """)

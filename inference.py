@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import soundfile
 import torch
 from tqdm import tqdm
@@ -126,12 +127,18 @@ def refuse_contradictions(args: argparse.Namespace) -> None:
             raise ValueError(f"--{option} goes with a single text, -t")
 
 
+def picture(voice: Voice, speech: Speech) -> np.ndarray:
+    """The spectrogram and which sound speaks when, pixels `[height, width, 3]`, 8 bit."""
+    mel = log_mel(torch.from_numpy(speech.audio).unsqueeze(0), voice.data)[0].numpy()
+    return plots.plot_speech_to_numpy(mel, speech)
+
+
 def draw(voice: Voice, speech: Speech, path: str | Path) -> None:
-    """Write a PNG of the spectrogram and of the alignment."""
-    with torch.no_grad():
-        mel = log_mel(torch.from_numpy(speech.audio).unsqueeze(0), voice.data)[0].numpy()
-    title = " ".join(sentence.text for sentence in speech.sentences)
-    plots.save_overview(path, mel, speech.alignment, {}, title[:100])
+    """Write `picture` as a PNG."""
+    from matplotlib.image import imsave
+
+    with replacing(path) as unfinished:
+        imsave(unfinished, picture(voice, speech), format="png")
 
 
 def read_lines(source: str) -> list[str]:

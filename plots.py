@@ -4,7 +4,6 @@ python plots.py logs/NAME curves.png     every loss, norm and measurement of a r
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,29 +65,44 @@ def plot_speech_to_numpy(spectrogram: np.ndarray, speech: Speech) -> np.ndarray:
     Returns:
         Pixels `[height, width, 3]`, 8 bit.
     """
-    symbols = [name for sentence in speech.sentences for name in sentence.names] or [PAD] * len(speech.tokens)
-    symbols = [symbol.replace(PAD, " ") for symbol in symbols]
-    sounds = sum(1 for symbol in symbols if symbol.strip())
-    naming = sounds <= MOST_NAMED
-    height = min(max(1.6, 0.1 * sounds), 3.2) if naming else 2.4
-    figure, (above, below) = _figure(2, (7.2, 2.2 + height), height_ratios=(1.7, height), sharex=True)
-    bands, frames = spectrogram.shape
-    seconds = frames * speech.hop_length / speech.sampling_rate
-    above.imshow(spectrogram, aspect="auto", origin="lower", cmap="magma", extent=(0, seconds, 0, bands))
-    above.set(ylabel="mel band", title="Spectrogram")
-    _draw_spans(below, speech, symbols, naming)
-    below.set(xlabel="seconds", xlim=(0, speech.seconds), ylim=(0, len(symbols)), yticks=[])
-    below.set(ylabel="sounds of the text" if naming else f"{sounds} sounds", title="Which sound speaks when")
+    naming = _sounds(speech) <= MOST_NAMED
+    height = min(max(1.6, 0.1 * _sounds(speech)), 3.2) if naming else 2.4
+    figure, (above, below) = _figure(2, (7.2, 2.2 + height), height_ratios=(1.7, height))
+    draw_speech(above, below, spectrogram, speech)
     figure.set_dpi(150)
     return _pixels(figure)
 
 
-def _draw_spans(axes, speech: Speech, symbols: Sequence[str], naming: bool) -> None:
+def draw_speech(above, below, spectrogram: np.ndarray, speech: Speech) -> None:
+    """Put on two matplotlib axes what `plot_speech_to_numpy` draws."""
+    bands, frames = spectrogram.shape
+    seconds = frames * speech.hop_length / speech.sampling_rate
+    above.imshow(spectrogram, aspect="auto", origin="lower", cmap="magma", extent=(0, seconds, 0, bands))
+    above.set(ylabel="mel band", title="Spectrogram")
+    naming = _sounds(speech) <= MOST_NAMED
+    _draw_spans(below, speech, naming)
+    below.set(xlabel="seconds", xlim=(0, speech.seconds), ylim=(0, len(speech.tokens)), yticks=[])
+    label = "sounds of the text" if naming else f"{_sounds(speech)} sounds"
+    below.set(ylabel=label, title="Which sound speaks when")
+    above.sharex(below)
+
+
+def _symbols(speech: Speech) -> list[str]:
+    """The symbol of each token, a space for blanks and for what is not known."""
+    names = [name for sentence in speech.sentences for name in sentence.names or [PAD] * len(sentence.tokens)]
+    return [name.replace(PAD, " ") for name in names]
+
+
+def _sounds(speech: Speech) -> int:
+    return sum(1 for symbol in _symbols(speech) if symbol.strip())
+
+
+def _draw_spans(axes, speech: Speech, naming: bool) -> None:
     """A bar for each token from its first to its last moment; an image would be tokens times frames large."""
     from matplotlib.collections import PolyCollection
 
     frame = speech.hop_length / speech.sampling_rate
-    bars, colors = [], []
+    symbols, bars, colors = _symbols(speech), [], []
     for sentence in speech.sentences:
         ends = sentence.start / speech.sampling_rate + np.cumsum(sentence.durations) * frame
         for begin, end in zip(ends - sentence.durations * frame, ends):
@@ -103,22 +117,15 @@ def _draw_spans(axes, speech: Speech, symbols: Sequence[str], naming: bool) -> N
 
 
 def save_overview(
-    path: str | Path,
-    spectrogram: np.ndarray,
-    alignment: np.ndarray,
-    curves: dict[str, tuple[list[int], list[float]]],
-    title: str,
+    path: str | Path, spectrogram: np.ndarray, speech: Speech, curves: dict[str, tuple[list[int], list[float]]]
 ) -> None:
-    """Write a PNG of a synthesised sentence and the run that learned it.
+    """Write a PNG of a synthesised sentence, as `plot_speech_to_numpy` draws it, and of the run that learned it.
 
     Args:
-        spectrogram: log-mel `[bands, frames]`.
-        alignment: `[tokens, frames]`.
         curves: steps and values of each loss, by name.
     """
-    figure, axes = _figure(2 + len(curves), (10, 3 + 2.2 * (1 + len(curves))))
-    draw_spectrogram(axes[0], spectrogram, title)
-    draw_alignment(axes[1], alignment)
+    figure, axes = _figure(2 + len(curves), (10, 6 + 2.2 * len(curves)))
+    draw_speech(*axes[:2], spectrogram, speech)
     for panel, (name, (steps, values)) in zip(axes[2:], curves.items()):
         panel.plot(steps, values, marker="." if len(steps) < 30 else None)
         panel.set(xlabel="step", ylabel=name)

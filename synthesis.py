@@ -65,7 +65,8 @@ class Voice(BaseVoice):
                 **asdict(config.model),
             )
         checkpoint.load_weights(net, content["model"], str(file))
-        return cls(net.to(place), config, content.get("iteration"))
+        step = content.get("step", checkpoint.step_of(file))
+        return cls(net.to(place), config, step if step >= 0 else None)
 
     @property
     def device(self) -> torch.device:

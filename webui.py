@@ -17,13 +17,10 @@ from typing import NamedTuple
 
 import gradio as gr
 import numpy as np
-import torch
 
 import inference
-import plots
-from audio import read_header
-from mel_processing import log_mel
-from speech import Scales, Speech
+from audio import read_header, to_pcm
+from speech import Scales
 from synthesis import Voice, find_checkpoint
 
 LONGEST_TEXT = 5000  # characters
@@ -138,7 +135,8 @@ def speak(
             progress=lambda done, pieces: progress((done, pieces), desc="Speaking", unit="sentences"),
         )
         facts = f"{speech.seconds:.1f} s · {count(len(speech.sentences), 'sentence')} · seed {number}"
-        return (speech.sampling_rate, pcm(speech.audio)), picture(voice, speech), facts, str(number)
+        # 16 bits: gradio would stretch quiet speech to full scale
+        return (speech.sampling_rate, to_pcm(speech.audio)), inference.picture(voice, speech), facts, str(number)
 
 
 def seed_of(typed: str | None) -> int:
@@ -162,20 +160,9 @@ def convert(
             header = read_header(recording)
             if header.frames > LONGEST_RECORDING * header.rate:
                 raise ValueError(f"the recording is longer than {LONGEST_RECORDING} seconds")
-            return voice.sampling_rate, pcm(voice.convert(recording, source, target))
+            return voice.sampling_rate, to_pcm(voice.convert(recording, source, target))
         except ValueError as error:
             raise ValueError(str(error).replace(recording, Path(recording).name)) from None
-
-
-def pcm(audio: np.ndarray) -> np.ndarray:
-    """Float samples as 16-bit ones, clipped and not wrapped: gradio would stretch quiet speech to full scale."""
-    return np.clip(np.round(audio * 32768), -32768, 32767).astype(np.int16)
-
-
-def picture(voice: Voice, speech: Speech) -> np.ndarray:
-    """Spectrogram and alignment, pixels `[height, width, 3]`."""
-    mel = log_mel(torch.from_numpy(speech.audio).unsqueeze(0), voice.data)[0].numpy()
-    return plots.plot_speech_to_numpy(mel, speech)
 
 
 def count(number: int, noun: str) -> str:

@@ -120,3 +120,7 @@ def test_what_cannot_be_written_is_refused(tmp_path, name, samples, complaint):
     with pytest.raises(ValueError, match=complaint):
         audio.save_audio(tmp_path / name, samples, RATE)
     assert not list(tmp_path.iterdir())
+
+
+def test_samples_clip_and_do_not_wrap():
+    assert audio.to_pcm(np.array([0.0, 0.5, 1.5, -1.5])).tolist() == [0, 16384, 32767, -32768]

@@ -17,6 +17,7 @@ gr = pytest.importorskip("gradio", reason="gradio is an extra: pip install -r re
 from gradio_client import Client, handle_file  # noqa: E402
 
 import webui  # noqa: E402
+from audio import to_pcm  # noqa: E402
 from synthesis import Voice  # noqa: E402
 
 QUIET = (0.0, 0.0, 1.0, None)
@@ -44,7 +45,7 @@ def recording(tmp_path):
 
 
 def expected(folder, name, text, speaker=None):
-    return webui.pcm(Voice.load(folder / name).speak(text, speaker, 0, 0).audio)
+    return to_pcm(Voice.load(folder / name).speak(text, speaker, 0, 0).audio)
 
 
 def test_only_runs_with_checkpoints_are_offered_and_each_is_loaded_once(folder, voices):
@@ -99,7 +100,7 @@ def test_the_seed_that_was_drawn_repeats_the_take(folder, voices):
     again = webui.speak(voices, "one", "Hello.", None, 0.6, 0.8, 1, first[3])
     assert np.array_equal(first[0][1], again[0][1]) and again[2] == first[2]
     spoken = Voice.load(folder / "one").speak("Hello.", None, 0.6, 0.8, 1, int(first[3]))
-    assert np.array_equal(first[0][1], webui.pcm(spoken.audio))
+    assert np.array_equal(first[0][1], to_pcm(spoken.audio))
 
 
 def test_progress_moves_by_sentences(voices):
@@ -137,10 +138,6 @@ def test_errors_are_messages(voices, tmp_path, recording):
             webui.convert(voices, "two", path, "anna", "bo")
     with pytest.raises(gr.Error, match="many speakers"):
         webui.convert(voices, "one", recording, None, None)
-
-
-def test_samples_clip_and_do_not_wrap():
-    assert webui.pcm(np.array([0.0, 0.5, 1.5, -1.5])).tolist() == [0, 16384, 32767, -32768]
 
 
 @pytest.mark.parametrize("problem", ["empty folder", "broken voice", "busy port", "no port"])

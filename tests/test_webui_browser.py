@@ -26,7 +26,7 @@ pytest.importorskip("gradio", reason="gradio is an extra: pip install -r require
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="Playwright drives the browser: pip install -r requirements-dev.txt"
 )
-import webui  # noqa: E402
+from audio import to_pcm  # noqa: E402
 from synthesis import Voice  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -169,7 +169,7 @@ def test_a_text_is_spoken_played_shown_and_downloaded(opened, folder):
     facts = speak(opened, "Hello there. How are you?")
     expected = Voice.load(folder / "one").speak("Hello there. How are you?", seed=5)
     assert facts == f"{expected.seconds:.1f} s · 2 sentences · seed 5"
-    assert np.array_equal(download(opened, "Speech"), webui.pcm(expected.audio))
+    assert np.array_equal(download(opened, "Speech"), to_pcm(expected.audio))
 
     opened.get_by_test_id("waveform-Speech").get_by_label("Play", exact=True).click()
     opened.wait_for_function("played.length && played[0].currentTime > 0.2")
@@ -200,13 +200,11 @@ def test_voices_and_speakers_are_chosen(opened, folder):
     for name in ("anna", "bo"):
         choose(opened, "Speaker", name)
         speak(opened, f"I am {name}.")
-        assert np.array_equal(download(opened, "Speech"), webui.pcm(voice.speak(f"I am {name}.", name, seed=3).audio))
+        assert np.array_equal(download(opened, "Speech"), to_pcm(voice.speak(f"I am {name}.", name, seed=3).audio))
     choose_voice(opened, "one", "one speaker")
     assert not opened.get_by_label("Speaker", exact=True).is_visible()
     speak(opened, SENTENCE)
-    assert np.array_equal(
-        download(opened, "Speech"), webui.pcm(Voice.load(folder / "one").speak(SENTENCE, seed=3).audio)
-    )
+    assert np.array_equal(download(opened, "Speech"), to_pcm(Voice.load(folder / "one").speak(SENTENCE, seed=3).audio))
 
 
 def test_a_recording_is_converted(opened, tmp_path):

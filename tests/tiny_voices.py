@@ -25,6 +25,7 @@ MODEL = {
     "use_sdp": False,
 }
 MANY = {"gin_channels": 8, "n_layers": 3, "use_spk_conditioned_encoder": True}
+EPOCH = 2  # what VITS files call their iteration
 FLOWS = ["pre_conv", "pre_conv2", "fft", "mono_layer_inter_residual", "mono_layer_post_residual", None]
 
 
@@ -82,8 +83,8 @@ def save(folder: Path, conf: config.Config, step: int = 7, with_config: bool = T
     """Write `G_STEP.pth`, with the config in it or as VITS code does beside it. Returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"G_{step}.pth"
-    extra = {"config": dataclasses.asdict(conf)} if with_config else {}
-    checkpoint.save_checkpoint(network(conf, **more), None, 1e-4, step, path, **extra)
+    extra = {"config": dataclasses.asdict(conf), "step": step} if with_config else {}
+    checkpoint.save_checkpoint(network(conf, **more), None, 1e-4, EPOCH, path, **extra)
     if not with_config:
         config.save(conf, folder / "config.json")
     return path
