@@ -1,35 +1,272 @@
-"""The notebook runs from top to bottom with tiny voices, and is stored without outputs."""
+"""Both notebooks run from top to bottom on small settings, and are stored as a reader should find them."""
 
-import json
+import base64
+import io
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+import tiny
 import tiny_voices
 
-NOTEBOOK = Path(__file__).resolve().parents[1] / "inference.ipynb"
+import config as configs
+from monotonic_align import extension
+from reporting import read_metrics
+
+nbclient = pytest.importorskip("nbclient", reason="nbclient is an extra: pip install -r requirements-extras.txt")
+nbformat = pytest.importorskip("nbformat", reason="nbformat is for the tests: pip install -r requirements-dev.txt")
+pytest.importorskip("ipykernel", reason="ipykernel is an extra: pip install -r requirements-extras.txt")
+
+NAMES = ("inference", "training")
+TRACEBACK = "Traceback (most recent call last)"
+SMALL = {"VITS_CLIPS": 12, "VITS_STEPS": 2, "VITS_MORE_STEPS": 1, "VITS_BATCH": 4, "VITS_TENSORBOARD": 0}
 
 
-def test_no_outputs_are_stored():
-    cells = [cell for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+def read(name: str):
+    return nbformat.read(tiny.ROOT / f"{name}.ipynb", as_version=4)
+
+
+def code(notebook) -> dict:
+    return {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    """What kernels started by a test inherit: one thread, no GPU, no settings of the user's."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("PYTHONPATH", str(tiny.ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for name in (*SMALL, "VITS_DATA", "VITS_NAME", "VITS_OWN", "VITS_REPO", "VITS_DRIVE", "VITS_INIT_FROM"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def run(notebook, folder: Path):
+    """Execute all cells in a folder; a cell that fails ends it, as "Run all" does. Returns the cells by id."""
+    resources = {"metadata": {"path": str(folder)}}
+    client = nbclient.NotebookClient(notebook, timeout=240, resources=resources)
+    try:
+        client.execute()
+    except nbclient.exceptions.CellExecutionError as error:
+        print(error)
+    return code(notebook)
+
+
+def copy_of_the_repository(folder: Path) -> Path:
+    """What a user has fetched: training writes lists, a config and a run into it."""
+    extension.load()  # compiled once, for the copy too
+    unneeded = shutil.ignore_patterns(".*", "tests", "benchmarks", "docs", "logs", "corpora", "__pycache__", "build")
+    return Path(shutil.copytree(tiny.ROOT, folder / "vits2", ignore=unneeded))
+
+
+def said(*cells) -> str:
+    """What the cells printed, errors included."""
+    texts = []
+    for output in (output for cell in cells for output in cell.outputs):
+        texts += [output.get("text", ""), *output.get("traceback", [])]
+    return re.sub(r"\x1b\[[\d;]*m", "", "\n".join(texts))
+
+
+def sounds(*cells) -> list[np.ndarray]:
+    """The audio that the cells play, decoded."""
+    outputs = [out["data"]["text/html"] for cell in cells for out in cell.outputs if "text/html" in out.get("data", {})]
+    encoded = [re.search(r'src="data:audio/[\w-]+;base64,([^"]+)"', html)[1] for html in outputs]
+    return [soundfile.read(io.BytesIO(base64.b64decode(part)))[0] for part in encoded]
+
+
+def pictures(*cells) -> list[bytes]:
+    data = [output.get("data", {}) for cell in cells for output in cell.outputs]
+    return [base64.b64decode(part["image/png"]) for part in data if "image/png" in part]
+
+
+def assert_all_went_well(cells: dict) -> None:
+    assert all(cell.execution_count for cell in cells.values()), [i for i, c in cells.items() if not c.execution_count]
+    assert not [output for cell in cells.values() for output in cell.outputs if output.output_type == "error"]
+    assert TRACEBACK not in said(*cells.values()) and "Warning" not in said(*cells.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_stored_without_outputs_and_opens_everywhere(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    assert notebook.nbformat == 4 and notebook.nbformat_minor >= 5
+    assert notebook.metadata.kernelspec.name == "python3" and notebook.metadata.accelerator == "GPU"
+    assert notebook.cells[0].cell_type == "markdown" and "Open notebook > GitHub" in notebook.cells[0].source
+    cells = code(notebook).values()
     assert len(cells) > 5
-    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+    assert not any("VITS_" in cell.source for cell in cells if "os.environ" not in cell.source)
 
 
-def test_every_cell_runs(tmp_path, monkeypatch):
-    nbclient = pytest.importorskip("nbclient", reason="nbclient is an extra: pip install -r requirements-extras.txt")
-    pytest.importorskip("ipykernel", reason="ipykernel is an extra: pip install -r requirements-extras.txt")
-    import nbformat
-
+def test_inference_speaks(tmp_path, kernel):
     tiny_voices.save(tmp_path / "single", tiny_voices.settings(), with_config=False)
     many = tiny_voices.settings(speakers={"anna": 0, "bo": 1, "carla": 2}, use_sdp=True)
     tiny_voices.save(tmp_path / "many", many, with_config=False)
-    monkeypatch.setenv("VITS_SINGLE", str(tmp_path / "single"))
-    monkeypatch.setenv("VITS_MANY", str(tmp_path / "many"))
-    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parent))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client = nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute()
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    sounds = [out for cell in code for out in cell.outputs if "text/html" in out.get("data", {})]
-    assert len(sounds) == 9
-    assert (tmp_path / "speech.png").exists()
+    kernel.setenv("VITS_SINGLE", str(tmp_path / "single"))
+    kernel.setenv("VITS_MANY", str(tmp_path / "many"))
+    cells = run(read("inference"), tmp_path)
+    assert_all_went_well(cells)
+    heard = sounds(*cells.values())
+    assert len(heard) == 10 and all(np.abs(sound).max() > 0 for sound in heard)
+    assert pictures(cells["picture"])[0].startswith(b"\x89PNG")
+    assert "Not on Colab" in said(cells["setup"]) and not said(cells["paths"])
+    assert "3 speakers: anna, bo, carla" in said(cells["many"])
+
+
+def test_subtitles_name_each_sentence_and_word_at_its_time(tmp_path, kernel):
+    tiny_voices.save(tmp_path / "single", tiny_voices.settings(data={"add_blank": True}))
+    kernel.setenv("VITS_SINGLE", str(tmp_path / "single"))
+    notebook = read("inference")
+    kept = ("setup", "paths", "load", "single", "long", "subtitles")
+    notebook.cells = [cell for cell in notebook.cells if cell.id in kept]
+    cells = run(notebook, tmp_path)
+    told = said(cells["subtitles"])
+    times = [[seconds(time) for time in line.split(" --> ")] for line in told.splitlines() if "-->" in line]
+    assert len(times) == 3 and times[0][0] == 0
+    assert all(later[0] - earlier[1] == pytest.approx(0.3, abs=0.002) for earlier, later in pairwise(times))
+    assert times[-1][1] == pytest.approx(len(sounds(cells["long"])[0]) / 8000, abs=0.001)
+    words = re.findall(r"([\d.]+) to +([\d.]+) s  (\S+)", told)
+    assert " ".join(word for *_, word in words) == "my sister found the blue umbrella near the river."
+    assert float(words[0][0]) == 0 and float(words[-1][1]) == pytest.approx(times[0][1], abs=0.01)
+    assert all(float(start) < float(end) for start, end, _ in words)
+
+
+def seconds(clock: str) -> float:
+    hours, minutes, rest = clock.replace(",", ".").split(":")
+    return 3600 * int(hours) + 60 * int(minutes) + float(rest)
+
+
+def test_without_voices_each_part_says_in_one_line_what_to_do(tmp_path, kernel):
+    kernel.setenv("VITS_SINGLE", "logs/nowhere")
+    (tmp_path / "empty").mkdir()
+    kernel.setenv("VITS_MANY", "empty")
+    cells = run(read("inference"), tmp_path)
+    assert_all_went_well(cells)
+    assert re.fullmatch(r"Skipped: .*logs/nowhere.* Train it with `python demo.py`.*\n", said(cells["single"]))
+    assert re.fullmatch(r"Skipped: .*empty.* `python demo.py --speakers 2`.*\n", said(cells["many"]))
+    assert not sounds(*cells.values()) and not pictures(*cells.values())
+
+
+def test_training_makes_a_voice_from_the_synthetic_corpus(tmp_path, kernel):
+    folder = copy_of_the_repository(tmp_path)
+    for name, value in SMALL.items():
+        kernel.setenv(name, str(value))
+    cells = run(read("training"), folder)
+    assert_all_went_well(cells)
+    assert "Not on Colab" in said(cells["setup"]) and not said(cells["drive"])
+    assert "nothing to report" in said(cells["check"])
+    assert "did you mean 'batch_size'?" in said(cells["mistake"])
+
+    logs = folder / "logs/my_demo"
+    assert read_metrics(logs, "validation/mel")[0] == [2, 3]
+    assert "resumed from" in said(cells["resume"]) and (logs / "G_3.pth").is_file()
+    assert configs.load(logs / "config.json").train.batch_size == 4
+    assert all(np.abs(sound).max() > 0 for sound in sounds(*cells.values()))
+    assert {name: len(sounds(cell)) for name, cell in cells.items() if sounds(cell)} == {
+        "clip": 1,
+        "listen": 1,
+        "compare": 2,
+        "export": 1,
+    }
+    assert all(pictures(cells[name])[0].startswith(b"\x89PNG") for name in ("curves", "picture"))
+    with zipfile.ZipFile(logs / "my_demo.zip") as packed:
+        assert sorted(packed.namelist()) == ["G_3.pth", "config.json", "my_demo.onnx"]
+
+
+def test_training_takes_a_zip_of_recordings(tmp_path, kernel):
+    folder = copy_of_the_repository(tmp_path)
+    corpus = tmp_path / "unpacked/my corpus"
+    (corpus / "wavs").mkdir(parents=True)
+    for i in range(4):
+        soundfile.write(corpus / f"wavs/{i}.wav", tiny.speech(2, i, 24000), 24000)
+    (corpus / "metadata.csv").write_text("".join(f"{i}|Number {i} is a short line.\n" for i in range(4)), "utf-8")
+    kernel.setenv("VITS_DATA", "own")
+    kernel.setenv("VITS_OWN", shutil.make_archive(str(tmp_path / "my"), "zip", tmp_path / "unpacked"))
+    notebook = read("training")
+    last = [cell.id for cell in notebook.cells].index("config")
+    notebook.cells = notebook.cells[: last + 1]
+    cells = run(notebook, folder)
+    assert_all_went_well(cells)
+    assert "2 recordings" in said(cells["check"]) and len(sounds(cells["clip"])[0]) == 2 * 22050
+    config = configs.load(folder / "configs/my_own.json")
+    assert config.data.training_files == "filelists/my_own_audio_text_train_filelist.txt.cleaned"
+    assert (folder / config.data.validation_files).is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "cell", "line"),
+    [
+        ({"VITS_DATA": "own", "VITS_OWN": "nowhere.zip"}, "data-own", "Stopped: there is no nowhere.zip: set OWN .*"),
+        ({"VITS_DATA": "own", "VITS_OWN": "README.md"}, "data-own", "Stopped: .*README.md.*"),
+        ({"VITS_DATA": "lj"}, "settings", 'Stopped: DATA is \'lj\', and should be "demo", "ljspeech" or "own"'),
+    ],
+)
+def test_training_stops_with_one_line_where_the_data_is_wrong(tmp_path, kernel, settings, cell, line):
+    (tmp_path / "README.md").write_text("no archive", "utf-8")
+    for name, value in settings.items():
+        kernel.setenv(name, value)
+    notebook = read("training")
+    notebook.cells = [part for part in notebook.cells if part.id != "device"]  # PyTorch takes seconds to import
+    cells = run(notebook, tmp_path)
+    assert re.fullmatch(line, said(cells[cell]).strip())
+    after = list(cells)[list(cells).index(cell) + 1 :]
+    assert not any(cells[name].execution_count for name in after) and TRACEBACK not in said(*cells.values())
+
+
+def test_training_stops_where_a_program_fails(tmp_path, kernel):
+    folder = copy_of_the_repository(tmp_path)
+    kernel.setenv("VITS_CLIPS", "1")
+    cells = run(read("training"), folder)
+    assert "1 utterances are too few" in said(cells["data-demo"])
+    assert said(cells["data-demo"]).strip().endswith("exit status 1; its last lines say why")
+    assert not cells["check"].execution_count
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="there is no git here")
+@pytest.mark.parametrize("name", NAMES)
+def test_colab_fetches_and_installs_once(tmp_path, kernel, name):
+    """The first cell in a process that looks like Colab's, with a repository of two files."""
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    (origin / "synthesis.py").touch()
+    (origin / "requirements.txt").write_text("numpy\n", "utf-8")
+    git = ["git", "-C", str(origin), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--no-gpg-sign", "-m", "two files"]):
+        subprocess.run([*git, *command], check=True)
+    cell = code(read(name))["setup"]
+    colab = nbformat.v4.new_code_cell("import sys\nsys.modules['google.colab'] = sys")
+    where = nbformat.v4.new_code_cell("print(Path.cwd())", id="where")
+    place = tmp_path / "content"
+    place.mkdir()
+    kernel.setenv("VITS_REPO", origin.as_uri())
+    kernel.setenv("PIP_NO_INDEX", "1")  # numpy is there: nothing is downloaded
+    again = nbformat.v4.new_code_cell(cell.source, id="again")
+    cells = run(nbformat.v4.new_notebook(cells=[colab, cell, again, where]), place)
+    assert_all_went_well(cells)
+    assert said(cells["where"]).strip() == str(place / "vits2") and not (place / "vits2/vits2").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_colab_asks_for_the_address_of_the_repository(tmp_path, kernel, name):
+    colab = nbformat.v4.new_code_cell("import sys\nsys.modules['google.colab'] = sys")
+    cells = run(nbformat.v4.new_notebook(cells=[colab, code(read(name))["setup"]]), tmp_path)
+    assert "SystemExit: Put the address of this repository into REPO" in said(cells["setup"])
+    assert TRACEBACK not in said(cells["setup"])
+
+
+def test_the_notebooks_begin_alike():
+    inference, training = (code(read(name))["setup"].source for name in NAMES)
+    assert inference == training
+
+
+def test_kernels_run_this_python(tmp_path, kernel):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import sys; print(sys.executable)", id="a")])
+    assert Path(said(run(notebook, tmp_path)["a"]).strip()).samefile(sys.executable)

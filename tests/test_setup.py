@@ -20,6 +20,7 @@ IMPORTED_AS = {
     "gradio_client": "gradio",
     "triton": "torch",
     "packaging": "pytest",
+    "IPython": "ipykernel",
 }
 
 
