@@ -5,7 +5,6 @@ import io
 import re
 import shutil
 import subprocess
-import sys
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -26,11 +25,17 @@ pytest.importorskip("ipykernel", reason="ipykernel is an extra: pip install -r r
 
 NAMES = ("inference", "training")
 TRACEBACK = "Traceback (most recent call last)"
+DATA_CELLS = ("setup", "settings", "drive", "data-demo", "data-ljspeech", "data-own")
 SMALL = {"VITS_CLIPS": 12, "VITS_STEPS": 2, "VITS_MORE_STEPS": 1, "VITS_BATCH": 4, "VITS_TENSORBOARD": 0}
 
 
-def read(name: str):
-    return nbformat.read(tiny.ROOT / f"{name}.ipynb", as_version=4)
+def read(name: str, *kept: str):
+    """A notebook, or the cells of these ids alone."""
+    notebook = nbformat.read(tiny.ROOT / f"{name}.ipynb", as_version=4)
+    if kept:
+        notebook.cells = [cell for cell in notebook.cells if cell.id in kept]
+        assert [cell.id for cell in notebook.cells] == list(kept)
+    return notebook
 
 
 def code(notebook) -> dict:
@@ -124,10 +129,7 @@ def test_inference_speaks(tmp_path, kernel):
 def test_subtitles_name_each_sentence_and_word_at_its_time(tmp_path, kernel):
     tiny_voices.save(tmp_path / "single", tiny_voices.settings(data={"add_blank": True}))
     kernel.setenv("VITS_SINGLE", str(tmp_path / "single"))
-    notebook = read("inference")
-    kept = ("setup", "paths", "load", "single", "long", "subtitles")
-    notebook.cells = [cell for cell in notebook.cells if cell.id in kept]
-    cells = run(notebook, tmp_path)
+    cells = run(read("inference", "setup", "paths", "load", "single", "long", "subtitles"), tmp_path)
     told = said(cells["subtitles"])
     times = [[seconds(time) for time in line.split(" --> ")] for line in told.splitlines() if "-->" in line]
     assert len(times) == 3 and times[0][0] == 0
@@ -190,10 +192,7 @@ def test_training_takes_a_zip_of_recordings(tmp_path, kernel):
     (corpus / "metadata.csv").write_text("".join(f"{i}|Number {i} is a short line.\n" for i in range(4)), "utf-8")
     kernel.setenv("VITS_DATA", "own")
     kernel.setenv("VITS_OWN", shutil.make_archive(str(tmp_path / "my"), "zip", tmp_path / "unpacked"))
-    notebook = read("training")
-    last = [cell.id for cell in notebook.cells].index("config")
-    notebook.cells = notebook.cells[: last + 1]
-    cells = run(notebook, folder)
+    cells = run(read("training", *DATA_CELLS, "check", "clip", "config"), folder)
     assert_all_went_well(cells)
     assert "2 recordings" in said(cells["check"]) and len(sounds(cells["clip"])[0]) == 2 * 22050
     config = configs.load(folder / "configs/my_own.json")
@@ -213,9 +212,7 @@ def test_training_stops_with_one_line_where_the_data_is_wrong(tmp_path, kernel, 
     (tmp_path / "README.md").write_text("no archive", "utf-8")
     for name, value in settings.items():
         kernel.setenv(name, value)
-    notebook = read("training")
-    notebook.cells = [part for part in notebook.cells if part.id != "device"]  # PyTorch takes seconds to import
-    cells = run(notebook, tmp_path)
+    cells = run(read("training", *DATA_CELLS, "check"), tmp_path)
     assert re.fullmatch(line, said(cells[cell]).strip())
     after = list(cells)[list(cells).index(cell) + 1 :]
     assert not any(cells[name].execution_count for name in after) and TRACEBACK not in said(*cells.values())
@@ -224,15 +221,14 @@ def test_training_stops_with_one_line_where_the_data_is_wrong(tmp_path, kernel, 
 def test_training_stops_where_a_program_fails(tmp_path, kernel):
     folder = copy_of_the_repository(tmp_path)
     kernel.setenv("VITS_CLIPS", "1")
-    cells = run(read("training"), folder)
+    cells = run(read("training", *DATA_CELLS, "check"), folder)
     assert "1 utterances are too few" in said(cells["data-demo"])
     assert said(cells["data-demo"]).strip().endswith("exit status 1; its last lines say why")
     assert not cells["check"].execution_count
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="there is no git here")
-@pytest.mark.parametrize("name", NAMES)
-def test_colab_fetches_and_installs_once(tmp_path, kernel, name):
+def test_colab_fetches_and_installs_once(tmp_path, kernel):
     """The first cell in a process that looks like Colab's, with a repository of two files."""
     origin = tmp_path / "origin"
     origin.mkdir()
@@ -241,7 +237,7 @@ def test_colab_fetches_and_installs_once(tmp_path, kernel, name):
     git = ["git", "-C", str(origin), "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--no-gpg-sign", "-m", "two files"]):
         subprocess.run([*git, *command], check=True)
-    cell = code(read(name))["setup"]
+    cell = code(read("training"))["setup"]
     colab = nbformat.v4.new_code_cell("import sys\nsys.modules['google.colab'] = sys")
     where = nbformat.v4.new_code_cell("print(Path.cwd())", id="where")
     place = tmp_path / "content"
@@ -254,19 +250,14 @@ def test_colab_fetches_and_installs_once(tmp_path, kernel, name):
     assert said(cells["where"]).strip() == str(place / "vits2") and not (place / "vits2/vits2").exists()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_colab_asks_for_the_address_of_the_repository(tmp_path, kernel, name):
+def test_colab_asks_for_the_address_of_the_repository(tmp_path, kernel):
     colab = nbformat.v4.new_code_cell("import sys\nsys.modules['google.colab'] = sys")
-    cells = run(nbformat.v4.new_notebook(cells=[colab, code(read(name))["setup"]]), tmp_path)
+    cells = run(nbformat.v4.new_notebook(cells=[colab, code(read("training"))["setup"]]), tmp_path)
     assert "SystemExit: Put the address of this repository into REPO" in said(cells["setup"])
     assert TRACEBACK not in said(cells["setup"])
 
 
 def test_the_notebooks_begin_alike():
+    """So that what the tests above find of one holds for both."""
     inference, training = (code(read(name))["setup"].source for name in NAMES)
     assert inference == training
-
-
-def test_kernels_run_this_python(tmp_path, kernel):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import sys; print(sys.executable)", id="a")])
-    assert Path(said(run(notebook, tmp_path)["a"]).strip()).samefile(sys.executable)
