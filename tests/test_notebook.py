@@ -124,6 +124,7 @@ def test_inference_speaks(tmp_path, kernel):
     assert pictures(cells["picture"])[0].startswith(b"\x89PNG")
     assert "Not on Colab" in said(cells["setup"]) and not said(cells["paths"])
     assert "3 speakers: anna, bo, carla" in said(cells["many"])
+    assert "equal to the whole: True" in said(cells["streaming"])
 
 
 def test_subtitles_name_each_sentence_and_word_at_its_time(tmp_path, kernel):
