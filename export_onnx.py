@@ -1,12 +1,16 @@
 """Write a trained voice as one ONNX file, with the names that Piper gives to inputs and outputs.
 
 python export_onnx.py --model-path logs/NAME --output NAME.onnx
+python export_onnx.py --model-path logs/NAME --output NAME.onnx --runtime piper      # and NAME.onnx.json
+python export_onnx.py --model-path logs/NAME --output NAME.onnx --runtime sherpa     # and tokens.txt
+With --half or --int8 the file is smaller, and its size, speed and error are printed beside those of fp32.
 
 Inputs: `input` int64 [batch, phonemes] token ids; `input_lengths` int64 [batch]; `scales` float32 [3] = noise_scale,
 length_scale, noise_scale_w; for many speakers `sid` int64 [batch]. With --noise-inputs also `noise` and, if the
 durations are drawn, `noise_w`, float32 [batch, channels, any].
 Outputs: `output` float32 [batch, 1, 1, time]; `durations` float32 [batch, phonemes], whole frames of hop_length
 samples, from which the length of each item of a batch follows.
+With --runtime, `input` may also be the ids that Piper and sherpa-onnx send (`runtimes.py`); `durations` are theirs.
 With --split two files, NAME.encoder.onnx with `z` float32 [batch, channels, frames] (and `g` [batch, channels, 1] for
 many speakers) in place of `output`, and NAME.decoder.onnx from those to `output`: a stream decodes `z` in parts, each
 with `context` (in the metadata) frames more on either side, whose audio it leaves out.
@@ -14,6 +18,7 @@ with `context` (in the metadata) frames more on either side, whose audio it leav
 
 import argparse
 import json
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +29,7 @@ from torch import Tensor, nn
 
 import onnx_graph
 import runtimes
+import shrink
 from corpus import setting
 from files import replacing
 from infer_onnx import DECODER, ENCODER
@@ -86,7 +92,12 @@ class Graph(nn.Module):
 
 
 def export(
-    voice: Voice, path: str | Path, noise_inputs: bool = False, comment: str = "", for_runtimes: bool = False
+    voice: Voice,
+    path: str | Path,
+    noise_inputs: bool = False,
+    comment: str = "",
+    for_runtimes: bool = False,
+    weights: str | None = None,
 ) -> None:
     """Write a voice (on the CPU) to an ONNX file, whole or not at all.
 
@@ -94,6 +105,7 @@ def export(
         noise_inputs: random numbers come as inputs; Piper and sherpa-onnx give none.
         comment: for the file's metadata.
         for_runtimes: read what Piper and sherpa-onnx send, and not the network's tokens alone.
+        weights: one of `shrink.SHRINK`, or None for fp32.
     """
     if for_runtimes and noise_inputs:
         raise ValueError("Piper and sherpa-onnx give no noise: leave out --noise-inputs or --runtime")
@@ -103,22 +115,25 @@ def export(
         graph = runtimes.behind_reader(graph, voice)
         described |= runtimes.facts(voice, comment)
     example = example_text(voice)
-    if voice.data.n_speakers <= for_runtimes:  # the runtimes do not ask which of one
-        example.pop("sid", None)
-    write(graph, example, ["output", "durations"], path, described, draws(voice) if noise_inputs else {})
+    if for_runtimes and voice.data.n_speakers == 1:  # the runtimes name no speaker where there is one
+        del example["sid"]
+    noise = draws(voice) if noise_inputs else {}
+    write(graph, example, ["output", "durations"], path, described, noise, weights)
 
 
-def export_split(voice: Voice, path: str | Path, noise_inputs: bool = False, comment: str = "") -> tuple[Path, Path]:
+def export_split(
+    voice: Voice, path: str | Path, noise_inputs: bool = False, comment: str = "", weights: str | None = None
+) -> tuple[Path, Path]:
     """Write a voice (on the CPU) as two ONNX files beside `path`, for streams. Returns their paths."""
     described = facts(voice, comment) | {"context": str(voice.context)}
     files = Path(path).with_suffix(ENCODER), Path(path).with_suffix(DECODER)
     text = example_text(voice)
     outputs = ["z", "durations"] + (["g"] if voice.data.n_speakers else [])
-    write(Encoder(voice), text, outputs, files[0], described, draws(voice) if noise_inputs else {})
+    write(Encoder(voice), text, outputs, files[0], described, draws(voice) if noise_inputs else {}, weights)
     latent = {"z": torch.zeros(1, voice.config.model.inter_channels, 20)}
     if voice.data.n_speakers:
         latent["g"] = torch.zeros(1, voice.config.model.gin_channels, 1)
-    write(Decoder(voice), latent, ["output"], files[1], described)
+    write(Decoder(voice), latent, ["output"], files[1], described, {}, weights)
     return files
 
 
@@ -135,9 +150,10 @@ def write(
     outputs: list[str],
     path: str | Path,
     described: dict[str, str],
-    noise: dict[str, int] | None = None,
+    noise: dict[str, int],
+    weights: str | None,
 ) -> None:
-    """Write one graph with its metadata and, with the channels of `noise`, its draws as inputs."""
+    """Write one graph with its metadata, its draws as inputs of the channels of `noise`, and its weights as named."""
     with replacing(path) as unfinished, warnings.catch_warnings(), torch.no_grad():
         # the exporter warns of its own age and of what it does not fold
         warnings.simplefilter("ignore")
@@ -155,6 +171,8 @@ def write(
         if noise:
             onnx_graph.noise_from_inputs(model, noise)
         onnx_graph.describe(model, described)
+        if weights:
+            model = shrink.SHRINK[weights](model)
         onnx.checker.check_model(model)
         onnx.save(model, unfinished)
 
@@ -208,21 +226,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--noise-inputs", action="store_true", help="take all random numbers as inputs")
     parser.add_argument("--split", action="store_true", help="write encoder and decoder apart, for streams")
     parser.add_argument("--runtime", choices=list(runtimes.RUNTIMES), help="write what this program speaks with")
+    smaller = parser.add_mutually_exclusive_group()
+    smaller.add_argument("--half", action="store_true", help="weights in 16 bits: half the file, the same speed")
+    smaller.add_argument("--int8", action="store_true", help="kernels in 8 bits: a quarter, the same speed, some error")
     parser.add_argument("--comment", default="", help="text for the file's metadata, such as licence and source")
     args = parser.parse_args(arguments)
     with errors_in_one_line("export_onnx"):
         voice = Voice.load(args.model_path, args.config_path)
         output = Path(args.output)
-        output.parent.mkdir(parents=True, exist_ok=True)
+        if output.is_dir():
+            raise ValueError(f"{output} is a folder: name the .onnx file to write")
         if args.split and args.runtime:
             raise ValueError("Piper and sherpa-onnx take one file: leave out --split or --runtime")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        weights = "half" if args.half else "int8" if args.int8 else None
+        options = {"noise_inputs": args.noise_inputs, "comment": args.comment}
         if args.split:
-            files = export_split(voice, output, args.noise_inputs, args.comment)
+            files = export_split(voice, output, **options, weights=weights)
         else:
-            export(voice, output, args.noise_inputs, args.comment, for_runtimes=args.runtime is not None)
+            options["for_runtimes"] = bool(args.runtime)
+            export(voice, output, **options, weights=weights)
             files = (output,)
         for file in files:
             print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, step {voice.step}")
+        if weights and not args.split:
+            with tempfile.TemporaryDirectory() as folder:
+                full = Path(folder) / "fp32.onnx"
+                export(voice, full, **options)
+                print(shrink.compare(full, output, voice))
         if args.runtime:
             print(*runtimes.RUNTIMES[args.runtime](voice, output), sep="\n")
 

@@ -75,8 +75,8 @@ def front_end(voice: Voice) -> FrontEnd:
         language = name.removeprefix("phonemes_")
     else:
         raise ValueError(
-            f"this voice reads what the cleaners {', '.join(cleaners) or '(none)'} make of a text, and the runtimes have "
-            f"nothing like them: they serve english_cleaners2, english_cleaners3, phonemes_LANGUAGE, and, character by "
+            f"this voice reads what {' and '.join(cleaners) or 'no cleaner'} makes of a text, and the runtimes have "
+            "nothing like it: they serve english_cleaners2, english_cleaners3, phonemes_LANGUAGE, and, character by "
             f"character, {', '.join(CHARACTERS)}"
         )
     # the name of the voice's file: runtimes do not know all the codes that stand for it, such as fr-fr

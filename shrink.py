@@ -1,0 +1,110 @@
+"""Smaller ONNX files, and what they cost: the weights take less room and the network computes in fp32 as before.
+
+ONNX Runtime expands the weights once, when it loads the file. Computing in less is slower on a CPU: it has few fp16
+kernels there, and 8-bit convolutions (`onnxruntime.quantization`) take four times as long; benchmarks/README.md has
+the figures.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from corpus import token_ids
+from infer_onnx import OnnxVoice
+from mel_processing import log_mel
+from synthesis import Voice
+
+# Phonemes, so that measuring needs no espeak; about 5 seconds.
+SAMPLE = "ðə kwˈɪk bɹˈaʊn fˈɑːks dʒˈʌmps ˌoʊvɚ ðə lˈeɪzi dˈɔɡ, wˌaɪl ˈɔːl ðɪ ˈʌðɚ ˈænɪməlz wˈɑːtʃ."
+THREADS = 2
+REPEATS = 3
+
+
+def half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with all its numbers in fp16 and every operator in fp32."""
+    # here, because importing them changes sys.path
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    operators = sorted({node.op_type for node in model.graph.node})
+    model = convert_float_to_float16(
+        model, keep_io_types=True, disable_shape_infer=True, op_block_list=operators, force_fp16_initializers=True
+    )
+    OnnxModel(model).topological_sort()  # the casts have been appended
+    return model
+
+
+def int8(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the kernels of its convolutions in 8 bits, a scale for each output channel; changes it in place.
+
+    A cast and a product restore the kernel, and not DequantizeLinear, which ONNX Runtime would compute at every call.
+    """
+    graph = model.graph
+    channel = {"Conv": 0, "ConvTranspose": 1}  # the axis of the output channels
+    axes = {node.input[1]: channel[node.op_type] for node in graph.node if node.op_type in channel}
+    restored = []
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in axes]:
+        name, kernel = tensor.name, numpy_helper.to_array(tensor)
+        others = tuple(axis for axis in range(kernel.ndim) if axis != axes[name])
+        scale = np.maximum(np.abs(kernel).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
+        graph.initializer.remove(tensor)
+        graph.initializer.append(numpy_helper.from_array(np.round(kernel / scale).astype(np.int8), f"{name}_int8"))
+        graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"))
+        restored.append(helper.make_node("Cast", [f"{name}_int8"], [f"{name}_fp32"], to=TensorProto.FLOAT))
+        restored.append(helper.make_node("Mul", [f"{name}_fp32", f"{name}_scale"], [name]))
+    for place, node in enumerate(restored):
+        graph.node.insert(place, node)
+    return model
+
+
+SHRINK: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {"half": half, "int8": int8}
+
+
+class Measured(NamedTuple):
+    """What a file takes and gives."""
+
+    megabytes: float
+    times_real_time: float  # on THREADS threads
+    log_mel: np.ndarray  # [bands, frames]
+    durations: np.ndarray  # [tokens], frames
+
+    def __str__(self) -> str:
+        return f"{self.megabytes:.1f} MB, {self.times_real_time:.2f} times real time on {THREADS} threads"
+
+
+def measure(path: Path, voice: Voice) -> Measured:
+    """Say SAMPLE without noise with the file of a voice."""
+    spoken = OnnxVoice(path, threads=THREADS)
+    tokens = [i % voice.n_vocab for i in token_ids(SAMPLE, voice.data)]
+    speaker = 0 if voice.data.n_speakers else None
+    times = []
+    for _ in range(1 + REPEATS):
+        begin = time.perf_counter()
+        speech = spoken.speak(tokens, speaker, noise_scale=0, noise_scale_w=0)
+        times.append(time.perf_counter() - begin)
+    mel = log_mel(torch.from_numpy(speech.audio).unsqueeze(0), voice.data)[0].numpy()
+    return Measured(path.stat().st_size / 1e6, speech.seconds / min(times[1:]), mel, speech.durations)
+
+
+def log_mel_error(a: Measured, b: Measured) -> float:
+    """Mean absolute difference of two log-mel spectrograms, over the frames of each token that both have."""
+    common = np.minimum(a.durations, b.durations)
+    frame = np.arange(common.sum()) - np.repeat(common.cumsum() - common, common)  # counted within its token
+    mels = [m.log_mel[:, np.repeat(m.durations.cumsum() - m.durations, common) + frame] for m in (a, b)]
+    return float(np.abs(mels[0] - mels[1]).mean())
+
+
+def compare(full: Path, small: Path, voice: Voice) -> str:
+    """Lines about a file and a smaller one of the same voice."""
+    before, after = measure(full, voice), measure(small, voice)
+    moved = int((before.durations != after.durations).sum())
+    return (
+        f"fp32: {before}\n{small}: {after}, log-mel L1 error {log_mel_error(before, after):.4f}, "
+        f"{moved} of {len(before.durations)} durations changed"
+    )

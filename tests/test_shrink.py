@@ -1,0 +1,90 @@
+"""Files of --half and --int8 are smaller, say what fp32's say, and export prints what they cost."""
+
+import re
+
+import numpy as np
+import onnx
+import pytest
+import tiny_voices
+from onnx import numpy_helper
+
+import export_onnx
+import infer_onnx
+import shrink
+from synthesis import Voice
+
+QUIET = {"noise_scale": 0.0, "noise_scale_w": 0.0}
+# Wide enough for the weights to outweigh the graph.
+WIDE = {"upsample_initial_channel": 128, "hidden_channels": 64, "filter_channels": 128}
+CASES = {
+    "deterministic": WIDE,
+    "stochastic, many speakers": {**WIDE, "use_sdp": True, "speakers": 2},
+}
+# Share of fp32's size at most; log-mel L1 error at most. Random weights amplify more than trained ones, which show
+# a tenth of that.
+LIMITS = {"half": (0.65, 0.03), "int8": (0.45, 0.3)}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def voice(request):
+    conf = tiny_voices.settings(**CASES[request.param])
+    return Voice(tiny_voices.network(conf), conf)
+
+
+@pytest.fixture(scope="module")
+def full(voice, tmp_path_factory):
+    path = tmp_path_factory.mktemp("full") / "voice.onnx"
+    export_onnx.export(voice, path, comment="by me")
+    return path
+
+
+@pytest.mark.parametrize("weights", shrink.SHRINK)
+def test_smaller_and_nearly_the_same(voice, full, tmp_path, weights, monkeypatch):
+    monkeypatch.setattr(shrink, "REPEATS", 1)
+    size, error = LIMITS[weights]
+    small = tmp_path / "small.onnx"
+    export_onnx.export(voice, small, comment="by me", weights=weights)
+    before, after = shrink.measure(full, voice), shrink.measure(small, voice)
+    assert after.megabytes < size * before.megabytes
+    assert 0 < shrink.log_mel_error(before, after) < error
+    assert (before.durations != after.durations).mean() < 0.05
+    models = [onnx.load(path) for path in (full, small)]
+    assert len({str(sorted((p.key, p.value) for p in model.metadata_props)) for model in models}) == 1
+    assert len({str((model.graph.input, model.graph.output)) for model in models}) == 1
+
+
+def test_int8_rounds_each_kernel_to_its_channels_scale(full):
+    model = onnx.load(full)
+    kernels = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    transposed = {node.input[1] for node in model.graph.node if node.op_type == "ConvTranspose"}
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in shrink.int8(model).graph.initializer}
+    names = [name.removesuffix("_int8") for name in stored if name.endswith("_int8")]
+    assert len(names) > 20 and transposed <= set(names)
+    for name in names:
+        eighth, scale = stored[f"{name}_int8"], stored[f"{name}_scale"]
+        assert eighth.dtype == np.int8 and scale.shape[1 if name in transposed else 0] == scale.size > 0
+        assert (np.abs(eighth * scale - kernels[name]) <= scale * 0.501).all()
+
+
+def test_the_error_is_taken_over_the_frames_that_both_have():
+    durations = np.array([2, 0, 3])
+    mel = np.array([[1.0, 2, 3, 4, 5]])
+    a = shrink.Measured(1, 1, mel, durations)
+    b = shrink.Measured(1, 1, np.array([[1.0, 9, 3, 4]]), np.array([1, 1, 2]))
+    assert shrink.log_mel_error(a, b) == 0
+    assert shrink.log_mel_error(a, a._replace(log_mel=mel + 0.5)) == 0.5
+
+
+def test_what_export_prints(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shrink, "REPEATS", 1)
+    checkpoint = tiny_voices.save(tmp_path / "run", tiny_voices.settings(**WIDE))
+    output = tmp_path / "v.onnx"
+    export_onnx.main([f"--model-path={checkpoint}", f"--output={output}", "--int8"])
+    _, full, small = capsys.readouterr().out.splitlines()
+    figures = r"\d+\.\d MB, \d+\.\d\d times real time on 2 threads"
+    assert re.fullmatch(f"fp32: {figures}", full)
+    assert re.fullmatch(rf".*v\.onnx: {figures}, log-mel L1 error \d\.\d{{4}}, \d+ of \d+ durations changed", small)
+    assert len(infer_onnx.OnnxVoice(output).speak("hello", **QUIET).audio)
+    with pytest.raises(SystemExit) as end:
+        export_onnx.main([f"--model-path={checkpoint}", f"--output={output}", "--int8", "--half"])
+    assert end.value.code == 2 and "not allowed with" in capsys.readouterr().err
