@@ -6,7 +6,8 @@
 
 With `--clean english_cleaners2` the phonemised copies for training are written, too. A folder of one's own holds
 either metadata.csv, with the columns id|text or id|text|normalised or what `--columns` says, or a .txt file for
-each recording; with `--speaker_folders` each sub-folder is a speaker.
+each recording; with `--speaker_folders` each sub-folder is a speaker. A text names its recording by file name or, where
+several folders have one of that name, by its path from the corpus, with or without suffix.
 """
 
 import argparse
@@ -163,30 +164,82 @@ def _clips_of_metadata(metadata: Path, found: list[Path], columns: Sequence[str]
             f"{metadata} has {width} columns: name them, as in --columns id,speaker,text; "
             "id and text (or normalised) are needed"
         )
-    by_name = {path.stem: path for path in found} | {path.name: path for path in found}
+    if columns == ("id", "text", "normalised"):
+        _refuse_speakers_as_text(metadata, rows)
+    recordings = _Recordings(metadata.parent, found)
     clips, without_audio = [], []
     for number, row in rows:
         if len(row) != width:
             raise ValueError(f"{metadata}:{number}: {len(row)} columns, where most lines have {width}")
         values = dict(zip(columns, row))
-        name = Path(values["id"]).name
+        name = values["id"]
         text = _one_line(values.get("normalised") or values.get("text", ""))
         if not text:
             raise ValueError(f"{metadata}:{number}: {name} has no text")
-        if name in by_name:
-            clips.append(Clip(str(by_name[name]), values.get("speaker", ""), text))
+        path = recordings.find(name, f"{metadata}:{number}")
+        if path:
+            clips.append(Clip(str(path), values.get("speaker", ""), text))
         else:
             without_audio.append(name)
     _report_left_out("no recording", without_audio)
     return clips
 
 
+def _refuse_speakers_as_text(metadata: Path, rows: list[tuple[int, list[str]]]) -> None:
+    """Raise ValueError where the second of three columns can hardly be the text that the third repeats."""
+    second, third = ([row[i] for _, row in rows if len(row) == 3] for i in (1, 2))
+    if not any(" " in text for text in second) and sum(" " in text for text in third) > len(third) / 2:
+        names = ", ".join(list(dict.fromkeys(second))[:3])
+        raise ValueError(
+            f"{metadata}: the second column ({names}, ...) looks like speakers, not like text: say "
+            "--columns id,speaker,text or, if it is text, --columns id,text,normalised"
+        )
+
+
+class _Recordings:
+    """The recordings of a corpus, by what texts call them."""
+
+    def __init__(self, corpus: Path, found: list[Path]):
+        self.corpus = corpus
+        self.by_name: dict[str, list[Path]] = {}
+        for path in found:
+            for name in {path.name, path.stem}:
+                self.by_name.setdefault(name, []).append(path)
+
+    def find(self, name: str, where: str) -> Path | None:
+        """The recording of that file name or path, None if there is none.
+
+        Raises ValueError if it may be one of several.
+        """
+        called = Path(name.replace("\\", "/"))
+        candidates = self.by_name.get(called.name, [])
+        if len(candidates) > 1:
+            exact = [path for path in candidates if called in self._paths(path)]
+            partly = [path for path in candidates if any(_overlap(p, called) for p in self._paths(path))]
+            candidates = exact or partly or candidates
+        if len(candidates) > 1:
+            several = " or ".join(str(path) for path in candidates[:3])
+            raise ValueError(f"{where}: {name} may be {several}: name it by its path from {self.corpus}")
+        return candidates[0] if candidates else None
+
+    def _paths(self, path: Path) -> tuple[Path, Path]:
+        relative = path.relative_to(self.corpus)
+        return relative, relative.with_suffix("")
+
+
+def _overlap(path: Path, other: Path) -> bool:
+    """Whether the shorter of two paths is the end of the longer."""
+    shared = min(len(path.parts), len(other.parts))
+    return path.parts[-shared:] == other.parts[-shared:]
+
+
 def _clips_of_texts(corpus: Path, found: list[Path]) -> list[Clip]:
-    texts = {path.stem: path for path in sorted(corpus.rglob("*.txt"))}
+    texts: dict[str, list[Path]] = {}
+    for path in sorted(corpus.rglob("*.txt")):
+        texts.setdefault(path.stem, []).append(path)
     clips, without_text = [], []
     for path in found:
-        beside = path.with_suffix(".txt")
-        source = beside if beside.is_file() else texts.get(path.stem)
+        source = _text_of(path, texts.get(path.stem, []))
         text = _one_line(_read_text(source)) if source else ""
         if text:
             clips.append(Clip(str(path), "", text))
@@ -194,6 +247,21 @@ def _clips_of_texts(corpus: Path, found: list[Path]) -> list[Clip]:
             without_text.append(path.name)
     _report_left_out("no text", without_text)
     return clips
+
+
+def _text_of(recording: Path, texts: list[Path]) -> Path | None:
+    """The file with a recording's text: the one beside it, or the only one of its name, or that in a sister folder.
+
+    Raises ValueError if it may be one of several.
+    """
+    beside = recording.with_suffix(".txt")
+    if beside in texts or len(texts) < 2:
+        return beside if beside in texts else next(iter(texts), None)
+    sisters = [text for text in texts if text.parent.parent == recording.parent.parent]
+    if len(sisters) != 1:
+        several = " or ".join(str(path) for path in texts[:3])
+        raise ValueError(f"the text of {recording} may be {several}: put it beside the recording")
+    return sisters[0]
 
 
 def _read_metadata(path: Path) -> list[tuple[int, list[str]]]:
@@ -279,7 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         paths = write_filelists(splits, prefix, given.out)
         if given.clean:
             _clean(paths, given.clean)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
 
 

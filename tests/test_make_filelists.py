@@ -156,6 +156,10 @@ def test_folder_with_a_text_for_each_recording(tmp_path, capsys):
         ("a|x\nb|x|y\nc|x\n", r"metadata.csv:2: 3 columns, where most lines have 2"),
         ("a|x\nb|\n", r"metadata.csv:2: b has no text"),
         ("a|x\nb|y\n", r"2 clips do not suffice for 1 val and 1 test clips"),
+        (
+            "a|anna|A b.\nb|bo|C d.\nc|bo|E f.",
+            r"second column \(anna, bo, ...\) looks like speakers.*--columns id,speaker",
+        ),
     ],
 )
 def test_folder_says_what_is_wrong(tmp_path, metadata, message):
@@ -163,6 +167,33 @@ def test_folder_says_what_is_wrong(tmp_path, metadata, message):
         touch(tmp_path / f"voice/{name}.wav")
     touch(tmp_path / "voice/metadata.csv", metadata)
     with pytest.raises(ValueError, match=message):
+        make_filelists.folder(tmp_path / "voice")
+
+
+def test_recordings_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    corpus, names = tmp_path / "voice", [f"{who}/{i:03}" for who in ("anna", "bo") for i in range(4)]
+    for name in names:
+        touch(corpus / f"{name}.ogg")
+    for form in ("{}", "{}.ogg", "voice/{}.ogg"):
+        touch(corpus / "metadata.csv", "\n".join(f"{form.format(name)}|{name} speaks" for name in names))
+        clips = [clip for part in make_filelists.folder(corpus, speaker_folders=True).values() for clip in part]
+        assert sorted(clips) == [Clip(str(corpus / f"{n}.ogg"), n.split("/")[0], f"{n} speaks") for n in names]
+    touch(corpus / "metadata.csv", "000|who?\n001|who?\n002|who?")
+    with pytest.raises(ValueError, match=r"csv:1: 000 may be .*anna/000.ogg or .*bo/000.ogg: name it by its path"):
+        make_filelists.folder(corpus)
+
+
+def test_texts_in_sister_folders_belong_to_the_recordings_beside(tmp_path):
+    names = [f"{who}/{{}}/{i:03}" for who in ("anna", "bo") for i in range(2)]
+    for name in names:
+        touch(tmp_path / "voice" / f"{name.format('wav')}.ogg")
+        touch(tmp_path / "voice" / f"{name.format('txt')}.txt", name.format("says"))
+    clips = [clip for part in make_filelists.folder(tmp_path / "voice").values() for clip in part]
+    assert sorted(c.text for c in clips) == sorted(name.format("says") for name in names)
+    assert all(clip.text.split("/")[0] in clip.path for clip in clips)
+    touch(tmp_path / "voice/bo/txt/000.txt", "")
+    (tmp_path / "voice/anna/txt").rename(tmp_path / "voice/texts")
+    with pytest.raises(ValueError, match=r"the text of .*anna/wav/000.ogg may be .*put it beside"):
         make_filelists.folder(tmp_path / "voice")
 
 
