@@ -215,7 +215,7 @@ def _out_of_range(config: Config) -> Iterable[str]:
     for section, values in dataclasses.asdict(config).items():
         for key, value in values.items():
             least = "0 or more" if key in MAY_BE_ZERO else "above 0"
-            if any(n < 0 or (n == 0 and key not in MAY_BE_ZERO) for n in _numbers(value)):
+            if not all(0 <= n < math.inf and (n or key in MAY_BE_ZERO) for n in _numbers(value)):
                 yield f"{section}.{key} is {json.dumps(value)}, and should be {least}"
 
 
@@ -231,6 +231,7 @@ def _contradictions(config: Config) -> Iterable[str]:
     from discriminators import AVAILABLE_DURATION_DISCRIMINATOR_TYPES
     from flows import AVAILABLE_FLOW_TYPES
     from modules import RESBLOCKS
+    from text.symbols import symbols
 
     train, data, model = config.train, config.data, config.model
     hop = math.prod(model.upsample_rates)
@@ -241,8 +242,22 @@ def _contradictions(config: Config) -> Iterable[str]:
         yield f"train.segment_size ({train.segment_size}) is not a whole number of hops of {data.hop_length}"
     if data.win_length > data.filter_length:
         yield f"data.win_length ({data.win_length}) is longer than data.filter_length ({data.filter_length})"
-    if (data.mel_fmax or 0) > data.sampling_rate / 2:
+    if data.hop_length > data.filter_length:
+        yield f"data.hop_length ({data.hop_length}) is longer than data.filter_length ({data.filter_length})"
+    highest = data.sampling_rate / 2 if data.mel_fmax is None else data.mel_fmax
+    if highest > data.sampling_rate / 2:
         yield f"data.mel_fmax ({data.mel_fmax}) lies above half of data.sampling_rate ({data.sampling_rate})"
+    if data.mel_fmin >= highest:
+        yield f"data.mel_fmin ({data.mel_fmin:g}) is not below the highest frequency of the mel bands, {highest:g}"
+    if data.min_text_len > data.max_text_len:
+        yield f"data.min_text_len ({data.min_text_len}) is above data.max_text_len ({data.max_text_len})"
+    if not data.text_cleaners:
+        yield 'data.text_cleaners is empty: name one, such as "english_cleaners2" or "phonemes_de"'
+    repeated = sorted({s for i, s in enumerate(data.extra_symbols) if s in symbols or s in data.extra_symbols[:i]})
+    if repeated:
+        yield f"data.extra_symbols names {', '.join(map(repr, repeated))} which the table has already"
+    if model.p_dropout >= 1:
+        yield f"model.p_dropout is {model.p_dropout}, and should be below 1"
     if data.use_mel_posterior_encoder != model.use_mel_posterior_encoder:
         yield "use_mel_posterior_encoder differs between data and model; both decide the posterior's input"
     if data.n_speakers and not model.gin_channels:
@@ -258,6 +273,15 @@ def _contradictions(config: Config) -> Iterable[str]:
         yield "model.resblock_kernel_sizes and model.resblock_dilation_sizes have different lengths"
     if model.hidden_channels % model.n_heads:
         yield f"model.hidden_channels ({model.hidden_channels}) cannot be shared by model.n_heads ({model.n_heads})"
+    narrowest = 2 ** len(model.upsample_rates)
+    if model.upsample_initial_channel % narrowest:
+        yield (
+            f"model.upsample_initial_channel ({model.upsample_initial_channel}) is halved by each of "
+            f"{len(model.upsample_rates)} upsamplings: it must be a multiple of {narrowest}"
+        )
+    heads = {"fft": 4, "pre_conv2": 2}.get(model.transformer_flow_type if model.use_transformer_flows else "", 1)
+    if model.hidden_channels % heads:
+        yield f"model.hidden_channels ({model.hidden_channels}) cannot be shared by the {heads} heads of its flow"
     if model.inter_channels % 4:
         yield f"model.inter_channels ({model.inter_channels}) must divide by 4: each half goes to two heads"
     if model.discriminator_channels < 64 or model.discriminator_channels % 64:
@@ -272,6 +296,8 @@ def _contradictions(config: Config) -> Iterable[str]:
         yield "model.use_duration_noise is the paper's deterministic predictor with noise; it needs use_sdp false"
     if train.duration_stage_start is not None and not model.use_duration_discriminator:
         yield "train.duration_stage_start needs model.use_duration_discriminator"
+    if train.duration_stage_start is not None and train.duration_discriminator_start > train.duration_stage_start:
+        yield "train.duration_discriminator_start must not be later than train.duration_stage_start, which needs it"
     choices = {
         "model.transformer_flow_type": (model.transformer_flow_type, AVAILABLE_FLOW_TYPES),
         "model.duration_discriminator_type": (

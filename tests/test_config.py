@@ -110,6 +110,15 @@ def test_what_is_saved_is_loaded(tmp_path):
         ("train", "precision", "fp8", "train.precision is 'fp8'.*fp32, bf16, fp16"),
         ("train", "bucket_boundaries", [300, 0], "bucket_boundaries must be two or more rising numbers"),
         ("train", "duration_stage_start", 5, "duration_stage_start needs model.use_duration_discriminator"),
+        ("train", "learning_rate", float("nan"), "train.learning_rate is NaN, and should be above 0"),
+        ("train", "learning_rate", float("inf"), "train.learning_rate is Infinity, and should be above 0"),
+        ("data", "mel_fmin", 8000, r"mel_fmin \(8000\) is not below the highest frequency of the mel bands, 8000"),
+        ("data", "min_text_len", 300, r"min_text_len \(300\) is above data.max_text_len \(190\)"),
+        ("data", "filter_length", 32, r"hop_length \(64\) is longer than data.filter_length \(32\)"),
+        ("data", "text_cleaners", [], "text_cleaners is empty: name one"),
+        ("data", "extra_symbols", "aщщ", "extra_symbols names 'a', 'щ' which the table has already"),
+        ("model", "p_dropout", 1.5, "p_dropout is 1.5, and should be below 1"),
+        ("model", "upsample_initial_channel", 6, r"upsample_initial_channel \(6\) .*must be a multiple of 4"),
         ("train", "batch_size", 0, "train.batch_size.* 0"),
         ("train", "log_interval", 0, "train.log_interval.* 0"),
         ("train", "eval_interval", 0, "train.eval_interval.* 0"),
@@ -140,6 +149,11 @@ def test_noise_in_the_stochastic_predictor_and_a_shallow_conditioned_encoder_are
         tiny.config(model={"use_sdp": True, "use_duration_noise": True})
     with pytest.raises(ValueError, match=r"before its third layer; model\.n_layers is 2"):
         tiny.config(tiny.MANY_VOICES, model={"n_layers": 2})
+    with pytest.raises(ValueError, match=r"hidden_channels \(18\) cannot be shared by the 4 heads of its flow"):
+        tiny.config(model={"transformer_flow_type": "fft", "hidden_channels": 18})
+    late = {"duration_stage_start": 1, "duration_discriminator_start": 10}
+    with pytest.raises(ValueError, match="duration_discriminator_start must not be later than"):
+        tiny.config(train=late, model={"use_duration_discriminator": True})
 
 
 def test_all_contradictions_are_told_at_once():
