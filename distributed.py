@@ -1,6 +1,9 @@
 """One process or many: starting them, and helpers that do nothing when a process is alone."""
 
+import contextlib
+import datetime
 import os
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+PATIENCE = datetime.timedelta(hours=2)  # the others wait while the main process looks at every recording of a corpus
 
 
 def launch(run: Callable, device: str, processes: int | None, *args) -> None:
@@ -38,10 +43,29 @@ def launch(run: Callable, device: str, processes: int | None, *args) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()  # a file, not a port that may be taken
+        children = mp.spawn(_spawned, (run, kind, processes, meeting, *args), processes, join=False)
         try:
-            mp.spawn(_spawned, (run, kind, processes, meeting, *args), processes)
+            _wait(children)
         except mp.ProcessExitedException as ended:  # with a status of its own it has said why
             raise SystemExit(ended.exit_code if ended.exit_code > 0 else str(ended)) from None
+
+
+def _wait(children: mp.ProcessContext) -> None:
+    """Wait until spawned processes have ended. They decide when: Ctrl-C reaches them too, and SIGTERM is passed on."""
+
+    def pass_on(number, frame) -> None:
+        for child in children.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                if children.join():
+                    return
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _spawned(rank: int, run: Callable, kind: str, world: int, meeting: str, *args) -> None:
@@ -57,7 +81,8 @@ def _join(run: Callable, kind: str, rank: int, world: int, meeting: str, *args) 
     device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo", init_method=meeting, rank=rank, world_size=world)
+    backend = "nccl" if kind == "cuda" else "gloo"
+    dist.init_process_group(backend, meeting, timeout=PATIENCE, rank=rank, world_size=world)
     try:
         run(device, *args)
     finally:
@@ -84,7 +109,9 @@ def wrap(network: nn.Module, device: torch.device) -> nn.Module:
     if not dist.is_initialized():
         return network
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    # spectral norm's vectors are each process's own; newer PyTorch has another name for it, and warns of this one
+    own_buffers = {"broadcast_buffers": False} if any(True for _ in network.buffers()) else {}
+    return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True, **own_buffers)
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from config import Config
 from data_utils import Collate, DistributedBucketSampler, SpeechDataset
 from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
 from reporting import Meter, Reporter, set_up_logging
+from text.cleaners import get_cleaner
 from trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
     kept = folder / "config.json"
     if args.config:
         config = configs.load(args.config)
-        if not config.data.speakers and kept.exists():
+        if not config.data.speakers and kept.exists() and any(folder.glob("G_*.pth")):
             config = with_speakers(config, configs.load(kept).data.speakers)
     elif kept.exists():
         config = configs.load(kept)
@@ -83,6 +84,8 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
     begun = any(folder.glob("G_*.pth"))
     if begun and (args.init_from or args.init_discriminator):
         raise ValueError(f"{folder} has begun already: take another name with -m, or leave out --init-...")
+    if args.max_steps is not None and args.max_steps < 1:
+        raise ValueError(f"--max-steps is {args.max_steps}; it counts training steps from 1")
     if not config.data.speakers:
         config = with_speakers(config, corpus.speaker_table(read_lists(config), config.data.n_speakers))
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +114,8 @@ def run(device: torch.device, config: Config, folder: Path, args: argparse.Names
     if not trainer.resume(folder):
         for path, name in ((args.init_from, "generator"), (args.init_discriminator, "discriminator")):
             if path:
-                report_transfer(path, *checkpoint.transfer(trainer.learners[name].network, path))
+                taken = checkpoint.transfer(trainer.learners[name].network, path, dataclasses.asdict(config.model))
+                report_transfer(path, *taken)
     if distributed.is_main():  # not earlier: a config that does not fit the run's files must not replace theirs
         configs.save(config, folder / "config.json")
         for unfinished in folder.glob(".*.tmp"):  # of a process that was killed while it saved
@@ -129,6 +133,11 @@ def check(config: Config, folder: Path) -> None:
     report = corpus.check_corpus(list(itertools.chain(*read_lists(config))), config.data, folder / "corpus.json")
     logger.info("%s", report)
     report.stop_on_errors()
+    for name in config.data.text_cleaners if config.data.cleaned_text else ():
+        try:
+            get_cleaner(name)
+        except ValueError as error:  # clean lists train without it, as those of other VITS code do
+            logger.warning("data.text_cleaners: %s. The voice will speak phonemes, and no text.", error)
 
 
 def make_loaders(config: Config, device: torch.device):
@@ -172,8 +181,9 @@ def fit(trainer: Trainer, train_set, sampler, train_loader, validation_loader, r
     """Train until `total` steps are done, looking, measuring and saving on the way."""
     train, position = trainer.config.train, trainer.position
     meter, window = Meter(), Window(train_set.names)
-    stop = StopRequest()
+    stop = StopRequest(trainer.device)
     timer = Timer(position.step)
+    stopping = False
     while position.step < total:
         sampler.set_epoch(position.epoch)
         if position.batch >= len(sampler):  # the run was saved with more batches: another corpus, or fewer processes
@@ -188,7 +198,8 @@ def fit(trainer: Trainer, train_set, sampler, train_loader, validation_loader, r
             position.step += 1
             position.batch += 1
             reporter.step()
-            last = position.step >= total or stop.requested
+            stopping = stop.agreed(position.step)
+            last = position.step >= total or stopping
             if position.step % PROGRESS_INTERVAL == 0 or last:
                 window.stop_if_broken(position.step)
             if position.step % train.log_interval == 0 or last:
@@ -204,7 +215,7 @@ def fit(trainer: Trainer, train_set, sampler, train_loader, validation_loader, r
                 timer.restart(position.step)
             if last:
                 break
-        if stop.requested:
+        if stopping and position.step < total:
             logger.info("stopped at step %d; the same command goes on from there", position.step)
             return
 
@@ -214,8 +225,7 @@ def validate_and_save(trainer: Trainer, validation_loader, reporter: Reporter, f
     step = trainer.position.step
     results = trainer.evaluate(validation_loader)
     reporter.scalars(step, {f"validation/{name}": value for name, value in results.items()})
-    if results["mel"] < trainer.position.best:
-        trainer.position.best = results["mel"]
+    if trainer.is_best(results):
         trainer.save_best(folder)
     trainer.position.seconds = reporter.elapsed()
     trainer.save(folder)
@@ -290,18 +300,28 @@ class Window:
 
 
 class StopRequest:
-    """Ctrl-C ends a lone process after the step, with a checkpoint; a second one ends it at once."""
+    """Ctrl-C and SIGTERM end training after a step, with a checkpoint; a second time, at once."""
 
-    def __init__(self):
+    def __init__(self, device: torch.device):
+        self.device = device
         self.requested = False
+        signal.signal(signal.SIGINT, self._request)
+        signal.signal(signal.SIGTERM, self._request)
+
+    def agreed(self, step: int) -> bool:
+        """Whether to stop after this step. Many processes ask each other, at steps that wait for the device anyway."""
         if distributed.world_size() == 1:
-            signal.signal(signal.SIGINT, self._request)
-            signal.signal(signal.SIGTERM, self._request)
+            return self.requested
+        if step % PROGRESS_INTERVAL:
+            return False
+        wishes = torch.tensor(float(self.requested), device=self.device)
+        return distributed.sum_over_ranks(wishes).item() > 0
 
     def _request(self, number, frame) -> None:
         self.requested = True
         signal.signal(number, signal.SIG_DFL)
-        logger.info("stopping after this step; once more to stop at once")
+        when = "this step" if distributed.world_size() == 1 else f"at most {PROGRESS_INTERVAL} steps"
+        logger.info("stopping after %s; once more to stop at once", when)
 
 
 if __name__ == "__main__":

@@ -146,11 +146,13 @@ def test_a_run_that_is_killed_goes_on_from_its_last_save(workspace):
     assert tiny.equal(contents(folder, last + 1), contents("logs/whole", last + 1))
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0)])
-def test_an_interrupted_run_saves_and_ends_well(workspace, number, workers):
+@pytest.mark.parametrize(
+    ("number", "workers", "processes"), [(signal.SIGINT, 2, 1), (signal.SIGTERM, 0, 1), (signal.SIGINT, 0, 2)]
+)
+def test_an_interrupted_run_saves_and_ends_well(workspace, number, workers, processes):
     path = tiny.write_config(workspace / "tiny.json", {"train": {"log_interval": 1, "num_workers": workers}})
     folder = workspace / "logs/voice"
-    program = start(workspace, "-c", path, "-m", "voice")
+    program = start(workspace, "-c", path, "-m", "voice", "--processes", str(processes))
     wait_for(lambda: (folder / "metrics.jsonl").exists() and len(metrics(folder)) >= 2, program)
     os.killpg(program.pid, number)  # as a terminal does, workers included
     _, errors = program.communicate(timeout=60)
@@ -209,6 +211,20 @@ def test_resuming_with_another_network_is_refused_and_nothing_is_overwritten(wor
     tiny.write_corpus(workspace)
     assert all(path.read_bytes() == content for path, content in before.items())
     train.main(["-m", "voice", "--device", "cpu", "--max-steps", "2"])
+
+
+def test_what_a_run_without_checkpoints_left_does_not_bind_the_next(workspace):
+    tiny.write_corpus(workspace, speakers=2)
+    config = tiny.config(tiny.MANY_VOICES, data={"speakers": {"gone": 0, "away": 1}})
+    (workspace / "logs/voice").mkdir(parents=True)
+    configs.save(config, workspace / "logs/voice/config.json")
+    begin(tiny.MANY_VOICES)("--max-steps", 1)
+    assert "gone" not in configs.load(workspace / "logs/voice/config.json").data.speakers
+
+
+def test_a_cleaner_that_is_unknown_here_is_warned_of(workspace, capsys):
+    begin(data={"text_cleaners": ["phonems_de"]})("--max-steps", 1)
+    assert "there is no text cleaner 'phonems_de'; nearest: phonemes_de" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_does_not_load_stops_the_run_with_its_name(workspace, capsys):
@@ -364,7 +380,7 @@ VOICES = {
     "names and numbers": ({"train.txt": ("|1|", "|anna|")}, r"'anna' is a name, while '0' is a number"),
     "no speaker column": (
         {"train.txt": ("|1|", "|"), "val.txt": ("|1|", "|")},
-        r"line 2: 2 columns where most|columns",
+        r"line 2: 2 columns where most lines have 3",
     ),
 }
 
