@@ -5,6 +5,7 @@ stored as `weight_g` and `weight_v`. Reading runs no code from a file.
 """
 
 import logging
+import pickle
 import re
 from pathlib import Path
 
@@ -68,6 +69,9 @@ def read(path: str | Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
+    except pickle.UnpicklingError:  # torch's own words advise to run what the file holds
+        reason = "it is none, or holds more than weights and numbers"
+        raise ValueError(f"{path} does not load as a checkpoint: {reason}") from None
     except Exception as error:  # torch raises many types for broken files, and all of them mean the same
         reason = str(error).strip().splitlines()
         raise ValueError(f"{path} does not load as a checkpoint: {reason[0] if reason else repr(error)}") from None
@@ -120,21 +124,47 @@ def load_optimizer(optimizer: Optimizer, model: nn.Module, content: dict, where:
     optimizer.load_state_dict({"state": moments, "param_groups": [group]})
 
 
-def transfer(model: nn.Module, checkpoint_path) -> tuple[int, list[str], list[str]]:
+def transfer(model: nn.Module, checkpoint_path, section: dict | None = None) -> tuple[int, list[str], list[str]]:
     """Start from another model's weights: take whatever has the same name and shape, leave the rest as it is.
+
+    The flow's are left too where the file's config names another flow than `section`, the config's `model`.
 
     Returns:
         How many tensors were taken, the names of ours that were not found, and the names in the file not used.
     """
-    weights = read(checkpoint_path)["model"]
+    content = read(checkpoint_path)
+    weights = content["model"]
     ours = {reference_name(name): value for name, value in unwrap(model).state_dict().items()}
     fitting = [name for name in ours if name in weights and weights[name].shape == ours[name].shape]
+    if _has_other_flow(content, section or {}):
+        fitting = [name for name in fitting if not name.startswith("flow.")]
     if not fitting:
         raise ValueError(f"{checkpoint_path} {_mismatch(ours, weights)}; nothing in it could be taken over")
     with torch.no_grad():
         for name in fitting:
             ours[name].copy_(weights[name])
     return len(fitting), [n for n in ours if n not in fitting], [n for n in weights if n not in fitting]
+
+
+def refuse_other_flow(content: dict, section: dict, where: str) -> None:
+    """Raise ValueError if a file's own config has another flow than `section`, a config's `model`.
+
+    The two `mono_layer` flows have the same names and shapes, so that weights alone do not tell them apart.
+    """
+    if _has_other_flow(content, section):
+        theirs, wanted = (_flow_type(model) for model in (content["config"]["model"], section))
+        raise ValueError(f"{where} was trained with the flow {theirs!r}; the config's is {wanted!r}")
+
+
+def _has_other_flow(content: dict, section: dict) -> bool:
+    """Whether a file says that it was trained with another transformer flow than `section` names."""
+    theirs = _flow_type((content.get("config") or {}).get("model", {}))
+    return theirs not in (None, _flow_type(section))
+
+
+def _flow_type(section: dict) -> str | None:
+    """The transformer flow of a config's `model` section, None where there is none."""
+    return section.get("transformer_flow_type") if section.get("use_transformer_flows") else None
 
 
 def step_of(path: str | Path) -> int:

@@ -65,6 +65,7 @@ class Voice(BaseVoice):
                 **asdict(config.model),
             )
         checkpoint.load_weights(net, content["model"], str(file))
+        checkpoint.refuse_other_flow(content, asdict(config.model), str(file))
         step = content.get("step", checkpoint.step_of(file))
         return cls(net.to(place), config, step if step >= 0 else None)
 

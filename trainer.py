@@ -73,7 +73,8 @@ class Position:
     step: int = 0
     epoch: int = 0
     batch: int = 0
-    best: float = float("inf")  # lowest validation mel L1 so far
+    best: float = float("inf")  # lowest validation measure so far
+    measure: str = "mel"  # which one that is
     seconds: float = 0.0  # that the run has taken, over all its processes' lives
 
 
@@ -163,6 +164,7 @@ class Trainer:
         """One step of the last stage of VITS2: the duration predictor and its discriminator alone (section 2.1)."""
         if self.generator.network.enc_p.proj.weight.requires_grad:
             self.enter_duration_stage()
+        self.generator.network.anneal_mas_noise(self.position.step)
         spec, _, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
         with self.autocast():
             out = self.generator.wrapped(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
@@ -172,6 +174,15 @@ class Trainer:
         parts = {"dur": out.l_length.sum(), "dur_gen": self.duration_adversarial_loss(judge, batch, out)}
         self.update_generator(parts, record)
         return record
+
+    def is_best(self, results: dict[str, float]) -> bool:
+        """Whether a validation is the best yet: by mel L1 or, in the last stage, which leaves that be, by durations."""
+        measure = "duration_error" if self.in_duration_stage() else "mel"
+        if measure != self.position.measure:
+            self.position.measure, self.position.best = measure, float("inf")
+        better = results[measure] < self.position.best
+        self.position.best = min(self.position.best, results[measure])
+        return better
 
     def in_duration_stage(self) -> bool:
         """Whether everything but the durations has been learnt."""
@@ -323,7 +334,7 @@ class Trainer:
         """Write a checkpoint of every network; the generator's, which carries the run's state, comes last."""
         state = {
             "position": dataclasses.asdict(self.position),
-            "scaler": self.scaler.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scales else None,
             "random": distributed.gather(random_state(self.device)),
         }
         if distributed.is_main():
@@ -359,27 +370,21 @@ class Trainer:
                 continue
             checkpoint.load_checkpoint(file, learner.network, learner.optimizer)
         content = checkpoint.read(path)
-        self._same_flow(path, content)
+        checkpoint.refuse_other_flow(content, dataclasses.asdict(self.config.model), str(path))
         state = content.get("state")
         if state is None:
             logger.warning("%s was not written here: random draws and the order of the data start anew", path)
             self.position = Position(step=step, epoch=max(content.get("iteration") or 1, 1) - 1)
         else:
             self.position = Position(**state["position"])
-            self.scaler.load_state_dict(state["scaler"])
+            if self.scales and state["scaler"]:  # a run that went on in another precision has no scale to give
+                self.scaler.load_state_dict(state["scaler"])
             if len(state["random"]) == distributed.world_size():
                 set_random_state(self.device, state["random"][distributed.rank()])
             else:
                 logger.warning("%s was written by %d processes: random draws start anew", path, len(state["random"]))
         logger.info("resumed from %s at step %d", path, self.position.step)
         return True
-
-    def _same_flow(self, path: Path, content: dict) -> None:
-        """The two `mono_layer` flows have the same names and shapes, so only the config tells them apart."""
-        trained = content.get("config", {}).get("model", {}).get("transformer_flow_type")
-        wanted = self.config.model.transformer_flow_type
-        if self.config.model.use_transformer_flows and trained not in (None, wanted):
-            raise ValueError(f"{path} was trained with the flow {trained!r}; the config's is {wanted!r}")
 
     def _write(self, name: str, path: Path, **more) -> None:
         learner = self.learners[name]

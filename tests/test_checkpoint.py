@@ -1,5 +1,6 @@
 """Files of weights: the reference's names in a saved file, its optimizer states, and errors for what does not fit."""
 
+import dataclasses
 import json
 import logging
 
@@ -221,8 +222,9 @@ def test_broken_and_evil_files_are_refused_by_name(content, tmp_path, monkeypatc
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(ValueError, match=r"evil\.pth"):
+    with pytest.raises(ValueError, match=r"evil\.pth") as refusal:
         checkpoint.read(path)
+    assert "weights_only" not in str(refusal.value)  # nobody is told to run what the file holds
     assert not (tmp_path / "harmed").exists()
 
 
@@ -304,6 +306,22 @@ def test_a_transfer_takes_what_fits_and_says_what_it_took(tmp_path, caplog):
         train.report_transfer("G_1.pth", taken, missing, unused)
     assert f"{taken} tensors taken over" in caplog.text
     assert "start anew: flow.flows.0" in caplog.text and "are not used" in caplog.text
+
+
+def test_the_two_mono_layer_flows_are_told_apart_by_the_config(tmp_path):
+    inter, post = ({"model": {"transformer_flow_type": f"mono_layer_{kind}_residual"}} for kind in ("inter", "post"))
+    source = tiny.config(inter)
+    content = {"config": dataclasses.asdict(source)}
+    path = tmp_path / "G_1.pth"
+    checkpoint.save_checkpoint(tiny.randomise(trainer.build_generator(source)), None, 1e-3, 1, path, **content)
+    same, other = (dataclasses.asdict(tiny.config(kind).model) for kind in (inter, post))
+    checkpoint.refuse_other_flow(content, same, "G_1.pth")
+    with pytest.raises(ValueError, match=r"G_1\.pth was trained with the flow 'mono_layer_inter_residual'"):
+        checkpoint.refuse_other_flow(content, other, "G_1.pth")
+    _, missing, _ = checkpoint.transfer(generator(inter), path, same)
+    assert missing == []
+    _, missing, _ = checkpoint.transfer(generator(post), path, other)
+    assert missing and all(name.startswith("flow.") for name in missing)
 
 
 def test_a_transfer_of_nothing_is_an_error(tmp_path):

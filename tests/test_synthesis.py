@@ -358,6 +358,13 @@ def test_files_of_vits_take_their_config_from_beside_or_as_named(tmp_path):
         Voice.load(path, tmp_path / "wrong.json")
 
 
+def test_another_config_with_the_same_weights_is_refused(tmp_path):
+    path = tiny_voices.save(tmp_path / "run", tiny_voices.settings(flow="mono_layer_inter_residual"))
+    config.save(tiny_voices.settings(flow="mono_layer_post_residual"), tmp_path / "other.json")
+    with pytest.raises(ValueError, match="trained with the flow 'mono_layer_inter_residual'"):
+        Voice.load(path, tmp_path / "other.json")
+
+
 def test_wrong_kinds_of_files(tmp_path):
     conf = tiny_voices.settings()
     config.save(conf, tmp_path / "config.json")

@@ -152,6 +152,33 @@ def test_the_last_stage_teaches_durations_alone(voices):
     assert net.dp.training and not net.enc_p.training
 
 
+def test_the_best_of_the_last_stage_is_the_best_at_durations():
+    config = tiny.config(JUDGED, train={"duration_stage_start": 2})
+    run = Trainer(config, CPU)
+    assert run.is_best({"mel": 0.5, "duration_error": 3.0}) and not run.is_best({"mel": 0.6, "duration_error": 1.0})
+    run.position.step = 2
+    assert run.is_best({"mel": 0.6, "duration_error": 2.0}) and not run.is_best({"mel": 0.4, "duration_error": 2.5})
+    assert run.position.best == 2.0
+
+
+def test_a_run_that_goes_on_in_fp16_finds_a_scale_of_its_own(tmp_path):
+    config = tiny.config()
+    run = Trainer(config, CPU)
+    run.position.step = 1
+    run.save(tmp_path)
+    other = Trainer(config, CPU)
+    other.scales, other.scaler = True, torch.amp.GradScaler("cpu")
+    other.resume(tmp_path)
+    assert other.scaler.get_scale() == torch.amp.GradScaler("cpu").get_scale() > 1
+    other.scaler.scale(torch.ones(()))
+    other.scaler.update(512.0)
+    other.save(tmp_path)
+    third = Trainer(config, CPU)
+    third.scales, third.scaler = True, torch.amp.GradScaler("cpu")
+    third.resume(tmp_path)
+    assert third.scaler.get_scale() == 512.0
+
+
 def test_judging_durations_of_the_stochastic_predictor_is_warned_of(caplog):
     Trainer(tiny.config(JUDGED, model={**JUDGED["model"], "use_sdp": True}), CPU)
     assert "unsteady" in caplog.text
