@@ -86,12 +86,15 @@ def save_audio(path: str | Path, samples, sampling_rate: int) -> None:
         raise ValueError(f"{path}: the samples hold NaN or infinity")
     pcm = to_pcm(samples)
     kind, subtype = FORMATS[path.suffix.lower()]
-    with (
-        replacing(path) as unfinished,
-        soundfile.SoundFile(unfinished, "w", sampling_rate, 1, subtype, format=kind) as file,
-    ):
-        for start in range(0, len(pcm), WRITE_BLOCK):
-            file.write(pcm[start : start + WRITE_BLOCK])
+    try:
+        with (
+            replacing(path) as unfinished,
+            soundfile.SoundFile(unfinished, "w", sampling_rate, 1, subtype, format=kind) as file,
+        ):
+            for start in range(0, len(pcm), WRITE_BLOCK):
+                file.write(pcm[start : start + WRITE_BLOCK])
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} cannot be written: {error.error_string}") from None
 
 
 @contextmanager

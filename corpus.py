@@ -164,9 +164,12 @@ def cleaned(text: str, data) -> str:
     return text if data.cleaned_text else clean_text(text, data.text_cleaners)
 
 
-def token_ids(symbols: str, data) -> list[int]:
-    """What the network reads for the symbols that `cleaned` returns: their ids, with blanks between if `add_blank`."""
-    ids = cleaned_text_to_sequence(symbols, setting(data, "extra_symbols"))
+def token_ids(symbols: str, data, warn: bool = True) -> list[int]:
+    """What the network reads for the symbols that `cleaned` returns: their ids, with blanks between if `add_blank`.
+
+    Symbols without an id are left out, with a warning if `warn`.
+    """
+    ids = cleaned_text_to_sequence(symbols, setting(data, "extra_symbols"), warn)
     return intersperse(ids, 0) if data.add_blank else ids
 
 
@@ -187,9 +190,9 @@ class Report:
         return "\n".join([f"{size}: {'nothing to report' if not found else ''}".rstrip(), *found])
 
     def stop_on_errors(self) -> None:
-        """Raise SystemExit with the whole report if there are errors."""
+        """Raise SystemExit if there are errors; the report itself says which."""
         if self.errors:
-            raise SystemExit(f"{self}\nRepair these recordings or take them out of the filelist.")
+            raise SystemExit("Repair the recordings that the errors name, or take them out of the filelist.")
 
 
 class Sound(NamedTuple):
@@ -222,7 +225,7 @@ def check_corpus(clips: Sequence[Clip], data, cache: str | Path | None = None) -
     findings, paces, unknown, symbols = [], [], Counter(), 0
     for clip, sound, length in zip(clips, sounds, frames):
         written = cleaned(clip.text, data)
-        tokens = len(token_ids(written, data))
+        tokens = len(token_ids(written, data, warn=False))
         symbols += len(written)
         unknown += unknown_symbols(written, setting(data, "extra_symbols"))
         findings += ((clip, *finding) for finding in _findings(sound, len(written), tokens, length, data))

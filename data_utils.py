@@ -6,6 +6,7 @@ Training takes `SpeechDataset`, `Collate` and `DistributedBucketSampler`, and co
 
 import logging
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, cycle, islice, pairwise
@@ -21,6 +22,7 @@ from torch.utils.data import Dataset, Sampler
 from audio import audio_length, load_audio
 from corpus import Clip, cleaned, read_filelist, setting, speaker_ids, token_ids
 from mel_processing import spec_to_mel_torch, spectrogram_torch
+from text import unknown_symbols
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class SpeechDataset(Dataset):
             frames = list(pool.map(self._frames, [clip.path for clip in clips]))
 
         self.clips, self.lengths, self.sids, self.tokens = [], [], [], []
-        too_long = []
+        too_long, unknown = [], Counter()
         for clip, length, sid in zip(clips, frames, sids, strict=True):
             symbols = cleaned(clip.text, data)
             if not shortest <= len(symbols) <= longest:
@@ -83,7 +85,8 @@ class SpeechDataset(Dataset):
             if length < 1:
                 self._leave_out("recording shorter than one frame", clip)
                 continue
-            tokens = token_ids(symbols, data)
+            tokens = token_ids(symbols, data, warn=False)
+            unknown += unknown_symbols(symbols, setting(data, "extra_symbols"))
             if not tokens:
                 self._leave_out("no symbol of the text has an id", clip)
                 continue
@@ -99,6 +102,9 @@ class SpeechDataset(Dataset):
                 f"belong together: {_some(too_long)}"
             )
         _log_left_out(str(filelist), self.left_out)
+        if unknown:
+            counts = [f"{symbol!r} x {count}" for symbol, count in unknown.most_common()]
+            log.warning("%s: symbols without an id are left out of texts: %s", filelist, _some(counts))
         if not self.clips:
             raise ValueError(f"{filelist}: no utterance is left: {'; '.join(self.left_out)}")
 

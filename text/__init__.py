@@ -19,18 +19,18 @@ def text_to_sequence(text: str, cleaner_names: Iterable[str], extra_symbols: str
     return cleaned_text_to_sequence(clean_text(text, cleaner_names), extra_symbols)
 
 
-def cleaned_text_to_sequence(cleaned_text: str, extra_symbols: str = "") -> list[int]:
+def cleaned_text_to_sequence(cleaned_text: str, extra_symbols: str = "", warn: bool = True) -> list[int]:
     """Returns the ids of text that is clean already.
 
     A symbol outside the table has no id. It is left out, as in the VITS2 code, but with one warning for each
-    such symbol: speech goes on, and nobody has to guess. Checks of data count them with `unknown_symbols`.
+    such symbol: speech goes on, and nobody has to guess. Who counts them with `unknown_symbols` turns `warn` off.
     """
     ids = _symbol_ids(extra_symbols)
     sequence = []
     for symbol in cleaned_text:
         if symbol in ids:
             sequence.append(ids[symbol])
-        else:
+        elif warn:
             # Python shows equal warnings once, so a whole corpus warns once for each symbol.
             warnings.warn(f"symbol {symbol!r} (U+{ord(symbol):04X}) is not in the table and is left out", stacklevel=2)
     return sequence

@@ -126,7 +126,8 @@ def get_cleaner(name: str) -> Callable[[str], str]:
     prefix, _, language = name.partition("_")
     if prefix == "phonemes" and language:
         return functools.partial(phonemes, language=language)
-    nearest = difflib.get_close_matches(name, CLEANERS, n=1, cutoff=0)[0]
+    known = [*CLEANERS, f"phonemes_{language}"] if language else CLEANERS
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
     raise ValueError(
         f"there is no text cleaner {name!r}; nearest: {nearest}; all: {', '.join(CLEANERS)}, "
         "phonemes_LANGUAGE (phonemes_de, phonemes_fr-fr, ...)"
