@@ -151,7 +151,8 @@ class BaseVoice(ABC):
     """
 
     context = 0  # frames on either side that a decoded frame depends on
-    _lock = threading.Lock()  # of all voices together, as PyTorch's random state is
+    # Of all voices together: PyTorch's random state is one, and two networks at once slow each other down.
+    _lock = threading.Lock()
 
     def __init__(self, data, n_vocab: int | None = None, step: int | None = None):
         self.data = data
@@ -332,7 +333,8 @@ class BaseVoice(ABC):
             start, size = end, min(2 * size, LARGEST_CHUNK)
 
     def _audio(self, latent: Latent, start: int, end: int) -> np.ndarray:
-        audio = self._decode(latent, start, end)
+        with self._lock:
+            audio = self._decode(latent, start, end)
         if not np.isfinite(audio).all():
             raise ValueError("the network made NaN or infinity instead of sound: its weights are broken")
         return audio

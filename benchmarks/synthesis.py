@@ -1,7 +1,7 @@
-"""Times speech from text: how many times faster than real time, milliseconds a sentence, and until the first sound.
+"""Times speech from text by every door: times real time, milliseconds a sentence, until the first sound, file size.
 
 Prints one JSON line. Without --model it times random weights of the shape of configs/vits2_ljs_nosdp.json, set to
-speak at the pace of LJ Speech. First sound is that of a text of several sentences.
+speak at the pace of LJ Speech. The last sentence takes 10 seconds; its first sound is what its stream yields first.
 """
 
 import argparse
@@ -11,26 +11,29 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import checkpoint
 import config as configs
 from models import SynthesizerTrn
 from speech import BaseVoice
 from synthesis import Voice, find_device
-from text import table_of_symbols
+from text import espeak, table_of_symbols
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "vits2_ljs_nosdp.json"
 FRAMES = 4.5  # a token; rounded up by the network to 5, as LJ Speech has
-# Phonemes, so that espeak is not part of the time; the lengths are those of LJ Speech's sentences, 2, 6 and 10 s.
-SENTENCES = [
-    "ðə bˈɜːtʃ kənˈuː slˈɪd ˌɔn ðə smˈuːð plˈæŋks.",
-    "ðə kwˈɪk bɹˈaʊn fˈɑːks dʒˈʌmps ˌoʊvɚ ðə lˈeɪzi dˈɔɡ, wˌaɪl ˈɔːl ðɪ ˈʌðɚ ˈænɪməlz wˈɑːtʃ ænd wˈʌndɚ wˌaɪ.",
-    "ɪn ðə mˈɔːɹnɪŋ ðeɪ wˈɔːkt dˌaʊn tə ðə hˈɑːɹbɚ, bˈɔːt fɹˈɛʃ bɹˈɛd ænd kˈɔfi, ænd sˈæt ˌɔn ðə wˈɔːl ʌntˈɪl ðə "
-    "fˈɜːst bˈoʊts kˈeɪm bˈæk wɪð ðɛɹ kˈætʃ, sˈɪlvɚɹi ænd kˈoʊld, ɪn bˈɑːksᵻz.",
+SENTENCES = [  # of the lengths of LJ Speech's, about 2, 6 and 10 seconds
+    "The birch canoe slid on the smooth planks.",
+    "The quick brown fox jumps over the lazy dog, while all the other animals watch and wonder why.",
+    "In the morning they walked down to the harbor, bought fresh bread and coffee, and sat on the wall until the "
+    "first boats came back with their catch, silvery and cold, in boxes.",
 ]
+Say = Callable[[str], Iterator[np.ndarray]]  # a text to its audio in parts, as they are made
 
 
 def random_voice(config_path: Path, device: str) -> Voice:
@@ -52,62 +55,129 @@ def random_voice(config_path: Path, device: str) -> Voice:
     return Voice(net.to(find_device(device)), config)
 
 
-def onnx_voice(voice: Voice, threads: int) -> BaseVoice:
-    """The same voice, exported and loaded into ONNX Runtime."""
+def streamed(voice: BaseVoice) -> Say:
+    speaker = 0 if voice.data.n_speakers else None
+    return lambda text: voice.speak(text, speaker, pause=0, stream=True)
+
+
+def by_torch(voice: Voice, folder: Path, threads: int) -> Say:
+    checkpoint.save_checkpoint(voice.net, None, 0.0, 0, folder / "voice.pth")
+    return streamed(voice)
+
+
+def by_onnx(voice: Voice, folder: Path, threads: int, **options) -> Say:
     from export_onnx import export
     from infer_onnx import OnnxVoice
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "voice.onnx"
-        export(voice, path)
-        return OnnxVoice(path, threads=threads)
+    export(voice, folder / "voice.onnx", **options)
+    return streamed(OnnxVoice(folder / "voice.onnx", threads=threads))
 
 
-def times(voice: BaseVoice, text, speaker: int | None, repeats: int, wait) -> tuple[float, float]:
-    """Median seconds to speak a text, and seconds of audio it gives."""
-    measured = []
+def by_split_onnx(voice: Voice, folder: Path, threads: int) -> Say:
+    from export_onnx import export_split
+    from infer_onnx import OnnxVoice
+
+    export_split(voice, folder / "voice.onnx")
+    return streamed(OnnxVoice(folder / "voice.onnx", threads=threads))
+
+
+def by_piper(voice: Voice, folder: Path, threads: int) -> Say:
+    import onnxruntime
+    import piper
+
+    import runtimes
+    from export_onnx import export
+
+    path = folder / "voice.onnx"
+    export(voice, path, for_runtimes=True)
+    runtimes.for_piper(voice, path)
+    spoken = piper.PiperVoice.load(path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    spoken.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda text: (chunk.audio_float_array for chunk in spoken.synthesize(text))
+
+
+def by_sherpa(voice: Voice, folder: Path, threads: int) -> Say:
+    import sherpa_onnx
+
+    import runtimes
+    from export_onnx import export
+
+    path = folder / "voice.onnx"
+    export(voice, path, for_runtimes=True)
+    runtimes.for_sherpa(voice, path)
+    model = sherpa_onnx.OfflineTtsVitsModelConfig(
+        model=str(path), tokens=str(folder / "tokens.txt"), data_dir=espeak.find()[1]
+    )
+    config = sherpa_onnx.OfflineTtsModelConfig(vits=model, num_threads=threads)
+    spoken = sherpa_onnx.OfflineTts(sherpa_onnx.OfflineTtsConfig(model=config))
+    return lambda text: iter([np.asarray(spoken.generate(text).samples)])
+
+
+RUNTIMES = {
+    "torch": by_torch,
+    "onnx": by_onnx,
+    "onnx-half": lambda *args: by_onnx(*args, weights="half"),
+    "onnx-int8": lambda *args: by_onnx(*args, weights="int8"),
+    "onnx-split": by_split_onnx,
+    "piper": by_piper,
+    "sherpa": by_sherpa,
+}
+
+
+def whole(voice: BaseVoice, text: str) -> Iterator[np.ndarray]:
+    """The same without a stream, which decodes in one go."""
+    yield voice.speak(text, 0 if voice.data.n_speakers else None, pause=0).audio
+
+
+def times(say: Say, text: str, repeats: int) -> tuple[float, float, int]:
+    """Median seconds until the first part and until the last, and samples of audio."""
+    firsts, lasts = [], []
     for _ in range(repeats + 1):
-        wait()
-        begin = time.perf_counter()
-        speech = voice.speak(text, speaker, pause=0)
-        measured.append(time.perf_counter() - begin)
-    return statistics.median(measured[1:]), speech.seconds
+        begin, first, samples = time.perf_counter(), None, 0
+        for part in say(text):  # parts are on the CPU: nothing is left to wait for
+            first = first or time.perf_counter() - begin
+            samples += len(part)
+        firsts.append(first)
+        lasts.append(time.perf_counter() - begin)
+    return statistics.median(firsts[1:]), statistics.median(lasts[1:]), samples
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="run, folder or checkpoint")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="shape of the random weights")
-    parser.add_argument("--runtime", choices=["torch", "onnx"], default="torch")
+    parser.add_argument("--runtime", choices=list(RUNTIMES), default="torch")
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda (PyTorch only)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the runtime's own choice")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    if args.runtime == "onnx" and args.device != "cpu":
-        raise SystemExit("benchmarks/synthesis: ONNX Runtime is timed on the CPU; leave out --device")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    if args.runtime != "torch" and args.device != "cpu":
+        raise SystemExit("benchmarks/synthesis: other runtimes are timed on the CPU; leave out --device")
+    torch.set_num_threads(args.threads)
 
     voice = Voice.load(args.model, device=args.device) if args.model else random_voice(args.config, args.device)
-    wait = torch.cuda.synchronize if voice.device.type == "cuda" else lambda: None
     device = torch.cuda.get_device_name(voice.device) if voice.device.type == "cuda" else "cpu"
-    if args.runtime == "onnx":
-        voice = onnx_voice(voice, args.threads)
-    speaker = 0 if voice.data.n_speakers else None
-    # ids, with blanks where the voice has them, so that each is one piece
-    tokens = [voice.read(sentence, phonemes=True)[0].tokens for sentence in SENTENCES]
-    spoken = [times(voice, ids, speaker, args.repeats, wait) for ids in tokens]
-    first = spoken[0][0]  # sentences come one by one, so the first sound is the first sentence's last
+    with tempfile.TemporaryDirectory() as folder:
+        say = RUNTIMES[args.runtime](voice, Path(folder), args.threads)
+        megabytes = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
+        one_go = (lambda text: whole(voice, text)) if args.runtime == "torch" else say
+        spoken = [times(one_go, text, args.repeats) for text in SENTENCES]
+        first, streamed_whole, _ = times(say, SENTENCES[-1], args.repeats)
+    rate = voice.sampling_rate
     print(
         json.dumps(
             {
                 "runtime": args.runtime,
                 "device": device,
-                "threads": args.threads or torch.get_num_threads(),
+                "threads": args.threads,
                 "torch": torch.__version__,
-                "times_real_time": round(sum(s for _, s in spoken) / sum(t for t, _ in spoken), 2),
-                "sentences": [{"seconds": round(s, 2), "ms": round(1000 * t, 1)} for t, s in spoken],
+                "times_real_time": round(sum(n for *_, n in spoken) / rate / sum(t for _, t, _ in spoken), 2),
+                "sentences": [{"seconds": round(n / rate, 2), "ms": round(1000 * t, 1)} for _, t, n in spoken],
                 "first_sound_ms": round(1000 * first, 1),
+                "streamed_whole_ms": round(1000 * streamed_whole, 1),
+                "megabytes": round(megabytes, 1),
             }
         )
     )
