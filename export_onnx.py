@@ -168,6 +168,7 @@ def write(
             dynamic_axes={name: AXES[name] for name in [*example, *outputs] if name in AXES},
         )
         model = onnx.load(unfinished)
+        onnx_graph.flatten_decoder(model)
         if noise:
             onnx_graph.noise_from_inputs(model, noise)
         onnx_graph.describe(model, described)

@@ -67,6 +67,17 @@ def test_equals_pytorch_for_batches_of_different_lengths(exported, case):
         np.testing.assert_allclose(audio[:, 0], expected.numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("case", ["stochastic, many speakers", "many speakers, fft"])
+def test_the_decoders_convolutions_have_a_height_and_nothing_else_has(exported, case):
+    model = onnx.load(exported(case)[1])
+    kernels = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    ranks = {"decoder": set(), "others": set()}
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "ConvTranspose") and node.input[1] in kernels:  # not where two layers share one
+            ranks["decoder" if "/dec/" in node.name else "others"].add(kernels[node.input[1]])
+    assert ranks == {"decoder": {4}, "others": {3}}
+
+
 def test_scales_change_what_the_graph_draws(exported):
     _, path = exported("stochastic")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
