@@ -1,4 +1,6 @@
-"""A voice in a few minutes on any machine: makes a corpus of synthetic speech, trains on it, and speaks.
+"""A training run in a few minutes on any machine: makes a corpus of synthetic speech, trains on it, and speaks.
+
+So short a run shows that all parts work. Its voice hums and has no words yet.
 
     python demo.py                 one voice, configs/demo.json
     python demo.py --speakers 4    four voices, configs/demo_ms.json
@@ -98,10 +100,10 @@ def save(folder: Path, voice: Voice, spoken: list[Speech], text: str) -> None:
     curves = {title: read_metrics(folder, name) for title, name in CURVES.items()}
     save_overview(folder / "demo.png", mel, first, curves)
     print(f"""
-{folder / "demo.wav"}   the sentence, which is not in the training data
+{folder / "demo.wav"}   the sentence, which is not in the training data; after {STEPS} steps it is a hum without words
 {folder / "demo.png"}   from top to bottom
     the spectrogram of what you hear: bands are the voice, dark gaps the stops between sounds
-    which sound of the text speaks when: steps of different widths, once durations are learnt
+    which sound of the text speaks when: steps nearly even at first, of different widths once durations are learnt
     the loss curves: mel falls fast and then slowly; its validation follows while nothing is learnt by heart
 logs/{folder.name} is a run like any other: `tensorboard --logdir logs`, `python train.py -m {folder.name}`
 """)
