@@ -17,6 +17,7 @@ with `context` (in the metadata) frames more on either side, whose audio it leav
 """
 
 import argparse
+import hashlib
 import json
 import tempfile
 import warnings
@@ -109,6 +110,7 @@ def export(
     """
     if for_runtimes and noise_inputs:
         raise ValueError("Piper and sherpa-onnx give no noise: leave out --noise-inputs or --runtime")
+    refuse_endless(voice)
     graph = Graph(voice)
     described = facts(voice, comment)
     if for_runtimes:
@@ -125,7 +127,8 @@ def export_split(
     voice: Voice, path: str | Path, noise_inputs: bool = False, comment: str = "", weights: str | None = None
 ) -> tuple[Path, Path]:
     """Write a voice (on the CPU) as two ONNX files beside `path`, for streams. Returns their paths."""
-    described = facts(voice, comment) | {"context": str(voice.context)}
+    refuse_endless(voice)
+    described = facts(voice, comment) | {"context": str(voice.context), "weights": digest(voice)}
     files = Path(path).with_suffix(ENCODER), Path(path).with_suffix(DECODER)
     text = example_text(voice)
     outputs = ["z", "durations"] + (["g"] if voice.data.n_speakers else [])
@@ -135,6 +138,20 @@ def export_split(
         latent["g"] = torch.zeros(1, voice.config.model.gin_channels, 1)
     write(Decoder(voice), latent, ["output"], files[1], described, {}, weights)
     return files
+
+
+def refuse_endless(voice: Voice) -> None:
+    """Raise ValueError for a voice whose durations would fill the memory of whoever follows it, as speaking does."""
+    text = example_text(voice)
+    voice._latents([text["input"][0].tolist()], 0 if voice.data.n_speakers else None, Scales(noise_scale_w=0.0))
+
+
+def digest(voice: Voice) -> str:
+    """What only this voice's weights have, so that two halves of different voices are not put together."""
+    weights = hashlib.sha256()
+    for value in voice.net.state_dict().values():
+        weights.update(value.contiguous().numpy().tobytes())
+    return weights.hexdigest()[:16]
 
 
 def example_text(voice: Voice) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 python infer_onnx.py --model NAME.onnx --output-wav-path speech.wav --text "Hello." [--sid 3]
 
 Files written by export_onnx.py say everything themselves; files of other VITS code need --config-path. Of a voice
-exported with --split, NAME.onnx stands for NAME.encoder.onnx and NAME.decoder.onnx, and --output-raw streams it.
+exported with --split, name NAME.encoder.onnx; NAME.decoder.onnx is found beside it, and --output-raw streams the voice.
 """
 
 import argparse
@@ -41,12 +41,14 @@ class OnnxVoice(BaseVoice):
         self.outputs = [entry.name for entry in self.session.get_outputs()]
         if not {"input", "input_lengths", "scales"} <= set(self.inputs):
             raise ValueError(f"{path} is no exported VITS voice: its inputs are {', '.join(self.inputs)}")
-        self.decoder = None
-        if "z" in self.outputs:
-            self.decoder = _session(path.with_name(path.name.removesuffix(ENCODER) + DECODER), threads)
+        self.path = path
+        self.decoder = self._decoder(threads) if "z" in self.outputs else None
         metadata = self.session.get_modelmeta().custom_metadata_map
         if all(key in metadata for key in NEEDED):
-            super().__init__(_data(metadata), int(metadata["n_vocab"]), int(metadata.get("step") or 0) or None)
+            try:
+                super().__init__(_data(metadata), int(metadata["n_vocab"]), int(metadata.get("step") or 0) or None)
+            except (ValueError, AttributeError) as error:
+                raise ValueError(f"{path}: its metadata is broken: {error}") from None
         elif config_path is not None:
             super().__init__(configs.load(config_path).data)
         else:
@@ -54,7 +56,16 @@ class OnnxVoice(BaseVoice):
         self.context = int(metadata.get("context", 0))
         self._random = np.random.default_rng()
 
+    def _decoder(self, threads: int) -> onnxruntime.InferenceSession:
+        path = self.path.with_name(self.path.name.removesuffix(ENCODER) + DECODER)
+        decoder = _session(path, threads)
+        if decoder.get_modelmeta().custom_metadata_map != self.session.get_modelmeta().custom_metadata_map:
+            raise ValueError(f"{path} and {self.path} are not of one export: export the voice again")
+        return decoder
+
     def _latents(self, tokens: list[list[int]], sid: int | None, scales: Scales) -> list[Latent]:
+        if self.decoder is None and len(tokens) > 1:  # one by one: the decoder in the file hears the others' padding
+            return [latent for t in tokens for latent in self._latents([t], sid, scales)]
         lengths = np.array([len(t) for t in tokens], np.int64)
         x = np.zeros((len(tokens), lengths.max()), np.int64)
         for row, t in zip(x, tokens):
@@ -63,7 +74,7 @@ class OnnxVoice(BaseVoice):
         if "sid" in self.inputs:
             feed["sid"] = np.full(len(tokens), sid or 0, np.int64)
         feed |= self._noise(x.shape)
-        made, *more = self.session.run(self.outputs, feed)
+        made, *more = _run(self.session, self.outputs, feed, self.path)
         if not more:
             audio = made.reshape(len(tokens), -1)
             return [Latent(samples, len(samples) // self.data.hop_length, None) for samples in audio]
@@ -79,7 +90,7 @@ class OnnxVoice(BaseVoice):
         if self.decoder is None:
             return latent.content[start * self.data.hop_length : end * self.data.hop_length]
         z = np.ascontiguousarray(latent.content["z"][:, :, start:end])
-        return self.decoder.run(["output"], {**latent.content, "z": z})[0].reshape(-1)
+        return _run(self.decoder, ["output"], {**latent.content, "z": z}, self.path)[0].reshape(-1)
 
     def _noise(self, shape: tuple[int, int]) -> dict[str, np.ndarray]:
         """Random numbers for the inputs that ask for them, by the seed if there is one; shape `[b, t_s]`."""
@@ -113,6 +124,13 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a type for each status, and all of them mean the same here
         raise ValueError(f"{path} is no ONNX model: {str(error).splitlines()[0]}") from None
+
+
+def _run(session: onnxruntime.InferenceSession, outputs: list[str], feed: dict, path: Path) -> list[np.ndarray]:
+    try:
+        return session.run(outputs, feed)
+    except Exception as error:  # as above: an id that the network does not have, or a file that is not what it says
+        raise ValueError(f"{path} cannot speak this: {str(error).splitlines()[0]}") from None
 
 
 def _data(metadata: dict[str, str]) -> SimpleNamespace:

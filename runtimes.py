@@ -302,7 +302,10 @@ def for_sherpa(voice: Voice, path: Path) -> list[str]:
     tokens = path.with_name("tokens.txt")
     # a line of an id alone is the space; other white space cannot be written
     points = {point: i for point, i in inventory(voice).ids.items() if point == " " or not point.isspace()}
-    write_text(tokens, "".join(f"{point} {i}\n" for point, i in points.items()))
+    table = "".join(f"{point} {i}\n" for point, i in points.items())
+    if tokens.is_file() and tokens.read_text(encoding="utf-8") != table:
+        raise ValueError(f"{tokens} is another voice's table: write this one into a folder of its own")
+    write_text(tokens, table)
     options = {"vits-model": path, "vits-tokens": tokens}
     if front_end(voice).phonemes:
         options["vits-data-dir"] = espeak.find()[1] or "espeak-ng-data"
@@ -312,6 +315,7 @@ def for_sherpa(voice: Voice, path: Path) -> list[str]:
     return [
         f"{tokens}: its symbols",
         f'sherpa-onnx-offline-tts {given} --output-filename=speech.wav "Some words."',
+        'the program comes with: pip install "sherpa-onnx-bin<2"',
         "sherpa-onnx 2 has no espeak-ng and takes phonemes instead of text, in GenerationConfig.phoneme_codepoints",
     ]
 

@@ -88,7 +88,7 @@ def test_onnx(door, tmp_path, split, monkeypatch):
     infer_onnx.main([*arguments, "--output-wav-path", str(tmp_path / "o.wav")])
     np.testing.assert_allclose(soundfile.read(tmp_path / "o.wav")[0], door.audio, atol=ONNX + SIXTEEN_BITS)
     raw = io.BytesIO()
-    monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=raw))
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw))
     infer_onnx.main([*arguments, "--output-raw"])
     np.testing.assert_allclose(np.frombuffer(raw.getvalue(), "<i2") / 32768, door.audio, atol=ONNX + SIXTEEN_BITS)
 

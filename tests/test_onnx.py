@@ -152,6 +152,46 @@ def test_an_onnx_voice_speaks_like_the_checkpoint(exported, case):
     np.testing.assert_allclose(ours.audio, expected.audio, atol=1e-4)
     both = infer_onnx.OnnxVoice(path).speak_batch([text, "Short."], speaker, **QUIET)
     np.testing.assert_array_equal(both[0].durations, expected.durations)
+    np.testing.assert_allclose(both[0].audio, expected.audio, atol=1e-4)
+    alone = voice.speak("Short.", speaker, **QUIET)
+    np.testing.assert_allclose(both[1].audio, alone.audio, atol=1e-4)
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["one file", "two files"])
+def test_every_scale_reaches_the_graph(exported, tmp_path, split):
+    voice, _ = exported("stochastic")
+    path = tmp_path / "v.onnx"
+    (export_onnx.export_split if split else export_onnx.export)(voice, path, noise_inputs=True)
+    spoken = infer_onnx.OnnxVoice(path)
+    plain = spoken.speak("Some words.", **QUIET)
+    slow = spoken.speak("Some words.", **QUIET, length_scale=2)
+    np.testing.assert_array_equal(slow.durations, voice.speak("Some words.", **QUIET, length_scale=2).durations)
+    assert slow.durations.sum() > 1.5 * plain.durations.sum()
+    sound = spoken.speak("Some words.", noise_scale=0.7, noise_scale_w=0, seed=1)
+    np.testing.assert_array_equal(sound.durations, plain.durations)
+    assert not np.array_equal(sound.audio, plain.audio)
+    rhythm = spoken.speak("Some words.", noise_scale=0, noise_scale_w=0.8, seed=1)
+    assert not np.array_equal(rhythm.durations, plain.durations)
+
+
+def test_halves_of_two_voices_and_endless_voices_are_refused(exported, tmp_path):
+    one, other = exported("stochastic")[0], exported("stochastic, many speakers")[0]
+    export_onnx.export_split(one, tmp_path / "one.onnx")
+    export_onnx.export_split(other, tmp_path / "other.onnx")
+    (tmp_path / "other.decoder.onnx").rename(tmp_path / "one.decoder.onnx")
+    with pytest.raises(ValueError, match="are not of one export"):
+        infer_onnx.OnnxVoice(tmp_path / "one.encoder.onnx")
+    conf = tiny_voices.settings()
+    endless = Voice(tiny_voices.network(conf, frames=1e6), conf)
+    with pytest.raises(ValueError, match="hardly trained"):
+        export_onnx.export(endless, tmp_path / "endless.onnx")
+
+
+def test_what_the_runtime_cannot_do_is_one_line(exported):
+    spoken = infer_onnx.OnnxVoice(exported()[1])
+    spoken.n_vocab = None
+    with pytest.raises(ValueError, match=r"voice\.onnx cannot speak this"):
+        spoken.speak([5, 999])
 
 
 @pytest.mark.parametrize("case", ["deterministic pre_conv", "stochastic, many speakers"])
