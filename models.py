@@ -6,6 +6,7 @@ logw_ the logarithm that the alignment gives; g the speaker's embedding. Shapes 
 and t_t spectrogram frames; masks are `[b, 1, t]`.
 """
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from torch.nn.utils.parametrizations import weight_norm
 import attentions
 import commons
 import modules
-from config import refuse_unknown
+from config import Config, refuse_unknown
 from discriminators import (
     AVAILABLE_DURATION_DISCRIMINATOR_TYPES,
     DiscriminatorP,
@@ -325,6 +326,13 @@ class SynthesizerTrn(nn.Module):
         if n_speakers:
             self.emb_g = nn.Embedding(n_speakers, gin_channels)
         self.conditions_text = bool(gin_channels and use_spk_conditioned_encoder)
+
+    @classmethod
+    def from_config(cls, config: Config, n_vocab: int) -> "SynthesizerTrn":
+        """The generator that a config describes, for a table of `n_vocab` symbols."""
+        model = dataclasses.asdict(config.model)
+        speakers = config.data.n_speakers
+        return cls(n_vocab, config.spec_channels, config.segment_frames, n_speakers=speakers, **model)
 
     def anneal_mas_noise(self, step: int) -> None:
         """Set the alignment noise for a training step: from 0.01 down by 2e-6 a step to none (VITS2, section 2.2)."""

@@ -51,8 +51,9 @@ class Piece(NamedTuple):
 def split(text: str, longest: int = LONGEST) -> list[Piece]:
     """Split text into sentences, and sentences of more than `longest` characters at the best places inside.
 
-    Single line ends count as spaces, empty lines end a sentence. Works on phonemes as well: text without capital
-    letters ends its sentences at every mark. White space at both ends of the pieces is removed; nothing else is.
+    Single line ends count as spaces, empty lines end a sentence. Works on phonemes as well, which have no capital
+    letters to tell the next sentence by: marks end theirs, but after what may be an initial. White space at both ends
+    of the pieces is removed; nothing else is.
     """
     cased = any(character.isupper() for character in text)
     pieces = []

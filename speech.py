@@ -43,6 +43,12 @@ class Scales(NamedTuple):
             raise ValueError(f"length_scale is {self.length_scale}; it stretches the speech and must exceed 0.01")
 
 
+def check_seed(seed: int | None) -> None:
+    """Raise ValueError for what is no seed."""
+    if seed is not None and not (isinstance(seed, int) and 0 <= seed < 1 << 63):
+        raise ValueError(f"seed is {seed}; it may be a whole number from 0 to 2^63 - 1")
+
+
 @dataclass(frozen=True)
 class Sentence:
     """One spoken piece of a text."""
@@ -189,7 +195,7 @@ class BaseVoice(ABC):
             raise ValueError(f"this model has many speakers: choose one of {choices}")
         if isinstance(speaker, str) and speaker in table:
             return table[speaker]
-        number = int(speaker) if not isinstance(speaker, str) or speaker.isdecimal() else -1
+        number = int(speaker) if isinstance(speaker, int) or str(speaker).isdecimal() else -1
         if 0 <= number < self.data.n_speakers:
             return number
         near = difflib.get_close_matches(str(speaker), names, 1)
@@ -206,6 +212,8 @@ class BaseVoice(ABC):
         Raises:
             ValueError: nothing in it can be pronounced, or ids that the network does not have.
         """
+        if text is None or isinstance(text, bytes):
+            raise ValueError(f"a text is a str, or a sequence of token ids, and not {type(text).__name__}")
         if not isinstance(text, str):
             return [Line("", "", self._checked_ids(text), True)]
         self._check_table()
@@ -287,6 +295,8 @@ class BaseVoice(ABC):
         """
         scales = Scales(noise_scale, length_scale, noise_scale_w)
         sid = self._check(speaker, scales, seed, pause)
+        if batch < 1:
+            raise ValueError(f"batch is {batch}; it counts pieces from 1")
         read = [self.read(text, phonemes) for text in lines]
         tokens = [line.tokens for pieces in read for line in pieces]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
@@ -302,8 +312,7 @@ class BaseVoice(ABC):
         scales.check()
         if not 0 <= pause <= 60:
             raise ValueError(f"pause is {pause}; it may be from 0 to 60 seconds")
-        if seed is not None and not 0 <= seed < 1 << 63:
-            raise ValueError(f"seed is {seed}; it may be from 0 to 2^63 - 1")
+        check_seed(seed)
         return self.speaker_id(speaker)
 
     def _pieces(self, batches: list[list[list[int]]], sid, scales: Scales, seed: int | None) -> Iterator[Latent]:
@@ -374,7 +383,8 @@ class BaseVoice(ABC):
         ids = [int(i) for i in ids]
         wrong = [i for i in ids if i < 0 or (self.n_vocab is not None and i >= self.n_vocab)]
         if wrong:
-            raise ValueError(f"there is no token {wrong[0]}: the network knows 0 to {(self.n_vocab or 0) - 1}")
+            last = f" to {self.n_vocab - 1}" if self.n_vocab is not None else " and more"
+            raise ValueError(f"there is no token {wrong[0]}: the network knows 0{last}")
         if not ids:
             raise ValueError("there are no tokens to speak")
         return ids

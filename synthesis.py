@@ -7,7 +7,7 @@ of the network that can be taken one by one: `plan` (text encoder and durations)
 import difflib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from audio import load_audio
 from mel_processing import log_mel, spectrogram_torch
 from models import SynthesizerTrn
 from modules import remove_weight_norm
-from speech import BaseVoice, Latent, Scales
+from speech import BaseVoice, Latent, Scales, check_seed
 
 RUNS = "logs"
 # Speech has 5 to 10 frames a token. Far more comes from an untrained predictor, whose exponentials fill any memory.
@@ -57,13 +57,7 @@ class Voice(BaseVoice):
         embedding = content["model"].get("enc_p.emb.weight")
         n_vocab = 1 if embedding is None else len(embedding)  # without it load_weights says what the file holds
         with torch.random.fork_rng([]):  # initial weights are drawn and thrown away
-            net = SynthesizerTrn(
-                n_vocab,
-                config.spec_channels,
-                config.segment_frames,
-                n_speakers=config.data.n_speakers,
-                **asdict(config.model),
-            )
+            net = SynthesizerTrn.from_config(config, n_vocab)
         checkpoint.load_weights(net, content["model"], str(file))
         checkpoint.refuse_other_flow(content, asdict(config.model), str(file))
         step = content.get("step", checkpoint.step_of(file))
@@ -95,6 +89,7 @@ class Voice(BaseVoice):
         """
         if not self.data.n_speakers:
             raise ValueError("voice conversion needs a model of many speakers, and this one has a single voice")
+        check_seed(seed)
         speakers = [torch.tensor([self.speaker_id(name)], device=self.device) for name in (source, target)]
         spec = self.posterior_input(self._samples(sound, sampling_rate))
         lengths = torch.tensor([spec.size(2)], device=self.device)
@@ -183,16 +178,18 @@ def find_checkpoint(path: str | Path) -> Path:
         ValueError: nothing there; the message names the nearest run.
     """
     path = Path(path)
-    for folder in (path, Path(RUNS) / path):
+    empty = []
+    for folder in (path, Path(RUNS) / path):  # a folder of another kind must not hide a run of its name
         if folder.is_file():
             return folder
         if folder.is_dir():
-            try:
+            with suppress(ValueError):
                 return Path(checkpoint.latest_checkpoint_path(folder))
-            except ValueError:
-                if (folder / "G_best.pth").is_file():
-                    return folder / "G_best.pth"
-                raise
+            if (folder / "G_best.pth").is_file():
+                return folder / "G_best.pth"
+            empty.append(folder)
+    if empty:
+        raise ValueError(f"{empty[-1]} holds no checkpoint G_*.pth")
     runs = [name for name in (os.listdir(RUNS) if Path(RUNS).is_dir() else []) if (Path(RUNS) / name).is_dir()]
     near = difflib.get_close_matches(path.name, runs, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
@@ -207,6 +204,8 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"there is no device {name!r}: use auto, cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"there is no way to speak on {name!r}: use auto, cpu or cuda")
     if device.type == "cuda":
         index = device.index or 0
         if index >= torch.cuda.device_count():

@@ -395,11 +395,7 @@ class Trainer:
 
 def build_generator(config: Config) -> SynthesizerTrn:
     """The generator that a config describes."""
-    n_vocab = len(table_of_symbols(config.data.extra_symbols))
-    model = dataclasses.asdict(config.model)
-    return SynthesizerTrn(
-        n_vocab, config.spec_channels, config.segment_frames, n_speakers=config.data.n_speakers, **model
-    )
+    return SynthesizerTrn.from_config(config, len(table_of_symbols(config.data.extra_symbols)))
 
 
 def build_discriminator(config: Config) -> nn.Module:

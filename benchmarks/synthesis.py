@@ -5,7 +5,6 @@ speak at the pace of LJ Speech. The last sentence takes 10 seconds; its first so
 """
 
 import argparse
-import dataclasses
 import json
 import statistics
 import sys
@@ -20,6 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import checkpoint
 import config as configs
+from inference import errors_in_one_line
 from models import SynthesizerTrn
 from speech import BaseVoice
 from synthesis import Voice, find_device
@@ -40,15 +40,9 @@ def random_voice(config_path: Path, device: str) -> Voice:
     """A voice of the config's shape with random weights and steady durations."""
     config = configs.load(config_path)
     torch.manual_seed(0)
-    net = SynthesizerTrn(
-        len(table_of_symbols()),
-        config.spec_channels,
-        config.segment_frames,
-        n_speakers=config.data.n_speakers,
-        **dataclasses.asdict(config.model),
-    )
+    net = SynthesizerTrn.from_config(config, len(table_of_symbols()))
     if config.model.use_sdp:
-        raise SystemExit(f"benchmarks/synthesis: {config_path} has a stochastic predictor: give a checkpoint, --model")
+        raise ValueError(f"{config_path} has a stochastic predictor: give a checkpoint, --model")
     with torch.no_grad():
         net.dp.proj.weight.zero_()
         net.dp.proj.bias.fill_(torch.tensor(FRAMES).log())
@@ -152,9 +146,16 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda (PyTorch only)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
+    with errors_in_one_line("benchmarks/synthesis"):
+        print(json.dumps(measure(parser.parse_args())))
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """What the command line asks for."""
     if args.runtime != "torch" and args.device != "cpu":
-        raise SystemExit("benchmarks/synthesis: other runtimes are timed on the CPU; leave out --device")
+        raise ValueError("other runtimes are timed on the CPU; leave out --device")
+    if args.repeats < 1:
+        raise ValueError(f"--repeats is {args.repeats}; it counts from 1")
     torch.set_num_threads(args.threads)
 
     voice = Voice.load(args.model, device=args.device) if args.model else random_voice(args.config, args.device)
@@ -166,21 +167,17 @@ def main() -> None:
         spoken = [times(one_go, text, args.repeats) for text in SENTENCES]
         first, streamed_whole, _ = times(say, SENTENCES[-1], args.repeats)
     rate = voice.sampling_rate
-    print(
-        json.dumps(
-            {
-                "runtime": args.runtime,
-                "device": device,
-                "threads": args.threads,
-                "torch": torch.__version__,
-                "times_real_time": round(sum(n for *_, n in spoken) / rate / sum(t for _, t, _ in spoken), 2),
-                "sentences": [{"seconds": round(n / rate, 2), "ms": round(1000 * t, 1)} for _, t, n in spoken],
-                "first_sound_ms": round(1000 * first, 1),
-                "streamed_whole_ms": round(1000 * streamed_whole, 1),
-                "megabytes": round(megabytes, 1),
-            }
-        )
-    )
+    return {
+        "runtime": args.runtime,
+        "device": device,
+        "threads": args.threads,
+        "torch": torch.__version__,
+        "times_real_time": round(sum(n for *_, n in spoken) / rate / sum(t for _, t, _ in spoken), 2),
+        "sentences": [{"seconds": round(n / rate, 2), "ms": round(1000 * t, 1)} for _, t, n in spoken],
+        "first_sound_ms": round(1000 * first, 1),
+        "streamed_whole_ms": round(1000 * streamed_whole, 1),
+        "megabytes": round(megabytes, 1),
+    }
 
 
 if __name__ == "__main__":

@@ -365,6 +365,34 @@ def test_another_config_with_the_same_weights_is_refused(tmp_path):
         Voice.load(path, tmp_path / "other.json")
 
 
+def test_a_folder_of_another_kind_does_not_hide_a_run_of_its_name(tmp_path, monkeypatch):
+    tiny_voices.save(tmp_path / "logs" / "docs", tiny_voices.settings())
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Voice.load("docs").step == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": 1.5}, "seed is 1.5"),
+        ({"speaker": 1.7}, "no speaker 1.7"),
+        ({"text": b"Hi."}, "not bytes"),
+        ({"text": None}, "not NoneType"),
+    ],
+)
+def test_what_is_no_argument_is_refused(many, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        many.speak(**{"text": "Hi.", "speaker": 1, **arguments})
+
+
+def test_a_batch_of_no_pieces_and_a_seed_of_conversion_are_refused(many):
+    with pytest.raises(ValueError, match="batch is 0"):
+        many.speak_batch(["Hi."], 1, batch=0)
+    with pytest.raises(ValueError, match="seed is -5"):
+        many.convert(np.zeros(1000, np.float32), 0, 1, seed=-5)
+
+
 def test_wrong_kinds_of_files(tmp_path):
     conf = tiny_voices.settings()
     config.save(conf, tmp_path / "config.json")

@@ -59,13 +59,7 @@ def network(conf: config.Config, n_vocab: int = len(symbols), frames: float = 3.
     """A network of the config that speaks about `frames` frames a token."""
     with torch.random.fork_rng([]):
         torch.manual_seed(1)
-        net = SynthesizerTrn(
-            n_vocab,
-            conf.spec_channels,
-            conf.segment_frames,
-            n_speakers=conf.data.n_speakers,
-            **dataclasses.asdict(conf.model),
-        )
+        net = SynthesizerTrn.from_config(conf, n_vocab)
         with torch.no_grad():
             for name, parameter in net.named_parameters():
                 if name.endswith(("post.weight", "proj.weight")):  # flows that start as the identity test nothing
