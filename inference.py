@@ -9,6 +9,7 @@ python inference.py -m NAME --convert in.wav --source A --speaker B -o out.wav  
 import argparse
 import io
 import json
+import os
 import sys
 import time
 import warnings
@@ -40,6 +41,10 @@ def errors_in_one_line(program: str) -> Iterator[None]:
         warnings.showwarning = in_one_line
         try:
             yield
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read the output has left: there is nobody to tell
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(0) from None
         except (ValueError, OSError) as error:
             print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
             raise SystemExit(2) from None
@@ -79,12 +84,9 @@ def given_text(text: str, args: argparse.Namespace) -> str | list[int]:
 
 def write_raw(voice: BaseVoice, text: str | list[int], **options) -> None:
     """Speak to standard output, 16-bit little-endian mono PCM, part by part as it is made."""
-    try:
-        for part in voice.speak(text, stream=True, **options):
-            sys.stdout.buffer.write(to_pcm(part).astype("<i2").tobytes())
-            sys.stdout.buffer.flush()
-    except BrokenPipeError:  # the player was closed: nobody listens any more
-        raise SystemExit(0) from None
+    for part in voice.speak(text, stream=True, **options):
+        sys.stdout.buffer.write(to_pcm(part).astype("<i2").tobytes())
+        sys.stdout.buffer.flush()
 
 
 def write_timings(speech: Speech, path: str | Path) -> None:
@@ -106,8 +108,11 @@ def subtitles(speech: Speech) -> str:
         ms = round(1000 * seconds)
         return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02},{ms % 1000:03}"
 
+    def spoken(timed: dict) -> str:  # where only token ids were given
+        return " ".join(word["symbols"] for word in timed["words"])
+
     return "\n".join(
-        f"{number}\n{clock(timed['start'])} --> {clock(timed['end'])}\n{timed['text'] or timed['symbols']}\n"
+        f"{number}\n{clock(timed['start'])} --> {clock(timed['end'])}\n{timed['text'] or spoken(timed)}\n"
         for number, timed in enumerate(speech.timings(), 1)
     )
 
@@ -116,15 +121,30 @@ TIMINGS = {".json": timings_as_json, ".srt": subtitles}
 
 
 def refuse_contradictions(args: argparse.Namespace) -> None:
-    """Raise ValueError for options that would be without effect, before any work is done."""
+    """Raise ValueError for options that are empty or would be without effect, before any work is done."""
+    given = {name.replace("_", "-"): value for name, value in vars(args).items() if value is not None}
+    for option in ("file", "convert", "timings", "picture", "output"):
+        if given.get(option) == "":
+            raise ValueError(f"--{option} is empty")
     if args.timings and Path(args.timings).suffix.lower() not in TIMINGS:
         raise ValueError(f"{args.timings}: timings are written as {' or '.join(TIMINGS)}")
-    for option in ("timings", "picture", "normalize", "output"):
-        if getattr(args, option) and args.output_raw:
-            raise ValueError(f"--{option} needs the whole speech, and --output-raw has only what is made so far")
-    for option in ("timings", "picture"):
-        if getattr(args, option) and args.text is None:
-            raise ValueError(f"--{option} goes with a single text, -t")
+    if args.output_raw:
+        for option in ("timings", "picture", "normalize", "output"):
+            if given.get(option):
+                raise ValueError(f"--{option} needs the whole speech, and --output-raw has only what is made so far")
+    if "text" not in given:
+        for option in ("timings", "picture"):
+            if option in given:
+                raise ValueError(f"--{option} goes with a single text, -t")
+    if given.get("file") and given.get("output") == "-":
+        raise ValueError("-o - is for one text: -f writes a file for each line, or all to stdout with --output-raw")
+    if "convert" in given:
+        default = Scales()._asdict() | dict.fromkeys(("phonemes", "ids", "normalize", "output_raw"), False)
+        changed = [name for name, value in default.items() if getattr(args, name) != value]
+        if changed:
+            raise ValueError(f"--{changed[0].replace('_', '-')} goes with text, and not with --convert")
+    elif "source" in given:
+        raise ValueError("--source goes with --convert")
 
 
 def picture(voice: Voice, speech: Speech) -> np.ndarray:
@@ -137,19 +157,21 @@ def draw(voice: Voice, speech: Speech, path: str | Path) -> None:
     """Write `picture` as a PNG."""
     from matplotlib.image import imsave
 
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         imsave(unfinished, picture(voice, speech), format="png")
 
 
 def read_lines(source: str) -> list[str]:
     """The lines of a file, or of standard input for "-", that are not blank."""
+    name = "standard input" if source == "-" else source
+    content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     try:
-        content = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8-sig")
+        lines = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise ValueError(f"{source} is no UTF-8 text: byte {error.start} does not belong there") from None
-    lines = [line.strip() for line in content.splitlines() if line.strip()]
+        raise ValueError(f"{name} is no UTF-8 text: byte {error.start} does not belong there") from None
     if not lines:
-        raise ValueError(f"{'standard input' if source == '-' else source} holds no text")
+        raise ValueError(f"{name} holds no text")
     return lines
 
 
@@ -193,7 +215,8 @@ def speak_lines(voice: Voice, args: argparse.Namespace) -> None:
         try:
             voice.read(given_text(line, args), args.phonemes)
         except ValueError as error:
-            raise ValueError(f"{args.file}, text {number}: {error}") from None
+            source = "standard input" if args.file == "-" else args.file
+            raise ValueError(f"{source}, text {number}: {error}") from None
     options = speaking_options(args)
     if args.output_raw:
         for line in lines:
@@ -247,9 +270,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.list_speakers:
             for name, number in voice.speakers.items():
                 print(f"{number}\t{name}")
-        elif args.convert:
+            if not voice.speakers:
+                print("inference: this voice is a single one, without a choice of speakers", file=sys.stderr)
+        elif args.convert is not None:
             convert(voice, args)
-        elif args.file:
+        elif args.file is not None:
             speak_lines(voice, args)
         else:
             speak_text(voice, args)

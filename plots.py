@@ -15,13 +15,13 @@ from text.symbols import PAD
 MOST_NAMED = 70  # symbols that still can be read in one picture
 
 
-def _figure(rows: int, size: tuple[float, float], **layout):
+def _figure(rows: int, size: tuple[float, float], columns: int = 1, **layout):
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and most processes draw nothing
     from matplotlib.figure import Figure
 
     figure = Figure(size, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, np.atleast_1d(figure.subplots(rows, **layout))
+    return figure, np.ravel(figure.subplots(rows, columns, **layout))
 
 
 def _pixels(figure) -> np.ndarray:
@@ -135,14 +135,9 @@ def save_overview(
 
 def save_curves(path: str | Path, folder: str | Path, columns: int = 4) -> None:
     """Write a PNG with a panel for every number in a run's metrics.jsonl, over steps, validation first."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     names = metric_names(folder)
     rows = -(-len(names) // columns)
-    figure = Figure((3.6 * columns, 2.1 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    figure, panels = _figure(rows, (3.6 * columns, 2.1 * rows), columns)
     for panel, name in zip(panels, names):
         steps, values = read_metrics(folder, name)
         panel.plot(steps, values, linewidth=1.2, marker="." if len(steps) < 30 else None)
@@ -161,7 +156,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if not (Path(args.run) / "metrics.jsonl").exists():
         parser.error(f"{args.run} holds no metrics.jsonl: it is no run, or has not reached its first log_interval")
-    save_curves(args.output, args.run)
+    try:
+        save_curves(args.output, args.run)
+    except (OSError, ValueError) as error:
+        parser.error(f"{args.output} cannot be written: {error}")
 
 
 if __name__ == "__main__":

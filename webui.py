@@ -330,8 +330,9 @@ def serve(page: gr.Blocks, port: int | None, share: bool = False, quiet: bool = 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--voices", default="logs", help="folder of runs to choose from")
-    parser.add_argument("-m", "--model", help="one voice only: run, folder or checkpoint")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--voices", default="logs", help="folder of runs to choose from (default: %(default)s)")
+    which.add_argument("-m", "--model", help="one voice only: run, folder or checkpoint")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--share", action="store_true", help="a public address, through gradio's tunnel")

@@ -58,7 +58,7 @@ def test_the_program_by_the_name_of_a_run(runs, tmp_path):
 def test_lines_to_a_folder(runs, tmp_path, monkeypatch, source):
     text = "\ufeffFirst line.\r\n\r\nSecond line, a longer one.\r\n"
     (tmp_path / "lines").write_text(text, encoding="utf-8", newline="")
-    monkeypatch.setattr("sys.stdin", io.StringIO(text.lstrip("\ufeff")))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode()), "latin-1"))
     given = "-" if source == "stdin" else str(tmp_path / "lines")
     inference.main(["-m", str(runs / "many"), "-f", given, "-o", str(tmp_path / "out"), "-s", "bo", *QUIET])
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["0001.wav", "0002.wav", "lines.txt"]
@@ -87,7 +87,8 @@ def test_options_reach_the_voice(runs, tmp_path):
     plain = spoken()
     assert spoken("--pause", "1.2") == plain + 8000
     assert spoken("--length-scale", "2") > 1.3 * plain
-    assert spoken("--phonemes") != 0
+    tokens = len(Voice.load(runs / "one").speak("one. two.").tokens)
+    assert tokens == len("one.") + len("two.")
     assert spoken("--normalize") == plain and np.abs(read(tmp_path / "o.wav")).max() == pytest.approx(0.8913, abs=1e-3)
 
 
@@ -132,6 +133,17 @@ def test_timings_and_subtitles(runs, tmp_path):
     assert second.splitlines()[1].endswith(f"--> 00:00:{int(end):02},{round(1000 * (end % 1)):03}")
 
 
+def test_every_option_of_speaking_reaches_the_voice(runs, monkeypatch, tmp_path):
+    heard = {}
+    monkeypatch.setattr(Voice, "speak", lambda self, text, speaker=None, **how: heard.update(how) or 1 / 0)
+    given = {"noise-scale": 0.1, "noise-scale-w": 0.2, "length-scale": 1.3, "seed": 4, "pause": 0.5}
+    options = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    with pytest.raises(ZeroDivisionError):
+        inference.main(["-m", str(runs / "one"), "-t", "Hi.", "--phonemes", "--normalize", *options])
+    wanted = {name.replace("-", "_"): value for name, value in given.items()}
+    assert heard == wanted | {"phonemes": True, "normalize": True}
+
+
 def test_ids_in_place_of_text(runs, tmp_path):
     voice = Voice.load(runs / "one")
     tokens = " ".join(map(str, voice.speak("Hello").tokens))
@@ -145,6 +157,12 @@ def test_ids_in_place_of_text(runs, tmp_path):
     [
         (["-m", "{runs}/one", "-t", "a b", "--ids"], "whole numbers with spaces between, not 'a b'"),
         (["-m", "{runs}/one", "-t", "1 999", "--ids"], "there is no token 999"),
+        (["-m", "{runs}/one", "-f", ""], "--file is empty"),
+        (["-m", "{runs}/one", "-f", "-", "-o", "-"], "-o - is for one text"),
+        (["-m", "{runs}/one", "-t", "Hi.", "--source", "0"], "--source goes with --convert"),
+        (["-m", "{runs}/many", "--convert", "x.wav", "--length-scale", "3"], "--length-scale goes with text"),
+        (["-m", "{runs}/many", "--convert", "x.wav", "--output-raw"], "--output-raw goes with text"),
+        (["-m", "{runs}/one", "-t", "Hi.", "--device", "mps"], "no way to speak on 'mps'"),
         (["-m", "{runs}/one", "-t", "Hi.", "--timings", "t.txt"], "t.txt: timings are written as .json or .srt"),
         (["-m", "{runs}/one", "-f", "-", "--timings", "t.json"], "--timings goes with a single text"),
         (["-m", "{runs}/one", "-t", "Hi.", "--output-raw", "--normalize"], "--normalize needs the whole speech"),

@@ -103,6 +103,12 @@ def test_the_seed_that_was_drawn_repeats_the_take(folder, voices):
     assert np.array_equal(first[0][1], to_pcm(spoken.audio))
 
 
+def test_every_slider_reaches_the_voice(folder, voices):
+    spoken = Voice.load(folder / "one").speak("Hello.", None, 0.3, 0.4, 1.5, seed=2)
+    (_, samples), *_ = webui.speak(voices, "one", "Hello.", None, 0.3, 0.4, 1.5, "2")
+    assert np.array_equal(samples, to_pcm(spoken.audio))
+
+
 def test_progress_moves_by_sentences(voices):
     told = []
     webui.speak(voices, "one", "One. Two. Three.", None, *QUIET, progress=lambda counts, **_: told.append(counts))

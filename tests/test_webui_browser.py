@@ -215,7 +215,7 @@ def test_a_recording_is_converted(opened, tmp_path):
     opened.get_by_text("record or upload something").wait_for()
     soundfile.write(tmp_path / "in.wav", tiny.speech(1.0, rate=16000), 16000)
     opened.locator("input[type=file]").set_input_files(tmp_path / "in.wav")
-    opened.get_by_test_id("waveform-Recording (up to 60 seconds)").wait_for()
+    opened.get_by_test_id("waveform-Recording (up to 60 seconds)").first.wait_for()
     choose(opened, "Who speaks in it", "bo")
     choose(opened, "Who shall say it", "anna")
     opened.get_by_role("button", name="Convert").click()
