@@ -110,7 +110,7 @@ def export(
     """
     if for_runtimes and noise_inputs:
         raise ValueError("Piper and sherpa-onnx give no noise: leave out --noise-inputs or --runtime")
-    refuse_endless(voice)
+    refuse_unspeakable(voice)
     graph = Graph(voice)
     described = facts(voice, comment)
     if for_runtimes:
@@ -127,7 +127,7 @@ def export_split(
     voice: Voice, path: str | Path, noise_inputs: bool = False, comment: str = "", weights: str | None = None
 ) -> tuple[Path, Path]:
     """Write a voice (on the CPU) as two ONNX files beside `path`, for streams. Returns their paths."""
-    refuse_endless(voice)
+    refuse_unspeakable(voice)
     described = facts(voice, comment) | {"context": str(voice.context), "weights": digest(voice)}
     files = Path(path).with_suffix(ENCODER), Path(path).with_suffix(DECODER)
     text = example_text(voice)
@@ -140,10 +140,10 @@ def export_split(
     return files
 
 
-def refuse_endless(voice: Voice) -> None:
-    """Raise ValueError for a voice whose durations would fill the memory of whoever follows it, as speaking does."""
-    text = example_text(voice)
-    voice._latents([text["input"][0].tolist()], 0 if voice.data.n_speakers else None, Scales(noise_scale_w=0.0))
+def refuse_unspeakable(voice: Voice) -> None:
+    """Raise ValueError where speaking does: endless durations, which the exporter would follow, or broken weights."""
+    tokens = example_text(voice)["input"][0].tolist()
+    voice.speak(tokens, 0 if voice.data.n_speakers else None, noise_scale_w=0.0, seed=0)
 
 
 def digest(voice: Voice) -> str:
