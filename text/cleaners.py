@@ -46,7 +46,7 @@ _ABBREVIATIONS = {
     "ft": "fort",
 }
 _ABBREVIATION = re.compile(rf"\b({'|'.join(_ABBREVIATIONS)})\.")
-_SPACES = re.compile(r"\s+")
+_SPACES = re.compile(r"\s{2,}|[^\S ]")  # single spaces stay as they are, and most are single
 _WITHOUT_SOUND = re.compile(r"[(){}\[\]-]")  # brackets, and the hyphen by which espeak joins French words
 _SPOKEN_SIGNS = {
     " -- ": ", ",
