@@ -158,14 +158,14 @@ def link(target: Path, name: Path) -> None:
 def _clips_of_metadata(metadata: Path, found: list[Path], columns: Sequence[str]) -> list[Clip]:
     rows = _read_metadata(metadata)
     width = Counter(len(row) for _, row in rows).most_common(1)[0][0]
+    if not columns:
+        _refuse_speakers_as_text(metadata, rows)
     columns = columns or {2: ("id", "text"), 3: ("id", "text", "normalised")}.get(width, ())
     if len(columns) != width or "id" not in columns or not {"text", "normalised"} & set(columns):
         raise ValueError(
             f"{metadata} has {width} columns: name them, as in --columns id,speaker,text; "
             "id and text (or normalised) are needed"
         )
-    if columns == ("id", "text", "normalised"):
-        _refuse_speakers_as_text(metadata, rows)
     recordings = _Recordings(metadata.parent, found)
     clips, without_audio = [], []
     for number, row in rows:

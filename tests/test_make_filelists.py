@@ -197,6 +197,15 @@ def test_texts_in_sister_folders_belong_to_the_recordings_beside(tmp_path):
         make_filelists.folder(tmp_path / "voice")
 
 
+def test_columns_that_are_named_are_what_they_are_said_to_be(tmp_path):
+    for name in "abc":
+        touch(tmp_path / f"voice/{name}.wav")
+    touch(tmp_path / "voice/metadata.csv", "a|anna|A b.\nb|bo|C d.\nc|bo|E f.")
+    for columns in (("id", "text", "normalised"), ["id", "text", "normalised"]):
+        clips = make_filelists.folder(tmp_path / "voice", columns, val=1, test=1)
+        assert sorted(clip.text for part in clips.values() for clip in part) == ["A b.", "C d.", "E f."]
+
+
 def test_other_folders_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     for kind, message in (
