@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from files import replacing
+from files import write_text
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # fmt: off
@@ -169,8 +169,7 @@ def from_dict(sections: dict, where: str = "config") -> Config:
 def save(config: Config, path: str | Path) -> None:
     """Write a config, complete with defaults, as JSON."""
     text = json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False)
-    with replacing(path) as unfinished:
-        unfinished.write_text(text + "\n", "utf-8")
+    write_text(path, text + "\n")
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -229,9 +228,9 @@ def _numbers(value) -> list:
 def _contradictions(config: Config) -> Iterable[str]:
     """What each section allows and the whole does not, a sentence each."""
     from discriminators import AVAILABLE_DURATION_DISCRIMINATOR_TYPES
-    from flows import AVAILABLE_FLOW_TYPES
+    from flows import AVAILABLE_FLOW_TYPES, FLOWS, Coupling
     from modules import RESBLOCKS
-    from text.symbols import symbols
+    from text import repeated_symbols
 
     train, data, model = config.train, config.data, config.model
     hop = math.prod(model.upsample_rates)
@@ -253,7 +252,7 @@ def _contradictions(config: Config) -> Iterable[str]:
         yield f"data.min_text_len ({data.min_text_len}) is above data.max_text_len ({data.max_text_len})"
     if not data.text_cleaners:
         yield 'data.text_cleaners is empty: name one, such as "english_cleaners2" or "phonemes_de"'
-    repeated = sorted({s for i, s in enumerate(data.extra_symbols) if s in symbols or s in data.extra_symbols[:i]})
+    repeated = sorted(set(repeated_symbols(data.extra_symbols)))
     if repeated:
         yield f"data.extra_symbols names {', '.join(map(repr, repeated))} which the table has already"
     if model.p_dropout >= 1:
@@ -279,7 +278,8 @@ def _contradictions(config: Config) -> Iterable[str]:
             f"model.upsample_initial_channel ({model.upsample_initial_channel}) is halved by each of "
             f"{len(model.upsample_rates)} upsamplings: it must be a multiple of {narrowest}"
         )
-    heads = {"fft": 4, "pre_conv2": 2}.get(model.transformer_flow_type if model.use_transformer_flows else "", 1)
+    flow = FLOWS.get(model.transformer_flow_type, ()) if model.use_transformer_flows else ()
+    heads = max((layer.n_heads for layer in flow if issubclass(layer, Coupling)), default=1)
     if model.hidden_channels % heads:
         yield f"model.hidden_channels ({model.hidden_channels}) cannot be shared by the {heads} heads of its flow"
     if model.inter_channels % 4:

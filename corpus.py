@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from audio import load_audio, read_header, resampled_frames
 from commons import intersperse
-from files import replacing
+from files import write_text
 from text import clean_text, cleaned_text_to_sequence, unknown_symbols
 
 # Settings that configs of VITS and VITS2 do not hold.
@@ -357,8 +357,7 @@ def _measured(paths: Sequence[str], cache: str | Path | None) -> list[Sound]:
     if cache and fresh:
         Path(cache).parent.mkdir(parents=True, exist_ok=True)
         files = {path: [keys[path], sound] for path, sound in sounds.items() if keys[path]}
-        with replacing(cache) as unfinished:
-            unfinished.write_text(json.dumps({"settings": settings, "files": kept | files}), "utf-8")
+        write_text(cache, json.dumps({"settings": settings, "files": kept | files}))
     return [sounds[path] for path in paths]
 
 

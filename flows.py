@@ -21,6 +21,7 @@ class Coupling(nn.Module):
     """
 
     post: nn.Conv1d
+    n_heads = 1  # of attention over the hidden channels, which it must divide
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """Args: x0 `[b, inter / 2, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]`. Returns `post`'s input `[b, h, t]`."""
@@ -82,11 +83,13 @@ class PreConvCoupling(Coupling):
 class PreConv2Coupling(Coupling):
     """As `PreConvCoupling`, with one layer of the full width after the projection, and relative positions."""
 
+    n_heads = 2
+
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
         super().__init__()
         self.pre = nn.Conv1d(channels // 2, hidden_channels, 1)
         self.pre_transformer = attentions.Encoder(
-            hidden_channels, hidden_channels, n_heads=2, n_layers=1, kernel_size=WN_KERNEL
+            hidden_channels, hidden_channels, self.n_heads, n_layers=1, kernel_size=WN_KERNEL
         )
         self.enc = modules.WN(hidden_channels, WN_KERNEL, 1, WN_LAYERS, gin_channels)
         self.post = zero_conv(hidden_channels, channels // 2)
@@ -100,13 +103,15 @@ class PreConv2Coupling(Coupling):
 class FFTCoupling(Coupling):
     """A causal transformer block in the WaveNet's place. One layer, four heads: published checkpoints have that."""
 
+    n_heads = 4
+
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
         super().__init__()
         self.pre = nn.Conv1d(channels // 2, hidden_channels, 1)
         self.enc = attentions.FFT(
             hidden_channels,
             filter_channels=768,
-            n_heads=4,
+            n_heads=self.n_heads,
             n_layers=1,
             kernel_size=5,
             gin_channels=gin_channels,

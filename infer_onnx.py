@@ -75,13 +75,10 @@ class OnnxVoice(BaseVoice):
             feed["sid"] = np.full(len(tokens), sid or 0, np.int64)
         feed |= self._noise(x.shape)
         made, *more = _run(self.session, self.outputs, feed, self.path)
-        if not more:
-            audio = made.reshape(len(tokens), -1)
-            return [Latent(samples, len(samples) // self.data.hop_length, None) for samples in audio]
-        durations = [d[:n].astype(np.int64) for d, n in zip(more[0], lengths)]
-        frames = [max(1, int(d.sum())) for d in durations]
+        durations = [d[:n].astype(np.int64) for d, n in zip(more[0], lengths)] if more else [None]
         if self.decoder is None:  # the file went all the way to sound
-            return [Latent(audio.reshape(-1), n, d) for audio, n, d in zip(made, frames, durations)]
+            return [Latent(made.reshape(-1), made.size // self.data.hop_length, durations[0])]
+        frames = [max(1, int(d.sum())) for d in durations]
         g = [{"g": g[None]} for g in more[1]] if len(more) > 1 else [{}] * len(tokens)
         contents = ({"z": z[None, :, :n], **speaker} for z, n, speaker in zip(made, frames, g))
         return [Latent(content, n, d) for content, n, d in zip(contents, frames, durations)]

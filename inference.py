@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import plots
 from audio import save_audio, to_pcm
-from files import replacing
+from files import replacing, write_text
 from mel_processing import log_mel
 from speech import PAUSE, BaseVoice, Scales, Speech
 from synthesis import Voice
@@ -92,8 +92,7 @@ def write_raw(voice: BaseVoice, text: str | list[int], **options) -> None:
 def write_timings(speech: Speech, path: str | Path) -> None:
     """Write when everything speaks: subtitles if the file is called .srt, JSON if it is called .json."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as unfinished:
-        unfinished.write_text(TIMINGS[Path(path).suffix.lower()](speech), "utf-8")
+    write_text(path, TIMINGS[Path(path).suffix.lower()](speech))
 
 
 def timings_as_json(speech: Speech) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import commons
 from corpus import setting
-from files import replacing
+from files import write_text
 from speech import Scales
 from synthesis import Voice
 from text import espeak, table_of_symbols
@@ -318,11 +318,6 @@ def for_sherpa(voice: Voice, path: Path) -> list[str]:
         'the program comes with: pip install "sherpa-onnx-bin<2"',
         "sherpa-onnx 2 has no espeak-ng and takes phonemes instead of text, in GenerationConfig.phoneme_codepoints",
     ]
-
-
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
 
 
 RUNTIMES: dict[str, Callable[[Voice, Path], list[str]]] = {"piper": for_piper, "sherpa": for_sherpa}

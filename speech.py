@@ -357,10 +357,10 @@ class BaseVoice(ABC):
             audios = [audio * np.float32(LOUDEST / max(loudest, 1e-5)) for audio in audios]
         parts, said, start = [], [], 0
         for line, audio, frames in zip(lines, audios, durations):
-            names = self._names(line.tokens)
+            names, silence = self._names(line.tokens), self._pause_after(line, pause)
             said.append(Sentence(line.text, line.symbols, line.tokens, names, frames, start, audio))
-            parts += [audio, self._pause_after(line, pause)]
-            start += len(parts[-2]) + len(parts[-1])
+            parts += [audio, silence]
+            start += len(audio) + len(silence)
         return Speech(np.concatenate(parts[:-1]), self.sampling_rate, self.data.hop_length, said)
 
     def _names(self, tokens: list[int]) -> list[str]:

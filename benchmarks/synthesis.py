@@ -75,16 +75,21 @@ def by_split_onnx(voice: Voice, folder: Path, threads: int) -> Say:
     return streamed(OnnxVoice(folder / "voice.onnx", threads=threads))
 
 
-def by_piper(voice: Voice, folder: Path, threads: int) -> Say:
-    import onnxruntime
-    import piper
-
+def exported_for(runtime: str, voice: Voice, folder: Path) -> Path:
     import runtimes
     from export_onnx import export
 
     path = folder / "voice.onnx"
     export(voice, path, for_runtimes=True)
-    runtimes.for_piper(voice, path)
+    runtimes.RUNTIMES[runtime](voice, path)
+    return path
+
+
+def by_piper(voice: Voice, folder: Path, threads: int) -> Say:
+    import onnxruntime
+    import piper
+
+    path = exported_for("piper", voice, folder)
     spoken = piper.PiperVoice.load(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -95,12 +100,7 @@ def by_piper(voice: Voice, folder: Path, threads: int) -> Say:
 def by_sherpa(voice: Voice, folder: Path, threads: int) -> Say:
     import sherpa_onnx
 
-    import runtimes
-    from export_onnx import export
-
-    path = folder / "voice.onnx"
-    export(voice, path, for_runtimes=True)
-    runtimes.for_sherpa(voice, path)
+    path = exported_for("sherpa", voice, folder)
     model = sherpa_onnx.OfflineTtsVitsModelConfig(
         model=str(path), tokens=str(folder / "tokens.txt"), data_dir=espeak.find()[1]
     )

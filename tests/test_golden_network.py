@@ -54,14 +54,6 @@ def tolerances(tensors, compute):
     return {name: max(1e-5, 5 * change) for name, change in moved.items()}
 
 
-@pytest.fixture
-def no_noise(monkeypatch):
-    """Every random draw is zero, as when the golden numbers were made."""
-    for name in ("randn", "randn_like", "rand"):
-        draw = getattr(torch, name)
-        monkeypatch.setattr(torch, name, lambda *a, draw=draw, **k: torch.zeros_like(draw(*a, **k)))
-
-
 @pytest.fixture(params=CASES)
 def case(request, no_noise):
     """A network and its golden numbers. In fp64, so that only the golden side rounds, on whatever processor."""

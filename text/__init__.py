@@ -56,10 +56,15 @@ def clean_text(text: str, cleaner_names: Iterable[str]) -> str:
     return text
 
 
+def repeated_symbols(extra_symbols: str) -> list[str]:
+    """Which of the extra symbols have an id already, from VITS's table or from an earlier place among them."""
+    return [s for i, s in enumerate(extra_symbols) if s in vits_symbols or s in extra_symbols[:i]]
+
+
 @functools.cache
 def table_of_symbols(extra_symbols: str = "") -> tuple[str, ...]:
     """Returns the symbols in the order of their ids. Raises ValueError if an extra symbol has one already."""
-    known = [s for i, s in enumerate(extra_symbols) if s in vits_symbols or s in extra_symbols[:i]]
+    known = repeated_symbols(extra_symbols)
     if known:
         raise ValueError(f"extra_symbols {extra_symbols!r} repeats {known}: name only symbols without an id")
     return (*vits_symbols, *extra_symbols)
