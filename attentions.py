@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import commons
+from convolutions import Conv1d
 
 
 class LayerNorm(nn.Module):
@@ -46,10 +47,10 @@ class MultiHeadAttention(nn.Module):
         self.p_dropout = p_dropout
         self.window_size = window_size
 
-        self.conv_q = nn.Conv1d(channels, channels, 1)
-        self.conv_k = nn.Conv1d(channels, channels, 1)
-        self.conv_v = nn.Conv1d(channels, channels, 1)
-        self.conv_o = nn.Conv1d(channels, channels, 1)
+        self.conv_q = Conv1d(channels, channels, 1)
+        self.conv_k = Conv1d(channels, channels, 1)
+        self.conv_v = Conv1d(channels, channels, 1)
+        self.conv_o = Conv1d(channels, channels, 1)
         if window_size is not None:
             shape = (1, 2 * window_size + 1, self.k_channels)
             self.emb_rel_k = nn.Parameter(torch.randn(shape) * self.k_channels**-0.5)
@@ -116,8 +117,8 @@ class FFN(nn.Module):
     ):
         super().__init__()
         self.padding = (kernel_size - 1, 0) if causal else ((kernel_size - 1) // 2, kernel_size // 2)
-        self.conv_1 = nn.Conv1d(channels, filter_channels, kernel_size)
-        self.conv_2 = nn.Conv1d(filter_channels, channels, kernel_size)
+        self.conv_1 = Conv1d(channels, filter_channels, kernel_size)
+        self.conv_2 = Conv1d(filter_channels, channels, kernel_size)
         self.drop = nn.Dropout(p_dropout)
 
     def forward(self, x: Tensor, x_mask: Tensor) -> Tensor:
@@ -189,9 +190,9 @@ class FFT(nn.Module):
         super().__init__()
         self.hidden_channels = hidden_channels
         if gin_channels:
-            self.cond_pre = nn.Conv1d(hidden_channels, 2 * hidden_channels, 1)
+            self.cond_pre = Conv1d(hidden_channels, 2 * hidden_channels, 1)
             self.cond_layer = nn.utils.parametrizations.weight_norm(
-                nn.Conv1d(gin_channels, 2 * hidden_channels * n_layers, 1)
+                Conv1d(gin_channels, 2 * hidden_channels * n_layers, 1)
             )
         self.self_attn_layers = nn.ModuleList(
             MultiHeadAttention(hidden_channels, n_heads, proximal_init=True) for _ in range(n_layers)

@@ -8,6 +8,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from attentions import LayerNorm
 from commons import get_padding
+from convolutions import Conv1d, Conv2d
 from modules import LRELU_SLOPE
 
 PERIODS = (2, 3, 5, 7, 11)
@@ -32,10 +33,10 @@ class DiscriminatorP(nn.Module):
         widths = (1, channels // 32, channels // 8, channels // 2, channels, channels)
         strides = (stride, stride, stride, stride, 1)
         self.convs = nn.ModuleList(
-            norm(nn.Conv2d(c_in, c_out, (kernel_size, 1), (s, 1), pad))
+            norm(Conv2d(c_in, c_out, (kernel_size, 1), (s, 1), pad))
             for c_in, c_out, s in zip(widths, widths[1:], strides)
         )
-        self.conv_post = norm(nn.Conv2d(channels, 1, (3, 1), padding=(1, 0)))
+        self.conv_post = norm(Conv2d(channels, 1, (3, 1), padding=(1, 0)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """`[b, 1, samples]` to scores `[b, n]` and feature maps `[b, c, n, period]`."""
@@ -61,9 +62,9 @@ class DiscriminatorS(nn.Module):
             (c, c, 5, 1, 1),
         )
         self.convs = nn.ModuleList(
-            norm(nn.Conv1d(c_in, c_out, k, s, get_padding(k), groups=groups)) for c_in, c_out, k, s, groups in table
+            norm(Conv1d(c_in, c_out, k, s, get_padding(k), groups=groups)) for c_in, c_out, k, s, groups in table
         )
-        self.conv_post = norm(nn.Conv1d(c, 1, 3, padding=1))
+        self.conv_post = norm(Conv1d(c, 1, 3, padding=1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """`[b, 1, samples]` to scores `[b, n]` and feature maps `[b, c, n]`."""
@@ -127,18 +128,18 @@ class DurationDiscriminatorV1(nn.Module):
         norm = LayerNorm if self.nonlinear else nn.Identity
         self.activation = nn.ReLU() if self.nonlinear else nn.Identity()
         self.drop = nn.Dropout(p_dropout) if self.nonlinear else nn.Identity()
-        self.conv_1 = nn.Conv1d(in_channels, filter_channels, kernel_size, padding=pad)
+        self.conv_1 = Conv1d(in_channels, filter_channels, kernel_size, padding=pad)
         self.norm_1 = norm(filter_channels)
-        self.conv_2 = nn.Conv1d(filter_channels, filter_channels, kernel_size, padding=pad)
+        self.conv_2 = Conv1d(filter_channels, filter_channels, kernel_size, padding=pad)
         self.norm_2 = norm(filter_channels)
-        self.dur_proj = nn.Conv1d(1, filter_channels, 1)
-        self.pre_out_conv_1 = nn.Conv1d(2 * filter_channels, filter_channels, kernel_size, padding=pad)
+        self.dur_proj = Conv1d(1, filter_channels, 1)
+        self.pre_out_conv_1 = Conv1d(2 * filter_channels, filter_channels, kernel_size, padding=pad)
         self.pre_out_norm_1 = norm(filter_channels)
-        self.pre_out_conv_2 = nn.Conv1d(filter_channels, filter_channels, kernel_size, padding=pad)
+        self.pre_out_conv_2 = Conv1d(filter_channels, filter_channels, kernel_size, padding=pad)
         self.pre_out_norm_2 = norm(filter_channels)
         self.output_layer = nn.Sequential(nn.Linear(filter_channels, 1), nn.Sigmoid())
         if gin_channels:
-            self.cond = nn.Conv1d(gin_channels, in_channels, 1)
+            self.cond = Conv1d(gin_channels, in_channels, 1)
 
     def text_features(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
         """Args: x `[b, h, t_s]`, detached here; x_mask `[b, 1, t_s]`; g `[b, gin, 1]`. Returns `[b, f, t_s]`."""

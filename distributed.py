@@ -39,7 +39,7 @@ def launch(run: Callable, device: str, processes: int | None, *args) -> None:
     if kind == "cuda" and processes > gpus:
         raise ValueError(f"{processes} processes were asked for, and there are {gpus} GPUs")
     if processes == 1:
-        run(torch.device(kind, 0) if kind == "cuda" else torch.device(kind), *args)
+        run(_device(kind, 0), *args)
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()  # a file, not a port that may be taken
@@ -78,15 +78,23 @@ def _spawned(rank: int, run: Callable, kind: str, world: int, meeting: str, *arg
 
 def _join(run: Callable, kind: str, rank: int, world: int, meeting: str, *args) -> None:
     local = int(os.environ.get("LOCAL_RANK", 0))
-    device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
-    if kind == "cuda":
-        torch.cuda.set_device(device)
+    device = _device(kind, local)
     backend = "nccl" if kind == "cuda" else "gloo"
     dist.init_process_group(backend, meeting, timeout=PATIENCE, rank=rank, world_size=world)
     try:
         run(device, *args)
     finally:
         dist.destroy_process_group()
+
+
+def _device(kind: str, index: int) -> torch.device:
+    """This process's device, made current. On a GPU all work goes to a stream of its own: CUDA graphs ask for that."""
+    if kind != "cuda":
+        return torch.device(kind)
+    device = torch.device(kind, index)
+    torch.cuda.set_device(device)
+    torch.cuda.set_stream(torch.cuda.Stream(device))
+    return device
 
 
 def rank() -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import modules
 from attentions import LayerNorm
 from commons import at_least_fp32
+from convolutions import Conv1d
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -31,14 +32,14 @@ class DurationPredictor(nn.Module):
     ):
         super().__init__()
         self.drop = nn.Dropout(p_dropout)
-        self.conv_1 = nn.Conv1d(in_channels, filter_channels, kernel_size, padding=kernel_size // 2)
+        self.conv_1 = Conv1d(in_channels, filter_channels, kernel_size, padding=kernel_size // 2)
         self.norm_1 = LayerNorm(filter_channels)
-        self.conv_2 = nn.Conv1d(filter_channels, filter_channels, kernel_size, padding=kernel_size // 2)
+        self.conv_2 = Conv1d(filter_channels, filter_channels, kernel_size, padding=kernel_size // 2)
         self.norm_2 = LayerNorm(filter_channels)
-        self.proj = nn.Conv1d(filter_channels, 1, 1)
+        self.proj = Conv1d(filter_channels, 1, 1)
         if gin_channels:
-            self.cond = nn.Conv1d(gin_channels, in_channels, 1)
-        self.noise = nn.Conv1d(in_channels, in_channels, 1) if use_noise else None
+            self.cond = Conv1d(gin_channels, in_channels, 1)
+        self.noise = Conv1d(in_channels, in_channels, 1) if use_noise else None
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, noise_scale: float = 1.0) -> Tensor:
         """Args: x `[b, h, t_s]`; x_mask `[b, 1, t_s]`; g `[b, gin, 1]` or None. Returns log durations `[b, 1, t_s]`."""
@@ -80,15 +81,15 @@ class StochasticDurationPredictor(nn.Module):
 
         self.log_flow = modules.Log()
         self.flows = spline_flows()
-        self.post_pre = nn.Conv1d(1, filter_channels, 1)
-        self.post_proj = nn.Conv1d(filter_channels, filter_channels, 1)
+        self.post_pre = Conv1d(1, filter_channels, 1)
+        self.post_proj = Conv1d(filter_channels, filter_channels, 1)
         self.post_convs = modules.DDSConv(filter_channels, kernel_size, n_layers=3, p_dropout=p_dropout)
         self.post_flows = spline_flows()
-        self.pre = nn.Conv1d(in_channels, filter_channels, 1)
-        self.proj = nn.Conv1d(filter_channels, filter_channels, 1)
+        self.pre = Conv1d(in_channels, filter_channels, 1)
+        self.proj = Conv1d(filter_channels, filter_channels, 1)
         self.convs = modules.DDSConv(filter_channels, kernel_size, n_layers=3, p_dropout=p_dropout)
         if gin_channels:
-            self.cond = nn.Conv1d(gin_channels, filter_channels, 1)
+            self.cond = Conv1d(gin_channels, filter_channels, 1)
 
     def forward(
         self,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import attentions
 import modules
+from convolutions import Conv1d
 
 N_STEPS = 4
 WN_KERNEL, WN_LAYERS = 5, 4
@@ -20,7 +21,7 @@ class Coupling(nn.Module):
     The order in which it makes its layers is that of published optimizer states.
     """
 
-    post: nn.Conv1d
+    post: Conv1d
     n_heads = 1  # of attention over the hidden channels, which it must divide
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
@@ -37,9 +38,9 @@ class Coupling(nn.Module):
         return torch.cat([x0, x1], 1), x.new_zeros(x.size(0))
 
 
-def zero_conv(in_channels: int, out_channels: int) -> nn.Conv1d:
+def zero_conv(in_channels: int, out_channels: int) -> Conv1d:
     """A 1x1 convolution that starts as zero."""
-    conv = nn.Conv1d(in_channels, out_channels, 1)
+    conv = Conv1d(in_channels, out_channels, 1)
     nn.init.zeros_(conv.weight)
     nn.init.zeros_(conv.bias)
     return conv
@@ -55,7 +56,7 @@ class ResidualCoupling(Coupling):
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
         super().__init__()
-        self.pre = nn.Conv1d(channels // 2, hidden_channels, 1)
+        self.pre = Conv1d(channels // 2, hidden_channels, 1)
         self.enc = modules.WN(hidden_channels, WN_KERNEL, 1, WN_LAYERS, gin_channels)
         self.post = zero_conv(hidden_channels, channels // 2)
 
@@ -70,7 +71,7 @@ class PreConvCoupling(Coupling):
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
         super().__init__()
         self.pre_transformer = _transformer(channels // 2)
-        self.pre = nn.Conv1d(channels // 2, hidden_channels, 1)
+        self.pre = Conv1d(channels // 2, hidden_channels, 1)
         self.enc = modules.WN(hidden_channels, WN_KERNEL, 1, WN_LAYERS, gin_channels)
         self.post = zero_conv(hidden_channels, channels // 2)
 
@@ -87,7 +88,7 @@ class PreConv2Coupling(Coupling):
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
         super().__init__()
-        self.pre = nn.Conv1d(channels // 2, hidden_channels, 1)
+        self.pre = Conv1d(channels // 2, hidden_channels, 1)
         self.pre_transformer = attentions.Encoder(
             hidden_channels, hidden_channels, self.n_heads, n_layers=1, kernel_size=WN_KERNEL
         )
@@ -107,7 +108,7 @@ class FFTCoupling(Coupling):
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
         super().__init__()
-        self.pre = nn.Conv1d(channels // 2, hidden_channels, 1)
+        self.pre = Conv1d(channels // 2, hidden_channels, 1)
         self.enc = attentions.FFT(
             hidden_channels,
             filter_channels=768,

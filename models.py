@@ -19,6 +19,7 @@ import attentions
 import commons
 import modules
 from config import Config, refuse_unknown
+from convolutions import Conv1d, ConvTranspose1d
 from discriminators import (
     AVAILABLE_DURATION_DISCRIMINATOR_TYPES,
     DiscriminatorP,
@@ -125,7 +126,7 @@ class TextEncoder(nn.Module):
             p_dropout,
             gin_channels=gin_channels,
         )
-        self.proj = nn.Conv1d(hidden_channels, 2 * out_channels, 1)
+        self.proj = Conv1d(hidden_channels, 2 * out_channels, 1)
 
     def forward(self, x: Tensor, x_lengths: Tensor, g: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Args: x `[b, t_s]`, token ids; x_lengths `[b]`; g `[b, gin, 1]` or None.
@@ -153,9 +154,9 @@ class PosteriorEncoder(nn.Module):
         gin_channels: int = 0,
     ):
         super().__init__()
-        self.pre = nn.Conv1d(in_channels, hidden_channels, 1)
+        self.pre = Conv1d(in_channels, hidden_channels, 1)
         self.enc = modules.WN(hidden_channels, kernel_size, dilation_rate, n_layers, gin_channels)
-        self.proj = nn.Conv1d(hidden_channels, 2 * out_channels, 1)
+        self.proj = Conv1d(hidden_channels, 2 * out_channels, 1)
 
     def forward(self, y: Tensor, y_lengths: Tensor, g: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Args: y `[b, spec, t_t]`; y_lengths `[b]`; g `[b, gin, 1]` or None.
@@ -185,20 +186,20 @@ class Generator(nn.Module):
     ):
         super().__init__()
         self.num_kernels = len(resblock_kernel_sizes)
-        self.conv_pre = nn.Conv1d(initial_channel, upsample_initial_channel, 7, padding=3)
+        self.conv_pre = Conv1d(initial_channel, upsample_initial_channel, 7, padding=3)
         self.ups = nn.ModuleList()
         self.resblocks = nn.ModuleList()
         channels = upsample_initial_channel
         for rate, kernel in zip(upsample_rates, upsample_kernel_sizes):
-            up = nn.ConvTranspose1d(channels, channels // 2, kernel, rate, padding=(kernel - rate) // 2)
+            up = ConvTranspose1d(channels, channels // 2, kernel, rate, padding=(kernel - rate) // 2)
             commons.init_weights(up)
             self.ups.append(weight_norm(up))
             channels //= 2
             for kernel_size, dilation in zip(resblock_kernel_sizes, resblock_dilation_sizes):
                 self.resblocks.append(modules.RESBLOCKS[str(resblock)](channels, kernel_size, dilation))
-        self.conv_post = nn.Conv1d(channels, 1, 7, padding=3, bias=False)
+        self.conv_post = Conv1d(channels, 1, 7, padding=3, bias=False)
         if gin_channels:
-            self.cond = nn.Conv1d(gin_channels, upsample_initial_channel, 1)
+            self.cond = Conv1d(gin_channels, upsample_initial_channel, 1)
 
     def forward(self, x: Tensor, g: Tensor | None = None) -> Tensor:
         """Args: x `[b, inter, t]`; g `[b, gin, 1]` or None. Returns `[b, 1, t * hop]` in [-1, 1]."""
@@ -292,6 +293,8 @@ class SynthesizerTrn(nn.Module):
         self.draw_logw = True
         self.mas_noise_scale_initial = mas_noise_scale_initial if use_noise_scaled_mas else 0.0
         self.noise_scale_delta = noise_scale_delta
+        # on the device, where a captured training step reads it anew
+        self.register_buffer("mas_noise", torch.zeros(()), persistent=False)
         self.current_mas_noise_scale = self.mas_noise_scale_initial
 
         self.enc_p = TextEncoder(
@@ -333,6 +336,16 @@ class SynthesizerTrn(nn.Module):
         model = dataclasses.asdict(config.model)
         speakers = config.data.n_speakers
         return cls(n_vocab, config.spec_channels, config.segment_frames, n_speakers=speakers, **model)
+
+    @property
+    def current_mas_noise_scale(self) -> float:
+        """The alignment noise of the next training step, in standard deviations of the alignment's scores."""
+        return self._mas_noise_scale
+
+    @current_mas_noise_scale.setter
+    def current_mas_noise_scale(self, scale: float) -> None:
+        self._mas_noise_scale = scale
+        self.mas_noise.fill_(scale)
 
     def anneal_mas_noise(self, step: int) -> None:
         """Set the alignment noise for a training step: from 0.01 down by 2e-6 a step to none (VITS2, section 2.2)."""
@@ -451,9 +464,8 @@ class SynthesizerTrn(nn.Module):
         with torch.autocast(z_p.device.type, enabled=False):
             neg_cent = log_density(z_p, m_p, logs_p)
         if self.training and self.current_mas_noise_scale > 0:
-            neg_cent = neg_cent + masked_std(neg_cent, attn_mask) * (
-                torch.randn_like(neg_cent) * self.current_mas_noise_scale
-            )
+            noise = torch.randn_like(neg_cent) * self.mas_noise
+            neg_cent = neg_cent + masked_std(neg_cent, attn_mask) * noise
         # a recording or a weight gone wrong shows in the losses, which leave the update out: the search goes on
         neg_cent = torch.nan_to_num(neg_cent, 0.0, 0.0, 0.0)
         return maximum_path(neg_cent, attn_mask).unsqueeze(1)

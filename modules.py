@@ -10,6 +10,7 @@ from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 import commons
 from attentions import LayerNorm
+from convolutions import Conv1d
 from transforms import piecewise_rational_quadratic_transform
 
 LRELU_SLOPE = 0.1
@@ -45,14 +46,14 @@ class WN(nn.Module):
             padding = commons.get_padding(kernel_size, dilation)
             self.in_layers.append(
                 weight_norm(
-                    nn.Conv1d(hidden_channels, 2 * hidden_channels, kernel_size, dilation=dilation, padding=padding)
+                    Conv1d(hidden_channels, 2 * hidden_channels, kernel_size, dilation=dilation, padding=padding)
                 )
             )
             # the last layer has no successor, so it gives no residual
             outputs = 2 * hidden_channels if i < n_layers - 1 else hidden_channels
-            self.res_skip_layers.append(weight_norm(nn.Conv1d(hidden_channels, outputs, 1)))
+            self.res_skip_layers.append(weight_norm(Conv1d(hidden_channels, outputs, 1)))
         if gin_channels:
-            self.cond_layer = weight_norm(nn.Conv1d(gin_channels, 2 * hidden_channels * n_layers, 1))
+            self.cond_layer = weight_norm(Conv1d(gin_channels, 2 * hidden_channels * n_layers, 1))
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
         """Args: x `[b, h, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]` or None. Returns the sum of skips `[b, h, t]`."""
@@ -72,7 +73,7 @@ class WN(nn.Module):
 
 
 def _residual_conv(channels: int, kernel_size: int, dilation: int) -> nn.Module:
-    conv = nn.Conv1d(
+    conv = Conv1d(
         channels, channels, kernel_size, dilation=dilation, padding=commons.get_padding(kernel_size, dilation)
     )
     commons.init_weights(conv)
@@ -120,7 +121,7 @@ class DDSConv(nn.Module):
         self.drop = nn.Dropout(p_dropout)
         dilations = [kernel_size**i for i in range(n_layers)]
         self.convs_sep = nn.ModuleList(
-            nn.Conv1d(
+            Conv1d(
                 channels,
                 channels,
                 kernel_size,
@@ -130,7 +131,7 @@ class DDSConv(nn.Module):
             )
             for d in dilations
         )
-        self.convs_1x1 = nn.ModuleList(nn.Conv1d(channels, channels, 1) for _ in dilations)
+        self.convs_1x1 = nn.ModuleList(Conv1d(channels, channels, 1) for _ in dilations)
         self.norms_1 = nn.ModuleList(LayerNorm(channels) for _ in dilations)
         self.norms_2 = nn.ModuleList(LayerNorm(channels) for _ in dilations)
 
@@ -203,9 +204,9 @@ class ConvFlow(nn.Module):
         self.num_bins = num_bins
         self.tail_bound = tail_bound
         half = in_channels // 2
-        self.pre = nn.Conv1d(half, filter_channels, 1)
+        self.pre = Conv1d(half, filter_channels, 1)
         self.convs = DDSConv(filter_channels, kernel_size, n_layers)
-        self.proj = nn.Conv1d(filter_channels, half * (3 * num_bins - 1), 1)
+        self.proj = Conv1d(filter_channels, half * (3 * num_bins - 1), 1)
         nn.init.zeros_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
 

@@ -51,6 +51,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--processes", type=int, help="processes on this machine (default: one for each GPU)")
     parser.add_argument("--precision", choices=configs.PRECISIONS, help="in place of the config's train.precision")
+    parser.add_argument("--plain", action="store_true", help="no CUDA graphs, as by the config's train.cuda_graphs")
     parser.add_argument("--skip-check", action="store_true", help="do not decode every recording before training")
     return parser.parse_args(argv)
 
@@ -81,6 +82,8 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
         raise ValueError(f"{folder} holds no run yet: give its config with -c")
     if args.precision:
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=args.precision))
+    if args.plain:
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, cuda_graphs=False))
     begun = any(folder.glob("G_*.pth"))
     if begun and (args.init_from or args.init_discriminator):
         raise ValueError(f"{folder} has begun already: take another name with -m, or leave out --init-...")
@@ -192,7 +195,7 @@ def fit(trainer: Trainer, train_set, sampler, train_loader, validation_loader, r
         sampler.start_batch = position.batch
         trainer.set_epoch(position.epoch)
         for batch in train_loader:
-            record = trainer.step(batch.to(trainer.device, non_blocking=True))
+            record = trainer.step(batch)
             meter.add(record)
             window.add(batch.index, record, scale_is_found=not trainer.scales)
             position.step += 1

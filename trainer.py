@@ -18,6 +18,7 @@ import losses
 from config import Config, TrainConfig
 from data_utils import Batch
 from discriminators import DURATION_DISCRIMINATORS, MultiPeriodDiscriminator
+from graphs import DDP_WARM_UP, GraphedSteps
 from mel_processing import log_mel, spec_to_mel_torch, spectrogram_of_batch
 from models import SynthesizerTrn, TrainingOutput
 from text import table_of_symbols
@@ -32,20 +33,26 @@ class Learner:
         self.network = network.to(device)
         self.wrapped = distributed.wrap(self.network, device)
         self.learning_rate = train.learning_rate
+        cuda = device.type == "cuda"
+        # on a GPU the rate lives there, where a captured step reads it anew
+        self.rate = torch.tensor(self.learning_rate, device=device) if cuda else None
         self.optimizer = torch.optim.AdamW(
             network.parameters(),
-            train.learning_rate,
+            self.rate if cuda else self.learning_rate,
             tuple(train.betas),
             train.eps,
             train.weight_decay,
-            fused=device.type == "cuda",
+            fused=cuda,
+            capturable=cuda,
         )
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Take another learning rate from the next update on."""
         self.learning_rate = learning_rate
+        if self.rate is not None:
+            self.rate.fill_(learning_rate)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate if self.rate is None else self.rate
 
     def update(self, loss: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
         """Descend on a loss. Returns the gradients' norm; where it is not finite, the weights stayed as they were."""
@@ -111,11 +118,18 @@ class Trainer:
                 )
         self.generator.network.draw_logw = model.use_duration_discriminator
         self.set_training()
+        self.graphs = self.graphed_steps()
         torch.manual_seed(train.seed + distributed.rank())  # each process draws its own noise and segments
 
     @property
     def generator(self) -> Learner:
         return self.learners["generator"]
+
+    def graphed_steps(self) -> GraphedSteps | None:
+        """What captures training steps on a GPU; None where they run as they are written."""
+        if self.device.type != "cuda" or not self.config.train.cuda_graphs:
+            return None
+        return GraphedSteps(self.device, DDP_WARM_UP if distributed.world_size() > 1 else 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Give every optimizer the learning rate of an epoch."""
@@ -123,15 +137,24 @@ class Trainer:
             learner.set_learning_rate(learning_rate(self.config.train, epoch))
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One step of the generator and each discriminator. Returns losses and gradient norms, on the device.
+        """One training step on a batch on any device. Returns losses and gradient norms, on the training's device."""
+        alone = self.in_duration_stage()
+        if alone and self.generator.network.enc_p.proj.weight.requires_grad:
+            self.enter_duration_stage()
+        self.generator.network.anneal_mas_noise(self.position.step)
+        step = self.duration_step if alone else self.joint_step
+        if self.graphs is None:
+            return step(batch.to(self.device, non_blocking=True))
+        noisy = self.generator.network.current_mas_noise_scale > 0
+        return self.graphs(step, batch, (alone, noisy, self.duration_judge() is not None))
+
+    def joint_step(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of the generator and each discriminator.
 
         A random segment of every utterance is decoded; the discriminators learn to tell it from the recording; the
         generator learns from the new discriminators, the mel spectrogram, the prior and the durations.
         """
-        if self.in_duration_stage():
-            return self.duration_step(batch)
         net_g, net_d = self.generator, self.learners["discriminator"]
-        net_g.network.anneal_mas_noise(self.position.step)
         spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
         with self.autocast():
             out = net_g.wrapped(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
@@ -162,9 +185,6 @@ class Trainer:
 
     def duration_step(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the last stage of VITS2: the duration predictor and its discriminator alone (section 2.1)."""
-        if self.generator.network.enc_p.proj.weight.requires_grad:
-            self.enter_duration_stage()
-        self.generator.network.anneal_mas_noise(self.position.step)
         spec, _, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
         with self.autocast():
             out = self.generator.wrapped(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
@@ -195,6 +215,7 @@ class Trainer:
         net.requires_grad_(False)
         net.dp.requires_grad_(True)
         self.generator.wrapped = distributed.wrap(net, self.device)
+        self.graphs = self.graphed_steps()
         self.set_training()
 
     def set_training(self) -> None:

@@ -46,7 +46,9 @@ def random_batch(config, size: int, bucket: tuple[int, int], draws: torch.Genera
 def measure(device: torch.device, args: argparse.Namespace) -> None:
     """Time the steps in this process and print what came out."""
     config = configs.load(args.config)
-    train = dataclasses.replace(config.train, precision=args.precision, batch_size=args.batch_size)
+    train = dataclasses.replace(
+        config.train, precision=args.precision, batch_size=args.batch_size, cuda_graphs=not args.plain
+    )
     config = dataclasses.replace(config, train=train)
     torch.backends.cudnn.benchmark = True
     began = time.perf_counter()
@@ -60,7 +62,7 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
         times = []
         for i in range(n):
             start = time.perf_counter()
-            record = trainer.step(batches[i % len(batches)].to(device, non_blocking=True))
+            record = trainer.step(batches[i % len(batches)])
             trainer.position.step += 1
             if args.wait:
                 _wait(device)
@@ -74,8 +76,6 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     if args.profile:
         _profile(steps, len(BUCKETS), Path(args.profile))
         return
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     rounds = []
     for _ in range(args.rounds):
         start = time.perf_counter()
@@ -84,6 +84,7 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     result = {
         "config": Path(args.config).stem,
         "precision": choose_precision(train, device),
+        "graphs": train.cuda_graphs,
         "batch": args.batch_size,
         "processes": distributed.world_size(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -93,6 +94,7 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     }
     if device.type == "cuda":
         result["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
+        result["reserved_memory_gb"] = round(torch.cuda.memory_reserved(device) / 1e9, 2)
     if args.flops:
         from torch.utils.flop_counter import FlopCounterMode
 
@@ -103,7 +105,7 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     if args.sync_check and device.type == "cuda":
         torch.cuda.set_sync_debug_mode("error")
         for i in range(50):
-            trainer.step(batches[i % len(batches)].to(device, non_blocking=True))
+            trainer.step(batches[i % len(batches)])
         torch.cuda.set_sync_debug_mode("default")
         result["host_syncs_in_50_steps"] = 0
     if distributed.is_main():
@@ -131,6 +133,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--plain", action="store_true", help="no CUDA graphs")
     parser.add_argument("--batches", type=int, default=32, help="different batches, used in turn")
     parser.add_argument("--warmup", type=int, default=16, help="steps before the clock starts")
     parser.add_argument("--rounds", type=int, default=6, help="timed rounds of one step for each bucket")

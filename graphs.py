@@ -1,0 +1,69 @@
+"""CUDA graphs of the training step: thousands of kernels that the host launches as one.
+
+A graph holds one shape of batch. The first step of a shape runs as it is written, which lets cuDNN choose its kernels;
+the second is captured; from then on the step is replayed. What a step reads besides its batch must live on the device
+(learning rate, alignment noise, the scale of fp16), and what it decides by looking at numbers of the host is part of
+the `kind` that its graphs are kept under.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import Tensor
+
+from data_utils import Batch
+
+logger = logging.getLogger(__name__)
+
+Step = Callable[[Batch], dict[str, Tensor]]
+DDP_WARM_UP = 11  # steps before a capture: DistributedDataParallel times its first ten, which waits for the device
+
+
+class GraphedSteps:
+    """Runs training steps, from their second shape-alike on as CUDA graphs. One for each process.
+
+    Args:
+        device: the GPU, whose current stream is not the default one.
+        patience: steps that run as they are written before anything is captured.
+    """
+
+    def __init__(self, device: torch.device, patience: int = 0):
+        self.device = device
+        self.patience = patience
+        self.seen: Counter = Counter()
+        self.graphs: dict[Hashable, Graph] = {}
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, step: Step, batch: Batch, kind: Hashable) -> dict[str, Tensor]:
+        """Do `step` with a batch on any device; returns its scalars, on the GPU, in tensors of their own."""
+        key = kind, *((x.shape, x.dtype) if x is not None else None for x in batch)
+        if key not in self.graphs:
+            self.seen[key] += 1
+            self.patience -= 1
+            if self.seen[key] == 1 or self.patience >= 0:
+                return step(batch.to(self.device, non_blocking=True))
+            self.graphs[key] = Graph(step, batch, self.device, self.pool)
+        return self.graphs[key](batch)
+
+
+class Graph:
+    """A captured step. All graphs take their memory from one pool, since only one runs at a time."""
+
+    def __init__(self, step: Step, batch: Batch, device: torch.device, pool):
+        self.batch = Batch(*(None if x is None else torch.empty_like(x, device=device) for x in batch))
+        self.graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.current_stream(device)
+        # other threads may go on using CUDA meanwhile: NCCL's watchdog, a loader that pins memory
+        with torch.cuda.graph(self.graph, pool, stream, capture_error_mode="thread_local"):
+            record = step(self.batch)
+            self.values = torch.stack([value.detach().float() for value in record.values()])
+        self.names = list(record)
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        for mine, given in zip(self.batch, batch):
+            if mine is not None:
+                mine.copy_(given, non_blocking=True)
+        self.graph.replay()
+        return dict(zip(self.names, self.values.clone().unbind()))
