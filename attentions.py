@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import commons
+import fused
 from convolutions import Conv1d
 
 
@@ -19,10 +20,9 @@ class LayerNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[b, c, t]` to `[b, c, t]`."""
-        x = F.layer_norm(x.transpose(1, 2), self.gamma.shape, self.gamma, self.beta, self.eps)
-        return x.transpose(1, 2)
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """Normalise x, or `plus + x`, `[b, c, t]`."""
+        return fused.add_norm(plus, x, self.gamma, self.beta, self.eps)
 
 
 class MultiHeadAttention(nn.Module):
@@ -116,17 +116,21 @@ class FFN(nn.Module):
         causal: bool = False,
     ):
         super().__init__()
-        self.padding = (kernel_size - 1, 0) if causal else ((kernel_size - 1) // 2, kernel_size // 2)
-        self.conv_1 = Conv1d(channels, filter_channels, kernel_size)
-        self.conv_2 = Conv1d(filter_channels, channels, kernel_size)
+        left, right = (kernel_size - 1, 0) if causal else ((kernel_size - 1) // 2, kernel_size // 2)
+        self.padding = (left, right) if left != right else None  # what the convolutions cannot do themselves
+        both = left if left == right else 0
+        self.conv_1 = Conv1d(channels, filter_channels, kernel_size, padding=both)
+        self.conv_2 = Conv1d(filter_channels, channels, kernel_size, padding=both)
         self.drop = nn.Dropout(p_dropout)
 
     def forward(self, x: Tensor, x_mask: Tensor) -> Tensor:
         """Args: x `[b, c, t]`; x_mask `[b, 1, t]`. Returns `[b, c, t]`."""
-        x = self.conv_1(F.pad(x * x_mask, self.padding))
-        x = self.drop(torch.relu(x))
-        x = self.conv_2(F.pad(x * x_mask, self.padding))
-        return x * x_mask
+        x = self.drop(self.conv_1(self._padded(x, x_mask), slope=0.0))
+        return commons.masked(self.conv_2(self._padded(x, x_mask)), x_mask)
+
+    def _padded(self, x: Tensor, x_mask: Tensor) -> Tensor:
+        x = commons.masked(x, x_mask)
+        return F.pad(x, self.padding) if self.padding else x
 
 
 class Encoder(nn.Module):
@@ -170,8 +174,8 @@ class Encoder(nn.Module):
         for i, (attention, norm_1, ffn, norm_2) in enumerate(layers):
             if g is not None and i == self.SPEAKER_LAYER:
                 x = (x + self.spk_emb_linear(g.transpose(1, 2)).transpose(1, 2)) * x_mask
-            x = norm_1(x + self.drop(attention(x, attn_mask)))
-            x = norm_2(x + self.drop(ffn(x, x_mask)))
+            x = norm_1(self.drop(attention(x, attn_mask)), plus=x)
+            x = norm_2(self.drop(ffn(x, x_mask)), plus=x)
         return x * x_mask
 
 
@@ -213,6 +217,6 @@ class FFT(nn.Module):
         for i, (attention, norm_0, ffn, norm_1) in enumerate(layers):
             if g is not None:
                 x = commons.fused_add_tanh_sigmoid_multiply(self.cond_pre(x), conditions[i], self.hidden_channels)
-            x = norm_0(x + attention(x, attn_mask))
-            x = norm_1(x + ffn(x, x_mask))
+            x = norm_0(attention(x, attn_mask), plus=x)
+            x = norm_1(ffn(x, x_mask), plus=x)
         return x * x_mask

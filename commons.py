@@ -20,6 +20,11 @@ def at_least_fp32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def masked(x: Tensor, mask: Tensor) -> Tensor:
+    """`x` `[b, c, t]` where the mask `[b, 1, t]` is one, and zero elsewhere, in the type of `x`."""
+    return x * mask.to(x.dtype)
+
+
 def intersperse(lst: list, item) -> list:
     """`[a, b]` becomes `[item, a, item, b, item]`: blanks between symbols, as VITS trains with `add_blank`."""
     result = [item] * (len(lst) * 2 + 1)

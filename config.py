@@ -49,6 +49,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     bucket_boundaries: list[int] = field(default_factory=lambda: [0, *range(300, 1001, 100)])  # frames
     cuda_graphs: bool = True  # on a GPU, steps are captured and replayed; false: each operation is launched alone
+    fused_kernels: bool = True  # on a GPU, what `fused` holds; false: PyTorch's own operations
     num_workers: int = 4  # processes that read recordings, on each GPU
     keep_checkpoints: int = 3  # newest checkpoints kept beside the best; 0 keeps all
     duration_discriminator_start: int = 0  # step at which the duration discriminator joins

@@ -2,59 +2,71 @@
 
 cuDNN's fastest kernels read channels that lie side by side. PyTorch keeps that layout for two dimensions only: the
 input of an `nn.Conv1d` is laid out anew before each call, and its output after it. What is computed is the same.
+
+All take what follows in the same pass over memory: `conv(x, slope)` is `leaky_relu(conv(x), slope)`, with ReLU for a
+slope of 0, and `conv(x, plus=y)` is `y + conv(x)`.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import fused
 
-class Conv1d(nn.Conv1d):
+
+class _WithActivation:
+    """What `Conv1d`, `Conv2d` and `ConvTranspose1d` share: bias, activation and addition around `convolve`."""
+
+    def forward(self, x: Tensor, slope: float = 1.0, plus: Tensor | None = None) -> Tensor:
+        return fused.conv_act(self, x, slope, plus)
+
+
+class Conv1d(_WithActivation, nn.Conv1d):
     """`nn.Conv1d` in the faster layout of the device: `[b, c_in, t]` to `[b, c_out, t']`."""
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not input.is_cuda:
-            return super()._conv_forward(input, weight, bias)
-        return _flat(
-            F.conv2d(
-                _tall(input),
-                weight.unsqueeze(2),
-                bias,
-                (1, *self.stride),
-                (0, *self.padding),
-                (1, *self.dilation),
-                self.groups,
-            )
-        )
+    def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The convolution alone, with this bias or none."""
+        if not x.is_cuda:
+            return self._conv_forward(x, self.weight, bias)
+        if self.groups > 1 and self.stride[0] > 1 and self.out_channels // self.groups >= 16:
+            return _flat(F.conv2d(*self._unstrided(x), bias, groups=self.groups))
+        stride, padding, dilation = (1, *self.stride), (0, *self.padding), (1, *self.dilation)
+        return _flat(F.conv2d(_tall(x), self.weight.unsqueeze(2), bias, stride, padding, dilation, self.groups))
+
+    def _unstrided(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Input and kernel of an equal convolution without stride: the phases of the stride become channels.
+
+        cuDNN's kernels for groups with a stride are many times slower.
+        """
+        (s,), (k,), (p,) = self.stride, self.kernel_size, self.padding
+        taps = -(-k // s)
+        length = (x.size(2) + 2 * p - k) // s + taps  # in strides
+        x = F.pad(x, (p, length * s - p - x.size(2))).unflatten(2, (length, s))
+        kernel = F.pad(self.weight, (0, taps * s - k)).unflatten(2, (taps, s))
+        return _tall(x.transpose(2, 3).flatten(1, 2)), kernel.transpose(2, 3).flatten(1, 2).unsqueeze(2)
 
 
-class ConvTranspose1d(nn.ConvTranspose1d):
+class ConvTranspose1d(_WithActivation, nn.ConvTranspose1d):
     """`nn.ConvTranspose1d` in the faster layout of the device: `[b, c_in, t]` to `[b, c_out, t']`."""
 
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if not input.is_cuda or output_size is not None:
-            return super().forward(input, output_size)
-        return _flat(
-            F.conv_transpose2d(
-                _tall(input),
-                self.weight.unsqueeze(2),
-                self.bias,
-                (1, *self.stride),
-                (0, *self.padding),
-                (0, *self.output_padding),
-                self.groups,
-                (1, *self.dilation),
-            )
-        )
+    def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The convolution alone, with this bias or none."""
+        stride, padding, output_padding, dilation = self.stride, self.padding, self.output_padding, self.dilation
+        if not x.is_cuda:
+            return F.conv_transpose1d(x, self.weight, bias, stride, padding, output_padding, self.groups, dilation)
+        stride, padding, output_padding, dilation = (1, *stride), (0, *padding), (0, *output_padding), (1, *dilation)
+        weight = self.weight.unsqueeze(2)
+        return _flat(F.conv_transpose2d(_tall(x), weight, bias, stride, padding, output_padding, self.groups, dilation))
 
 
-class Conv2d(nn.Conv2d):
+class Conv2d(_WithActivation, nn.Conv2d):
     """`nn.Conv2d` in the faster layout of the device: `[b, c_in, n, p]` to `[b, c_out, n', p']`."""
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if input.is_cuda:
-            input = input.contiguous(memory_format=torch.channels_last)
-        return super()._conv_forward(input, weight, bias)
+    def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The convolution alone, with this bias or none."""
+        if x.is_cuda:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self._conv_forward(x, self.weight, bias)
 
 
 def _tall(x: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class DiscriminatorS(nn.Module):
 def _scores_and_maps(convs: nn.ModuleList, conv_post: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     feature_maps = []
     for conv in convs:
-        x = F.leaky_relu(conv(x), LRELU_SLOPE)
+        x = conv(x, LRELU_SLOPE)
         feature_maps.append(x)
     x = conv_post(x)
     feature_maps.append(x)

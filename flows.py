@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import attentions
+import commons
 import modules
 from convolutions import Conv1d
 
@@ -62,7 +63,7 @@ class ResidualCoupling(Coupling):
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """`[b, inter / 2, t]` to `[b, h, t]`."""
-        return self.enc(self.pre(x0) * x_mask, x_mask, g)
+        return self.enc(commons.masked(self.pre(x0), x_mask), x_mask, g)
 
 
 class PreConvCoupling(Coupling):
@@ -77,7 +78,7 @@ class PreConvCoupling(Coupling):
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """`[b, inter / 2, t]` to `[b, h, t]`."""
-        h = self.pre(x0 + self.pre_transformer(x0, x_mask)) * x_mask
+        h = commons.masked(self.pre(x0 + self.pre_transformer(x0, x_mask)), x_mask)
         return self.enc(h, x_mask, g)
 
 
@@ -97,7 +98,7 @@ class PreConv2Coupling(Coupling):
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """`[b, inter / 2, t]` to `[b, h, t]`."""
-        h = self.pre(x0) * x_mask
+        h = commons.masked(self.pre(x0), x_mask)
         return self.enc(h + self.pre_transformer(h, x_mask), x_mask, g)
 
 
@@ -121,7 +122,7 @@ class FFTCoupling(Coupling):
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """`[b, inter / 2, t]` to `[b, h, t]`."""
-        h = self.pre(x0) * x_mask
+        h = commons.masked(self.pre(x0), x_mask)
         return h + self.enc(h, x_mask, g)
 
 

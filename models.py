@@ -164,9 +164,11 @@ class PosteriorEncoder(nn.Module):
         Returns z, m, logs `[b, inter, t_t]` in fp32 and y_mask `[b, 1, t_t]`.
         """
         y_mask = commons.sequence_mask(y_lengths, y.size(2)).unsqueeze(1).to(y.dtype)
-        h = self.enc(self.pre(y) * y_mask, y_mask, g)
+        h = self.enc(commons.masked(self.pre(y), y_mask), y_mask, g)
         m, logs = commons.at_least_fp32(self.proj(h) * y_mask).chunk(2, 1)
-        z = (m + torch.randn_like(m) * logs.exp()) * y_mask
+        # drawn in one order, however m lies in memory: a seed is a seed with every kernel
+        noise = torch.randn(m.shape, dtype=m.dtype, device=m.device)
+        z = (m + noise * logs.exp()) * y_mask
         return z, m, logs, y_mask
 
 

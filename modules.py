@@ -9,6 +9,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 import commons
+import fused
 from attentions import LayerNorm
 from convolutions import Conv1d
 from transforms import piecewise_rational_quadratic_transform
@@ -57,19 +58,13 @@ class WN(nn.Module):
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
         """Args: x `[b, h, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]` or None. Returns the sum of skips `[b, h, t]`."""
-        h = self.hidden_channels
-        conditions = self.cond_layer(g).chunk(self.n_layers, 1) if g is not None else [0.0] * self.n_layers
-        output = torch.zeros_like(x)
-        for i in range(self.n_layers):
-            gate = self.in_layers[i](x)
-            acts = commons.fused_add_tanh_sigmoid_multiply(gate, conditions[i], h)
-            res_skip = self.res_skip_layers[i](acts)
-            if i < self.n_layers - 1:
-                x = (x + res_skip[:, :h]) * x_mask
-                output = output + res_skip[:, h:]
-            else:
-                output = output + res_skip
-        return output * x_mask
+        conditions = self.cond_layer(g).chunk(self.n_layers, 1) if g is not None else [None] * self.n_layers
+        skips = None
+        *layers, last = zip(self.in_layers, self.res_skip_layers, conditions)
+        for in_layer, res_skip, condition in layers:
+            x, skips = fused.residual_and_skip(res_skip, fused.gate(in_layer, x, condition), x, skips, x_mask)
+        in_layer, res_skip, condition = last
+        return res_skip(fused.gate(in_layer, x, condition), plus=skips) * x_mask
 
 
 def _residual_conv(channels: int, kernel_size: int, dilation: int) -> nn.Module:
@@ -91,8 +86,7 @@ class ResBlock1(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[b, c, t]` to `[b, c, t]`."""
         for conv_1, conv_2 in zip(self.convs1, self.convs2):
-            y = conv_1(F.leaky_relu(x, LRELU_SLOPE))
-            x = x + conv_2(F.leaky_relu(y, LRELU_SLOPE))
+            x = conv_2(conv_1(F.leaky_relu(x, LRELU_SLOPE), LRELU_SLOPE), plus=x)
         return x
 
 
@@ -106,7 +100,7 @@ class ResBlock2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[b, c, t]` to `[b, c, t]`."""
         for conv in self.convs:
-            x = x + conv(F.leaky_relu(x, LRELU_SLOPE))
+            x = conv(F.leaky_relu(x, LRELU_SLOPE), plus=x)
         return x
 
 

@@ -51,7 +51,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--processes", type=int, help="processes on this machine (default: one for each GPU)")
     parser.add_argument("--precision", choices=configs.PRECISIONS, help="in place of the config's train.precision")
-    parser.add_argument("--plain", action="store_true", help="no CUDA graphs, as by the config's train.cuda_graphs")
+    parser.add_argument("--plain", action="store_true", help="on a GPU, no CUDA graphs and no kernels of our own")
     parser.add_argument("--skip-check", action="store_true", help="do not decode every recording before training")
     return parser.parse_args(argv)
 
@@ -83,7 +83,8 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
     if args.precision:
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=args.precision))
     if args.plain:
-        config = dataclasses.replace(config, train=dataclasses.replace(config.train, cuda_graphs=False))
+        train = dataclasses.replace(config.train, cuda_graphs=False, fused_kernels=False)
+        config = dataclasses.replace(config, train=train)
     begun = any(folder.glob("G_*.pth"))
     if begun and (args.init_from or args.init_discriminator):
         raise ValueError(f"{folder} has begun already: take another name with -m, or leave out --init-...")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import checkpoint
 import commons
 import distributed
+import fused
 import losses
 from config import Config, TrainConfig
 from data_utils import Batch
@@ -103,6 +104,8 @@ class Trainer:
         settings = {} if self.scales else {"init_scale": 1.0, "growth_interval": 2**31 - 1}
         self.scaler = torch.amp.GradScaler(device.type, **settings)
         logger.info("training on %s in %s, %d process(es)", device, precision, distributed.world_size())
+
+        fused.enable(train.fused_kernels)
 
         torch.manual_seed(train.seed)
         self.learners = {

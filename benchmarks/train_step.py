@@ -47,7 +47,11 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     """Time the steps in this process and print what came out."""
     config = configs.load(args.config)
     train = dataclasses.replace(
-        config.train, precision=args.precision, batch_size=args.batch_size, cuda_graphs=not args.plain
+        config.train,
+        precision=args.precision,
+        batch_size=args.batch_size,
+        cuda_graphs=not (args.plain or args.no_graphs),
+        fused_kernels=not (args.plain or args.no_kernels),
     )
     config = dataclasses.replace(config, train=train)
     torch.backends.cudnn.benchmark = True
@@ -84,7 +88,8 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     result = {
         "config": Path(args.config).stem,
         "precision": choose_precision(train, device),
-        "graphs": train.cuda_graphs,
+        "cuda_graphs": train.cuda_graphs,
+        "fused_kernels": train.fused_kernels,
         "batch": args.batch_size,
         "processes": distributed.world_size(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -133,7 +138,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--plain", action="store_true", help="no CUDA graphs")
+    parser.add_argument("--no-graphs", action="store_true", help="launch each operation alone")
+    parser.add_argument("--no-kernels", action="store_true", help="PyTorch's own operations alone")
+    parser.add_argument("--plain", action="store_true", help="both of these")
     parser.add_argument("--batches", type=int, default=32, help="different batches, used in turn")
     parser.add_argument("--warmup", type=int, default=16, help="steps before the clock starts")
     parser.add_argument("--rounds", type=int, default=6, help="timed rounds of one step for each bucket")

@@ -1,0 +1,152 @@
+"""Kernels of our own against PyTorch's operations in fp64: on a GPU where there is one, else in Triton's interpreter."""
+
+import copy
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import tiny
+import torch
+
+import fused
+from attentions import LayerNorm
+from convolutions import Conv1d, Conv2d, ConvTranspose1d
+
+TRITON = importlib.util.find_spec("triton") is not None
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+interpreted = [
+    pytest.mark.skipif(not TRITON, reason="Triton is not installed"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="the tests below run on the GPU itself"),
+]
+
+
+def noise(*shape):
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def cases():
+    """Names, networks and their inputs, in fp64; every channel count is one that a tile divides in another way."""
+    mask = (torch.rand(3, 1, 70) > 0.3).double()
+    bias_conv = Conv1d(12, 48, 3, padding=1)
+    for slope in (1.0, 0.1, 0.0):
+        yield f"convolution, slope {slope}", lambda m, x, s=slope: m(x, s), bias_conv, [noise(3, 12, 700)]
+        yield (
+            f"convolution plus input, slope {slope}",
+            lambda m, x, y, s=slope: m(x, s, plus=y),
+            bias_conv,
+            [noise(2, 12, 70), noise(2, 48, 70)],
+        )
+    yield "two dimensions", lambda m, x: m(x, 0.1), Conv2d(4, 8, (5, 1), (3, 1)), [noise(2, 4, 50, 3)]
+    yield "upsampling", lambda m, x: m(x), ConvTranspose1d(12, 6, 4, 2, 1), [noise(2, 12, 50)]
+    yield "gate", lambda m, x: fused.gate(m, x), Conv1d(48, 96, 5, padding=2), [noise(3, 48, 70)]
+    yield "gate of speakers", fused.gate, Conv1d(6, 12, 1), [noise(3, 6, 1100), noise(3, 12, 1)]
+    res_skip = Conv1d(24, 48, 1)
+    rows = [noise(3, 24, 70) for _ in range(3)]
+    yield "residual and skip", lambda m, a, x, s: fused.residual_and_skip(m, a, x, s, mask.to(x)), res_skip, rows
+    yield (
+        "first residual and skip",
+        lambda m, a, x: fused.residual_and_skip(m, a, x, None, mask.to(x)),
+        res_skip,
+        rows[:2],
+    )
+    yield "norm", lambda m, x: m(x), LayerNorm(96), [noise(3, 96, 170)]
+    yield "norm of a sum", lambda m, x, y: m(x, plus=y), LayerNorm(24), rows[:2]
+    real = noise(3, 24, 700)
+    yield "distance", lambda m, x: fused.l1_mean(real.to(x), x), torch.nn.Identity(), [noise(3, 24, 700)]
+
+
+def results(compute, network, inputs, dtype, device):
+    """Outputs and gradients of inputs and weights, in fp64 on the CPU."""
+    network = copy.deepcopy(network).to(device, dtype)
+    inputs = [x.to(device, dtype).requires_grad_() for x in inputs]
+    outputs = compute(network, *inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    weights = torch.Generator().manual_seed(1)
+    total = sum(
+        (out * torch.randn(out.shape, generator=weights, dtype=torch.float64).to(out)).sum() for out in outputs
+    )
+    total.backward()
+    gradients = [x.grad for x in inputs] + [p.grad for p in network.parameters()]
+    return [x.detach().double().cpu() for x in (*outputs, *gradients)]
+
+
+def check_kernels(device, dtype, tolerance):
+    torch.manual_seed(0)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        for name, compute, network, inputs in cases():
+            for parameter in network.parameters():
+                torch.nn.init.normal_(parameter, 0, 0.2)
+            network, inputs = network.to(dtype).double(), [x.to(dtype).double() for x in inputs]
+            assert fused.takes(inputs[0].to(device, dtype)) and not fused.takes(inputs[0])
+            ours = results(compute, network, inputs, dtype, device)
+            expected = results(compute, network, inputs, torch.float64, "cpu")
+            assert len(ours) == len(expected)
+            for i, (a, b) in enumerate(zip(ours, expected)):
+                assert (a - b).norm() <= tolerance * b.norm(), f"{name}, {i}"
+
+
+def in_the_interpreter(call):
+    folders = [str(tiny.ROOT), str(tiny.ROOT / "tests"), *sys.path]
+    subprocess.run(
+        [sys.executable, "-c", f"import test_fused as tests; tests.{call}"],
+        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(folders)},
+        check=True,
+        timeout=240,
+    )
+
+
+def check_step():
+    """A training step with kernels and without: the same losses and gradients."""
+    from test_trainer import JUDGED, batch
+    from trainer import Trainer
+
+    for name in ("randn", "randn_like", "rand"):
+        draw = getattr(torch, name)
+        setattr(torch, name, lambda *a, draw=draw, **k: torch.zeros_like(draw(*a, **k)))
+    for voices in ({}, tiny.MANY_VOICES):
+        config = tiny.config(JUDGED, voices)
+        losses, gradients = [], []
+        for kernels in (False, True):
+            run = Trainer(config, torch.device("cpu"))
+            fused.enable(kernels)
+            for learner in run.learners.values():
+                tiny.no_dropout(tiny.randomise(learner.network))
+            losses.append(run.step(batch(config)))
+            gradients.append({n: p.grad for net in run.learners.values() for n, p in net.network.named_parameters()})
+        for name, value in losses[0].items():
+            assert abs(value - losses[1][name]) <= 1e-4 * abs(value) + 1e-6, name
+        for name, value in gradients[0].items():
+            if not name.endswith("conv_k.bias"):  # what moves all keys alike moves no attention: these are rounding
+                assert (value - gradients[1][name]).norm() <= 1e-3 * value.norm() + 1e-6, name
+
+
+@pytest.mark.parametrize("call", ["check_kernels('cpu', torch.float32, 1e-5)", "check_step()"])
+@pytest.mark.usefixtures("clean_process")
+def test_kernels_in_the_interpreter(call):
+    in_the_interpreter(call.replace("torch.", "tests.torch."))
+
+
+for mark in interpreted:
+    test_kernels_in_the_interpreter = mark(test_kernels_in_the_interpreter)
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-5), (torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
+def test_kernels_on_the_gpu(dtype, tolerance):
+    check_kernels("cuda", dtype, tolerance)
+
+
+@on_gpu
+def test_groups_with_a_stride_are_computed_without_one():
+    torch.manual_seed(0)
+    conv = Conv1d(16, 64, 41, 4, 20, groups=4).double()
+    x = noise(2, 16, 333)
+    ours = results(lambda m, x: m(x), conv, [x], torch.float64, "cuda")
+    for a, b in zip(ours, results(lambda m, x: m(x), conv, [x], torch.float64, "cpu")):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_on_the_cpu_pytorch_computes():
+    assert not fused.takes(torch.ones(1)) or os.environ.get("TRITON_INTERPRET") == "1"
