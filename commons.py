@@ -65,16 +65,16 @@ def generate_path(duration: Tensor, mask: Tensor) -> Tensor:
     return path.unsqueeze(1).to(mask.dtype) * mask
 
 
-def tokens_of_frames(durations: Tensor) -> tuple[Tensor, Tensor]:
+def tokens_of_frames(durations: Tensor, t_t: int | None = None) -> tuple[Tensor, Tensor]:
     """Which token speaks in each frame, counted from whole durations `[b, t_s]` without a matrix of both.
 
     Returns:
-        Indices of tokens `[b, t_t]` and which frames are spoken, boolean `[b, t_t]`; at least one is. t_t is read
-        back from the device.
+        Indices of tokens `[b, t_t]` and which frames are spoken, boolean `[b, t_t]`; at least one is. Leaving `t_t`
+        out reads the longest sum of durations back from the device; no less may be given.
     """
     ends = durations.cumsum(1).long()  # first frame after each token
     frames = ends[:, -1:].clamp_min(1)
-    frame = torch.arange(frames.max(), device=ends.device).unsqueeze(0)
+    frame = torch.arange(frames.max() if t_t is None else t_t, device=ends.device).unsqueeze(0)
     # the token of a frame is the number of tokens that have ended by then; the last column is no frame
     counts = torch.zeros_like(torch.cat([frame, frame[:, -1:]], 1).expand(ends.size(0), -1))
     token = counts.scatter_add(1, ends, torch.ones_like(ends)).cumsum(1)[:, :-1]

@@ -412,12 +412,15 @@ class SynthesizerTrn(nn.Module):
         durations = torch.ceil(torch.exp(commons.at_least_fp32(logw)) * x_mask * length_scale).squeeze(1)
         return Plan(m_p, logs_p, durations, g, x_mask)
 
-    def latent(self, planned: Plan, noise_scale: float | Tensor = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def latent(
+        self, planned: Plan, noise_scale: float | Tensor = 1.0, t_t: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Second step of synthesis: draw from the prior and undo the flow. The third is the decoder.
 
-        Returns z, z_p, m_p, logs_p `[b, inter, t_t]`, zero beyond each item's last frame, and y_mask `[b, 1, t_t]`.
+        Returns z, z_p, m_p, logs_p `[b, inter, t_t]`, zero beyond each item's last frame, and y_mask `[b, 1, t_t]`;
+        leaving `t_t` out makes it as long as the longest item.
         """
-        token, y_mask = commons.tokens_of_frames(planned.durations)
+        token, y_mask = commons.tokens_of_frames(planned.durations, t_t)
         y_mask = y_mask.unsqueeze(1).to(planned.m_p.dtype)
         m_p, logs_p = (pick_tokens(x, token) * y_mask for x in (planned.m_p, planned.logs_p))
         z_p = m_p + torch.randn_like(m_p) * torch.exp(logs_p) * noise_scale

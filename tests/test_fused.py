@@ -1,4 +1,4 @@
-"""Kernels of our own against PyTorch's operations in fp64: on a GPU where there is one, else in Triton's interpreter."""
+"""Kernels of our own against PyTorch in fp64: on a GPU where there is one, else in Triton's interpreter."""
 
 import copy
 import importlib.util
@@ -64,9 +64,7 @@ def results(compute, network, inputs, dtype, device):
     outputs = compute(network, *inputs)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     weights = torch.Generator().manual_seed(1)
-    total = sum(
-        (out * torch.randn(out.shape, generator=weights, dtype=torch.float64).to(out)).sum() for out in outputs
-    )
+    total = sum((out * torch.randn(out.shape, generator=weights, dtype=torch.float64).to(out)).sum() for out in outputs)
     total.backward()
     gradients = [x.grad for x in inputs] + [p.grad for p in network.parameters()]
     return [x.detach().double().cpu() for x in (*outputs, *gradients)]
@@ -100,6 +98,7 @@ def in_the_interpreter(call):
 def check_step():
     """A training step with kernels and without: the same losses and gradients."""
     from test_trainer import JUDGED, batch
+
     from trainer import Trainer
 
     for name in ("randn", "randn_like", "rand"):
