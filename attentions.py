@@ -192,7 +192,6 @@ class FFT(nn.Module):
         gin_channels: int = 0,
     ):
         super().__init__()
-        self.hidden_channels = hidden_channels
         if gin_channels:
             self.cond_pre = Conv1d(hidden_channels, 2 * hidden_channels, 1)
             self.cond_layer = nn.utils.parametrizations.weight_norm(
@@ -216,7 +215,7 @@ class FFT(nn.Module):
         layers = zip(self.self_attn_layers, self.norm_layers_0, self.ffn_layers, self.norm_layers_1)
         for i, (attention, norm_0, ffn, norm_1) in enumerate(layers):
             if g is not None:
-                x = commons.fused_add_tanh_sigmoid_multiply(self.cond_pre(x), conditions[i], self.hidden_channels)
+                x = fused.gate(self.cond_pre, x, conditions[i])
             x = norm_0(attention(x, attn_mask), plus=x)
             x = norm_1(ffn(x, x_mask), plus=x)
         return x * x_mask

@@ -15,6 +15,11 @@ def get_padding(kernel_size: int, dilation: int = 1) -> int:
     return (kernel_size * dilation - dilation) // 2
 
 
+def rounded_up(n: int, multiple: int) -> int:
+    """The least multiple that is no less than `n`: lengths that are padded so take few values."""
+    return -(-n // multiple) * multiple
+
+
 def at_least_fp32(x: Tensor) -> Tensor:
     """The tensor in fp32 if it came in half precision: densities and splines are not computed in less."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from audio import audio_length, load_audio
+from commons import rounded_up
 from corpus import Clip, cleaned, read_filelist, setting, speaker_ids, token_ids
 from mel_processing import spec_to_mel_torch, spectrogram_torch
 from text import unknown_symbols
@@ -306,7 +307,7 @@ class DistributedBucketSampler(Sampler):
 def _padded(rows: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
     """Stack rows `[..., t]` of different t, zeros behind; returns `[b, ..., multiple of n]` and the lengths `[b]`."""
     lengths = torch.tensor([row.size(-1) for row in rows])
-    longest = -(-int(lengths.max()) // multiple) * multiple
+    longest = rounded_up(int(lengths.max()), multiple)
     padded = rows[0].new_zeros(len(rows), *rows[0].shape[:-1], longest)
     for out, row in zip(padded, rows):
         out[..., : row.size(-1)] = row

@@ -15,14 +15,17 @@ WARPS = 8
 ROWS = ["rows", "blocks"]  # sizes that change from batch to batch, which Triton must not compile anew for
 
 
-def columns(channels: int) -> int:
-    """Channels of a tile: the largest power of two up to 128 that divides them, so that no column is idle."""
-    return min(channels & -channels, 128)
+def size(x: Tensor) -> tuple[int, int]:
+    """Rows and channels of `[..., c]`."""
+    return x.numel() // x.size(-1), x.size(-1)
 
 
 def tiling(channels: int) -> tuple[int, int, int]:
-    """Rows and columns of a tile, and how many tiles stand side by side."""
-    width = columns(channels)
+    """Rows and columns of a tile, and how many tiles stand side by side.
+
+    The columns are the largest power of two up to 128 that divides the channels, so that none is idle.
+    """
+    width = min(channels & -channels, 128)
     return TILE // width, width, channels // width
 
 
@@ -64,8 +67,7 @@ def _bias_act_backward(
 def bias_act(x: Tensor | None, y: Tensor, bias: Tensor, slope: float) -> Tensor:
     """`leaky_relu(x + y + bias)`; x, y `[..., c]`, bias `[c]`."""
     out = torch.empty_like(y)
-    channels = y.size(-1)
-    rows = y.numel() // channels
+    rows, channels = size(y)
     r, c, side = tiling(channels)
     grid = triton.cdiv(rows, r), side
     _bias_act[grid](x, y, bias, out, rows, channels, slope, x is not None, r, c, num_warps=WARPS)
@@ -74,8 +76,7 @@ def bias_act(x: Tensor | None, y: Tensor, bias: Tensor, slope: float) -> Tensor:
 
 def bias_act_backward(grad: Tensor, out: Tensor | None, slope: float) -> tuple[Tensor, Tensor]:
     """Gradients of y (and x) and of the bias."""
-    channels = grad.size(-1)
-    rows = grad.numel() // channels
+    rows, channels = size(grad)
     r, c, side = tiling(channels)
     programs = triton.cdiv(rows, r * LOOPS)
     act = slope != 1.0
@@ -213,8 +214,7 @@ def residual_and_skip(x: Tensor, skips: Tensor | None, y: Tensor, bias: Tensor, 
 
     Args: x `[n, t, h]`; skips `[n, t, h]` in fp32 or None; y `[n, t, 2h]`; bias `[2h]`; mask `[n, t]`.
     """
-    channels = x.size(-1)
-    rows = x.numel() // channels
+    rows, channels = size(x)
     x_out = torch.empty_like(x)
     skips_out = torch.empty_like(x, dtype=torch.float32)
     r, c, side = tiling(channels)
@@ -229,8 +229,7 @@ def residual_and_skip_backward(
     grad_x: Tensor, grad_skips: Tensor, mask: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, of y in `dtype`, and of the bias; that of the skips is `grad_skips` itself."""
-    channels = grad_x.size(-1)
-    rows = grad_x.numel() // channels
+    rows, channels = size(grad_x)
     grad_x_in = torch.empty_like(grad_x)
     grad_y = grad_x.new_empty(*grad_x.shape[:-1], 2 * channels, dtype=dtype)
     r, c, side = tiling(channels)
@@ -297,8 +296,7 @@ def add_norm(
     x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Layer norm of `x + y` `[..., c]` in y's type; also the sum, and each row's mean and 1 / standard deviation."""
-    channels = y.size(-1)
-    rows = y.numel() // channels
+    rows, channels = size(y)
     total, out = torch.empty_like(y), torch.empty_like(y)
     mean, rstd = (torch.empty(rows, dtype=torch.float32, device=y.device) for _ in range(2))
     r, c = _whole_rows(channels)
@@ -312,8 +310,7 @@ def add_norm_backward(
     grad: Tensor, total: Tensor, gamma: Tensor, mean: Tensor, rstd: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the sum, gamma and beta."""
-    channels = grad.size(-1)
-    rows = grad.numel() // channels
+    rows, channels = size(grad)
     grad_in = torch.empty_like(grad)
     r, c = _whole_rows(channels)
     programs = triton.cdiv(rows, r * LOOPS)

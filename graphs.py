@@ -6,16 +6,12 @@ the second is captured; from then on the step is replayed. What a step reads bes
 the `kind` that its graphs are kept under.
 """
 
-import logging
-from collections import Counter
 from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor
 
 from data_utils import Batch
-
-logger = logging.getLogger(__name__)
 
 Step = Callable[[Batch], dict[str, Tensor]]
 DDP_WARM_UP = 11  # steps before a capture: DistributedDataParallel times its first ten, which waits for the device
@@ -32,7 +28,7 @@ class GraphedSteps:
     def __init__(self, device: torch.device, patience: int = 0):
         self.device = device
         self.patience = patience
-        self.seen: Counter = Counter()
+        self.seen: set[Hashable] = set()
         self.graphs: dict[Hashable, Graph] = {}
         self.pool = torch.cuda.graph_pool_handle()
 
@@ -40,9 +36,9 @@ class GraphedSteps:
         """Do `step` with a batch on any device; returns its scalars, on the GPU, in tensors of their own."""
         key = kind, *((x.shape, x.dtype) if x is not None else None for x in batch)
         if key not in self.graphs:
-            self.seen[key] += 1
-            self.patience -= 1
-            if self.seen[key] == 1 or self.patience >= 0:
+            if key not in self.seen or self.patience > 0:
+                self.seen.add(key)
+                self.patience -= 1
                 return step(batch.to(self.device, non_blocking=True))
             self.graphs[key] = Graph(step, batch, self.device, self.pool)
         return self.graphs[key](batch)

@@ -38,7 +38,6 @@ class WN(nn.Module):
         self, hidden_channels: int, kernel_size: int, dilation_rate: int, n_layers: int, gin_channels: int = 0
     ):
         super().__init__()
-        self.hidden_channels = hidden_channels
         self.n_layers = n_layers
         self.in_layers = nn.ModuleList()
         self.res_skip_layers = nn.ModuleList()

@@ -135,10 +135,11 @@ class Voice(BaseVoice):
         planned = net.plan(x, x_lengths, sids, scales.length_scale, scales.noise_scale_w)
         durations = planned.durations.cpu().numpy()
         self._check_length(durations, lengths, scales)
-        z = net.latent(planned, scales.noise_scale)[0]
+        frames = [max(1, int(d.sum())) for d in durations]
+        z = net.latent(planned, scales.noise_scale, max(frames))[0]
+        # copies, since what a graph returns holds until the next call
         g = None if planned.g is None else planned.g[:1].clone()
         # each item without its padding: a vocoder hears it, and the last frames would depend on the batch
-        frames = [max(1, int(d.sum())) for d in durations]
         return [
             Latent((z[i : i + 1, :, :n].clone(), g), n, d[:length].astype(np.int64))
             for i, (n, d, length) in enumerate(zip(frames, durations, lengths))

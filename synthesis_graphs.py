@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from commons import rounded_up
 from models import Plan, SynthesizerTrn
 
 Run = Callable[[], Any]
@@ -38,7 +39,7 @@ class GraphedNet:
 
     def plan(self, x: Tensor, x_lengths: Tensor, sid: Tensor | None, length_scale: float, noise_scale_w: float) -> Plan:
         """As `SynthesizerTrn.plan`; x `[1, t_s]`. Whatever the plan has of tokens is padded."""
-        self.bucket = _rounded_up(x.size(1), PAD_TOKENS)
+        self.bucket = rounded_up(x.size(1), PAD_TOKENS)
         if x.size(0) > 1 or self.bucket > MOST_TOKENS:
             self.bucket = 0
             return self.net.plan(x, x_lengths, sid, length_scale, noise_scale_w)
@@ -50,11 +51,11 @@ class GraphedNet:
         } | ({} if sid is None else {"sid": sid})
         return self._run(("plan", self.bucket), given, self.net.plan)
 
-    def latent(self, planned: Plan, noise_scale: float) -> tuple[Tensor, ...]:
-        """As `SynthesizerTrn.latent` of the latest plan; what it returns has frames beyond the last one, all zero."""
-        frames = _rounded_up(int(planned.durations.sum()), PAD_FRAMES) if self.bucket else 0
-        if not 0 < frames <= MOST_FRAMES:
-            return self.net.latent(planned, noise_scale)
+    def latent(self, planned: Plan, noise_scale: float, t_t: int) -> tuple[Tensor, ...]:
+        """As `SynthesizerTrn.latent` of the latest plan; what it returns has frames beyond `t_t`, all zero."""
+        frames = rounded_up(t_t, PAD_FRAMES)
+        if not self.bucket or frames > MOST_FRAMES:
+            return self.net.latent(planned, noise_scale, t_t)
 
         # the plan is where its graph left it: this graph reads it there
         def run(noise_scale):
@@ -70,7 +71,7 @@ class GraphedNet:
         frames, context = z.size(2), self.net.dec.context
         if frames > MOST_FRAMES:
             return self.net.dec(z, g)
-        window = _rounded_up(-(-frames // 2) + context, PAD_WINDOW)
+        window = rounded_up(-(-frames // 2) + context, PAD_WINDOW)
         windows = z if window > frames else torch.cat([z[:, :, :window], z[:, :, -window:]])
         given = {"x": windows} | ({} if g is None else {"g": g})
         o = self._run(("dec", *windows.shape), given, self.net.dec)
@@ -112,7 +113,3 @@ class CudaCapture:
                     result = run()
             torch.cuda.current_stream().wait_stream(stream)
         return graph.replay, result
-
-
-def _rounded_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple

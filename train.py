@@ -80,11 +80,10 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
         config = configs.load(kept)
     else:
         raise ValueError(f"{folder} holds no run yet: give its config with -c")
-    if args.precision:
-        config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=args.precision))
+    changes = {"precision": args.precision} if args.precision else {}
     if args.plain:
-        train = dataclasses.replace(config.train, cuda_graphs=False, fused_kernels=False)
-        config = dataclasses.replace(config, train=train)
+        changes |= {"cuda_graphs": False, "fused_kernels": False}
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
     begun = any(folder.glob("G_*.pth"))
     if begun and (args.init_from or args.init_discriminator):
         raise ValueError(f"{folder} has begun already: take another name with -m, or leave out --init-...")

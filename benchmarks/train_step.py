@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import config as configs
 import distributed
+from commons import rounded_up
 from data_utils import Batch
 from trainer import Trainer, choose_precision
 
@@ -34,8 +35,8 @@ def random_batch(config, size: int, bucket: tuple[int, int], draws: torch.Genera
     hop = config.data.hop_length
     frames = torch.randint(low + 1, high + 1, (size,), generator=draws)
     tokens = (frames / FRAMES_PER_TOKEN).long()
-    longest = -(-int(frames.max()) // PAD_FRAMES) * PAD_FRAMES
-    text = torch.randint(1, 178, (size, -(-int(tokens.max()) // PAD_TOKENS) * PAD_TOKENS), generator=draws)
+    longest = rounded_up(int(frames.max()), PAD_FRAMES)
+    text = torch.randint(1, 178, (size, rounded_up(int(tokens.max()), PAD_TOKENS)), generator=draws)
     wav = 0.1 * torch.randn(size, 1, longest * hop, generator=draws)
     inside = torch.arange(longest * hop) < frames[:, None] * hop
     sid = torch.randint(0, config.data.n_speakers, (size,), generator=draws) if config.data.n_speakers else None

@@ -3,8 +3,6 @@
 import copy
 import importlib.util
 import os
-import subprocess
-import sys
 
 import pytest
 import tiny
@@ -14,12 +12,7 @@ import fused
 from attentions import LayerNorm
 from convolutions import Conv1d, Conv2d, ConvTranspose1d
 
-TRITON = importlib.util.find_spec("triton") is not None
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-interpreted = [
-    pytest.mark.skipif(not TRITON, reason="Triton is not installed"),
-    pytest.mark.skipif(torch.cuda.is_available(), reason="the tests below run on the GPU itself"),
-]
 
 
 def noise(*shape):
@@ -85,16 +78,6 @@ def check_kernels(device, dtype, tolerance):
                 assert (a - b).norm() <= tolerance * b.norm(), f"{name}, {i}"
 
 
-def in_the_interpreter(call):
-    folders = [str(tiny.ROOT), str(tiny.ROOT / "tests"), *sys.path]
-    subprocess.run(
-        [sys.executable, "-c", f"import test_fused as tests; tests.{call}"],
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(folders)},
-        check=True,
-        timeout=240,
-    )
-
-
 def check_step():
     """A training step with kernels and without: the same losses and gradients."""
     from test_trainer import JUDGED, batch
@@ -121,14 +104,11 @@ def check_step():
                 assert (value - gradients[1][name]).norm() <= 1e-3 * value.norm() + 1e-6, name
 
 
-@pytest.mark.parametrize("call", ["check_kernels('cpu', torch.float32, 1e-5)", "check_step()"])
-@pytest.mark.usefixtures("clean_process")
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the tests below run on the GPU itself")
+@pytest.mark.parametrize("call", ["check_kernels('cpu', tests.torch.float32, 1e-5)", "check_step()"])
 def test_kernels_in_the_interpreter(call):
-    in_the_interpreter(call.replace("torch.", "tests.torch."))
-
-
-for mark in interpreted:
-    test_kernels_in_the_interpreter = mark(test_kernels_in_the_interpreter)
+    tiny.in_triton_interpreter(f"import test_fused as tests; tests.{call}")
 
 
 @on_gpu

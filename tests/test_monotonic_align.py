@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -222,13 +223,7 @@ def check_triton(device):
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the test below runs on the GPU itself")
 def test_triton_in_the_interpreter():
-    folders = [str(ROOT), str(ROOT / "tests"), *sys.path]
-    subprocess.run(
-        [sys.executable, "-c", "import test_monotonic_align as tests; tests.check_triton('cpu')"],
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(folders)},
-        check=True,
-        timeout=120,
-    )
+    tiny.in_triton_interpreter("import test_monotonic_align as tests; tests.check_triton('cpu')", timeout=120)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

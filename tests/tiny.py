@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -147,8 +148,17 @@ def python(*arguments: str, folder: Path, timeout: float = 120, **popen) -> subp
     )
 
 
+def in_triton_interpreter(code: str, timeout: float = 240) -> None:
+    """Run Python code, which may import what tests may, with Triton's kernels interpreted on the CPU."""
+    folders = [str(ROOT), str(ROOT / "tests"), *sys.path]
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(folders)},
+        check=True,
+        timeout=timeout,
+    )
+
+
 def environment() -> dict[str, str]:
     """What programs of these tests inherit: this machine's variables, one thread each, and this repository."""
-    import os
-
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "CUDA_VISIBLE_DEVICES": ""}
