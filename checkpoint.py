@@ -51,12 +51,18 @@ def save_checkpoint(
     content = {
         "model": reference_state_dict(model),
         "iteration": iteration,
-        "optimizer": optimizer.state_dict() if optimizer is not None else None,
+        "optimizer": _portable(optimizer.state_dict()) if optimizer is not None else None,
         "learning_rate": learning_rate,
         **more,
     }
     with replacing(checkpoint_path) as unfinished:
         torch.save(content, unfinished)
+
+
+def _portable(state: dict) -> dict:
+    """An optimizer's state as any machine takes it up: what captured steps need (a rate on the GPU) is left out."""
+    groups = [{**group, "lr": float(group["lr"]), "capturable": False} for group in state["param_groups"]]
+    return {**state, "param_groups": groups}
 
 
 def read(path: str | Path) -> dict:

@@ -304,7 +304,8 @@ class Trainer:
         sums = torch.zeros(6, device=self.device)
         devices = [self.device] if self.device.type == "cuda" else []
         # whole utterances come in many lengths, which cuDNN should not try all its algorithms on
-        with torch.random.fork_rng(devices), torch.backends.cudnn.flags(benchmark=False, allow_tf32=True):
+        cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True)
+        with torch.random.fork_rng(devices), cudnn:
             torch.manual_seed(self.config.train.seed)
             for batch in batches:
                 batch = batch.to(self.device)

@@ -119,6 +119,16 @@ def test_dead_layers_of_the_reference_are_no_hindrance_and_its_optimizer_finds_i
     optimizer.step()
 
 
+def test_a_learning_rate_that_lives_on_a_gpu_is_a_number_in_the_file(tmp_path):
+    net = generator()
+    optimizer = torch.optim.AdamW(net.parameters(), torch.tensor(0.25))
+    optimizer.param_groups[0]["capturable"] = True
+    checkpoint.save_checkpoint(net, optimizer, 0.25, 1, tmp_path / "G_1.pth")
+    (group,) = checkpoint.read(tmp_path / "G_1.pth")["optimizer"]["param_groups"]
+    assert type(group["lr"]) is float and group["lr"] == 0.25 and not group["capturable"]
+    assert torch.is_tensor(optimizer.param_groups[0]["lr"]) and optimizer.param_groups[0]["capturable"]
+
+
 def test_an_optimizer_of_other_parameters_is_refused(tmp_path):
     net = generator()
     weights, state = as_the_reference(net)

@@ -112,7 +112,8 @@ def test_kernels_in_the_interpreter(call):
 
 
 @on_gpu
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-5), (torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
+# in half precision, a rounded sum of the other sign sends a gradient through the other side of the activation
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-5), (torch.bfloat16, 4e-2), (torch.float16, 6e-3)])
 def test_kernels_on_the_gpu(dtype, tolerance):
     check_kernels("cuda", dtype, tolerance)
 
