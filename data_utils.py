@@ -6,8 +6,8 @@ Training takes `SpeechDataset`, `Collate` and `DistributedBucketSampler`, and co
 
 import logging
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, cycle, islice, pairwise
 from pathlib import Path
@@ -217,7 +217,7 @@ class DistributedBucketSampler(Sampler):
     than a global batch makes one smaller batch; only with fewer utterances than replicas some repeat in it.
 
     The order follows from `seed` and the epoch alone. The replicas share out a global batch so that each has about
-    equally many frames. Setting `start_batch` makes the epoch begin there, as exact resuming needs.
+    equally many frames. `Epochs` goes through one epoch after another.
     Raises ValueError if no utterance lies within the boundaries.
     """
 
@@ -252,7 +252,6 @@ class DistributedBucketSampler(Sampler):
 
     def set_epoch(self, epoch: int) -> None:
         """Plan `batches`, this replica's lists of dataset indices for the epoch, to be had from the first on."""
-        self.start_batch = 0
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
 
         def shuffled(items: list) -> list:
@@ -274,8 +273,7 @@ class DistributedBucketSampler(Sampler):
         self.batches = [self._share(batch) for batch in shuffled(batches)]
 
     def __iter__(self) -> Iterator[list[int]]:
-        # a loader with workers asks twice before it begins, so asking must not move the start
-        return iter(self.batches[self.start_batch :])
+        return iter(self.batches)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -302,6 +300,51 @@ class DistributedBucketSampler(Sampler):
         rounds = (ordered[start : start + n] for start in range(0, len(ordered), n))
         dealt = (turn if k % 2 == 0 else turn[::-1] for k, turn in enumerate(rounds))
         return [turn[self.rank] for turn in dealt if self.rank < len(turn)]
+
+
+class Epochs(Sampler):
+    """A sampler's batches from batch `start` of an epoch on, epoch after epoch without end.
+
+    A loader reads on from one epoch into the next, where it would otherwise keep the training waiting.
+    """
+
+    def __init__(self, sampler: DistributedBucketSampler, epoch: int = 0, start: int = 0):
+        self.sampler = sampler
+        self.epoch, self.start = epoch, start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, start = self.epoch, self.start
+        while True:
+            self.sampler.set_epoch(epoch)
+            yield from self.sampler.batches[start:]
+            epoch, start = epoch + 1, 0
+
+
+def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Batches on a device. The next one is copied to a GPU while the one before it is in use.
+
+    The host gets two batches ahead of the GPU at most, so that few of them are there at a time.
+    """
+    if device.type != "cuda":
+        yield from (batch.to(device) for batch in batches)
+        return
+    stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    waiting, used = None, deque()
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            copied = batch.to(device, non_blocking=True)
+        if waiting is not None:
+            yield waiting
+            used.append(current.record_event())
+            if len(used) > 2:
+                used.popleft().synchronize()
+        current.wait_stream(stream)
+        for x in copied:
+            if x is not None:
+                x.record_stream(current)
+        waiting = copied
+    if waiting is not None:
+        yield waiting
 
 
 def _padded(rows: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:

@@ -80,6 +80,8 @@ def _join(run: Callable, kind: str, rank: int, world: int, meeting: str, *args) 
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = _device(kind, local)
     backend = "nccl" if kind == "cuda" else "gloo"
+    # captured steps exchange gradients: NCCL would have all processes capture at the same time, which they do not
+    os.environ.setdefault("NCCL_GRAPH_REGISTER", "0")
     dist.init_process_group(backend, meeting, timeout=PATIENCE, rank=rank, world_size=world)
     try:
         run(device, *args)

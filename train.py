@@ -22,7 +22,7 @@ import config as configs
 import corpus
 import distributed
 from config import Config
-from data_utils import Collate, DistributedBucketSampler, SpeechDataset
+from data_utils import Collate, DistributedBucketSampler, Epochs, SpeechDataset, ahead
 from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
 from reporting import Meter, Reporter, set_up_logging
 from text.cleaners import get_cleaner
@@ -112,7 +112,7 @@ def run(device: torch.device, config: Config, folder: Path, args: argparse.Names
         torch.backends.cudnn.benchmark = True  # batches come in few shapes, see `make_loaders`
     if not args.skip_check:
         distributed.main_first(lambda: check(config, folder) if distributed.is_main() else None)
-    train_set, sampler, train_loader, validation_loader = make_loaders(config, device)
+    train_set, epochs, train_loader, validation_loader = make_loaders(config, device)
     trainer = Trainer(config, device)
     if not trainer.resume(folder):
         for path, name in ((args.init_from, "generator"), (args.init_discriminator, "discriminator")):
@@ -123,10 +123,10 @@ def run(device: torch.device, config: Config, folder: Path, args: argparse.Names
         configs.save(config, folder / "config.json")
         for unfinished in folder.glob(".*.tmp"):  # of a process that was killed while it saved
             unfinished.unlink()
-    total = args.max_steps or config.train.epochs * len(sampler)
+    total = args.max_steps or config.train.epochs * len(epochs.sampler)
     reporter = Reporter(folder, trainer.position.step, total, args.began - trainer.position.seconds)
     try:
-        fit(trainer, train_set, sampler, train_loader, validation_loader, reporter, folder, total)
+        fit(trainer, train_set, epochs, train_loader, validation_loader, reporter, folder, total)
     finally:
         reporter.close()
 
@@ -150,6 +150,7 @@ def make_loaders(config: Config, device: torch.device):
     train_set = SpeechDataset(data.training_files, data)
     validation_set = SpeechDataset(data.validation_files, data)
     sampler = DistributedBucketSampler(train_set, train.batch_size, train.bucket_boundaries, seed=train.seed)
+    epochs = Epochs(sampler)
     common = {
         "collate_fn": Collate(data.hop_length, *((100, 32) if cuda else (1, 1))),
         "num_workers": train.num_workers,
@@ -158,11 +159,11 @@ def make_loaders(config: Config, device: torch.device):
         "worker_init_fn": leave_signals_to_main,
         "generator": torch.Generator(),  # its own: a loader must not move the training's random draws
     }
-    train_loader = DataLoader(train_set, batch_sampler=sampler, **common)
+    train_loader = DataLoader(train_set, batch_sampler=epochs, **common)
     by_length = sorted(range(len(validation_set)), key=lambda i: validation_set.lengths[i])
     mine = Subset(validation_set, by_length[distributed.rank() :: distributed.world_size()])
     validation_loader = DataLoader(mine, min(VALIDATION_BATCH, train.batch_size), **common)
-    return train_set, sampler, train_loader, validation_loader
+    return train_set, epochs, train_loader, validation_loader
 
 
 def leave_signals_to_main(worker: int) -> None:
@@ -180,47 +181,46 @@ def report_transfer(path: str, taken: int, missing: list[str], unused: list[str]
             logger.info("%d tensors %s: %s", len(names), what, ", ".join(parts[:12]) + (" ..." if parts[12:] else ""))
 
 
-def fit(trainer: Trainer, train_set, sampler, train_loader, validation_loader, reporter, folder, total) -> None:
+def fit(trainer: Trainer, train_set, epochs: Epochs, train_loader, validation_loader, reporter, folder, total) -> None:
     """Train until `total` steps are done, looking, measuring and saving on the way."""
     train, position = trainer.config.train, trainer.position
     meter, window = Meter(), Window(train_set.names)
     stop = StopRequest(trainer.device)
     timer = Timer(position.step)
-    stopping = False
-    while position.step < total:
-        sampler.set_epoch(position.epoch)
-        if position.batch >= len(sampler):  # the run was saved with more batches: another corpus, or fewer processes
+    epoch_length = len(epochs.sampler)
+    if position.batch >= epoch_length:  # the run was saved with more batches: another corpus, or fewer processes
+        position.epoch, position.batch = position.epoch + 1, 0
+    epochs.epoch, epochs.start = position.epoch, position.batch
+    trainer.set_epoch(position.epoch)
+    if position.step >= total:
+        return
+    for batch in ahead(train_loader, trainer.device):
+        record = trainer.step(batch)
+        meter.add(record)
+        window.add(batch.index, record, scale_is_found=not trainer.scales)
+        position.step += 1
+        position.batch += 1
+        reporter.step()
+        stopping = stop.agreed(position.step)
+        last = position.step >= total or stopping
+        if position.step % PROGRESS_INTERVAL == 0 or last:
+            window.stop_if_broken(position.step)
+        if position.step % train.log_interval == 0 or last:
+            values = meter.means() | {"learning_rate": trainer.generator.learning_rate}
+            values["seconds_a_step"] = timer.seconds_a_step(position.step)
+            values["scale/alignment_noise"] = trainer.generator.network.current_mas_noise_scale
+            reporter.show(position.epoch, values)
+            reporter.scalars(position.step, values)
+        if position.batch == epoch_length:
             position.epoch, position.batch = position.epoch + 1, 0
-            continue
-        sampler.start_batch = position.batch
-        trainer.set_epoch(position.epoch)
-        for batch in train_loader:
-            record = trainer.step(batch)
-            meter.add(record)
-            window.add(batch.index, record, scale_is_found=not trainer.scales)
-            position.step += 1
-            position.batch += 1
-            reporter.step()
-            stopping = stop.agreed(position.step)
-            last = position.step >= total or stopping
-            if position.step % PROGRESS_INTERVAL == 0 or last:
-                window.stop_if_broken(position.step)
-            if position.step % train.log_interval == 0 or last:
-                values = meter.means() | {"learning_rate": trainer.generator.learning_rate}
-                values["seconds_a_step"] = timer.seconds_a_step(position.step)
-                values["scale/alignment_noise"] = trainer.generator.network.current_mas_noise_scale
-                reporter.show(position.epoch, values)
-                reporter.scalars(position.step, values)
-            if position.batch == len(sampler):
-                position.epoch, position.batch = position.epoch + 1, 0
-            if position.step % train.eval_interval == 0 or last:
-                validate_and_save(trainer, validation_loader, reporter, folder)
-                timer.restart(position.step)
-            if last:
-                break
-        if stopping and position.step < total:
-            logger.info("stopped at step %d; the same command goes on from there", position.step)
-            return
+            trainer.set_epoch(position.epoch)
+        if position.step % train.eval_interval == 0 or last:
+            validate_and_save(trainer, validation_loader, reporter, folder)
+            timer.restart(position.step)
+        if last:
+            break
+    if stopping and position.step < total:
+        logger.info("stopped at step %d; the same command goes on from there", position.step)
 
 
 def validate_and_save(trainer: Trainer, validation_loader, reporter: Reporter, folder: Path) -> None:

@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 import time
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import config as configs
 import distributed
 from commons import rounded_up
-from data_utils import Batch
+from data_utils import Batch, ahead
 from trainer import Trainer, choose_precision
 
 BUCKETS = [(150, 300), (300, 400), (400, 500), (500, 600), (600, 700), (700, 800), (700, 800), (800, 870)]
@@ -63,20 +64,18 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     if device.type == "cuda":
         batches = [batch.pin_memory() for batch in batches]
 
-    def steps(n: int) -> list[float]:
-        times = []
-        for i in range(n):
-            start = time.perf_counter()
-            record = trainer.step(batches[i % len(batches)])
+    endless = cycle(batches)
+
+    def steps(n: int) -> dict[str, torch.Tensor]:
+        for batch in ahead(islice(endless, n), device):
+            record = trainer.step(batch)
             trainer.position.step += 1
             if args.wait:
                 _wait(device)
-            times.append(time.perf_counter() - start)
-        _wait(device)
-        assert all(value.isfinite() for value in record.values())
-        return times
+        return record
 
     steps(args.warmup)
+    _wait(device)
     warmup = time.perf_counter() - began
     if args.profile:
         _profile(steps, len(BUCKETS), Path(args.profile))
@@ -84,8 +83,10 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     rounds = []
     for _ in range(args.rounds):
         start = time.perf_counter()
-        steps(len(BUCKETS))
+        record = steps(len(BUCKETS))
+        _wait(device)
         rounds.append((time.perf_counter() - start) / len(BUCKETS))
+        assert all(value.isfinite() for value in record.values())
     result = {
         "config": Path(args.config).stem,
         "precision": choose_precision(train, device),
@@ -110,8 +111,7 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
         result |= {"tflop_a_step": round(tflop, 2), "tflop_a_second": round(tflop / result["seconds_a_step"], 1)}
     if args.sync_check and device.type == "cuda":
         torch.cuda.set_sync_debug_mode("error")
-        for i in range(50):
-            trainer.step(batches[i % len(batches)])
+        steps(50)
         torch.cuda.set_sync_debug_mode("default")
         result["host_syncs_in_50_steps"] = 0
     if distributed.is_main():
@@ -127,6 +127,7 @@ def _profile(steps, n: int, path: Path) -> None:
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities, record_shapes=False) as profile:
         steps(n)
+        torch.cuda.synchronize()
     averages = profile.key_averages()
     path.write_text(averages.table(sort_by="self_cuda_time_total", row_limit=60, max_name_column_width=90))
     print(f"profile of {n} steps: {path}")

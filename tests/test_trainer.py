@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from itertools import islice
 
 import pytest
 import tiny
@@ -272,10 +273,10 @@ def on_each_rank(device, folder, stage):
     torch.set_num_threads(1)
     start = {"train": {"duration_stage_start": 2 if stage else None}}
     config = tiny.config(tiny.MANY_VOICES, start, model={**JUDGED["model"], **tiny.MANY_VOICES["model"]})
-    _, _, loader, validation = train.make_loaders(config, device)
+    _, epochs, loader, validation = train.make_loaders(config, device)
     run = Trainer(config, device)
     note = {"draw": torch.rand(4), "records": [], "batches": []}
-    for data in loader:
+    for data in islice(loader, len(epochs.sampler)):
         note["records"].append({name: value.item() for name, value in run.step(data).items()})
         note["batches"].append(data.index.tolist())
         run.position.step += 1
