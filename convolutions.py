@@ -26,14 +26,15 @@ class Conv1d(_WithActivation, nn.Conv1d):
 
     def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """The convolution alone, with this bias or none."""
+        weight = fused.weight(self, x)
         if not x.is_cuda:
-            return self._conv_forward(x, self.weight, bias)
+            return self._conv_forward(x, weight, bias)
         if self.groups > 1 and self.stride[0] > 1 and self.out_channels // self.groups >= 16:
-            return _flat(F.conv2d(*self._unstrided(x), bias, groups=self.groups))
+            return _flat(F.conv2d(*self._unstrided(x, weight), bias, groups=self.groups))
         stride, padding, dilation = (1, *self.stride), (0, *self.padding), (1, *self.dilation)
-        return _flat(F.conv2d(_tall(x), self.weight.unsqueeze(2), bias, stride, padding, dilation, self.groups))
+        return _flat(F.conv2d(_tall(x), weight.unsqueeze(2), bias, stride, padding, dilation, self.groups))
 
-    def _unstrided(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _unstrided(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Input and kernel of an equal convolution without stride: the phases of the stride become channels.
 
         cuDNN's kernels for groups with a stride are many times slower.
@@ -42,7 +43,7 @@ class Conv1d(_WithActivation, nn.Conv1d):
         taps = -(-k // s)
         length = (x.size(2) + 2 * p - k) // s + taps  # in strides
         x = F.pad(x, (p, length * s - p - x.size(2))).unflatten(2, (length, s))
-        kernel = F.pad(self.weight, (0, taps * s - k)).unflatten(2, (taps, s))
+        kernel = F.pad(weight, (0, taps * s - k)).unflatten(2, (taps, s))
         return _tall(x.transpose(2, 3).flatten(1, 2)), kernel.transpose(2, 3).flatten(1, 2).unsqueeze(2)
 
 
@@ -51,11 +52,12 @@ class ConvTranspose1d(_WithActivation, nn.ConvTranspose1d):
 
     def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """The convolution alone, with this bias or none."""
+        weight = fused.weight(self, x)
         stride, padding, output_padding, dilation = self.stride, self.padding, self.output_padding, self.dilation
         if not x.is_cuda:
-            return F.conv_transpose1d(x, self.weight, bias, stride, padding, output_padding, self.groups, dilation)
+            return F.conv_transpose1d(x, weight, bias, stride, padding, output_padding, self.groups, dilation)
         stride, padding, output_padding, dilation = (1, *stride), (0, *padding), (0, *output_padding), (1, *dilation)
-        weight = self.weight.unsqueeze(2)
+        weight = weight.unsqueeze(2)
         return _flat(F.conv_transpose2d(_tall(x), weight, bias, stride, padding, output_padding, self.groups, dilation))
 
 
@@ -66,7 +68,7 @@ class Conv2d(_WithActivation, nn.Conv2d):
         """The convolution alone, with this bias or none."""
         if x.is_cuda:
             x = x.contiguous(memory_format=torch.channels_last)
-        return self._conv_forward(x, self.weight, bias)
+        return self._conv_forward(x, fused.weight(self, x), bias)
 
 
 def _tall(x: Tensor) -> Tensor:

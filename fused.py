@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.nn.utils.parametrize import is_parametrized
 
 import commons
 
@@ -60,6 +61,36 @@ def activate(x: Tensor, slope: float) -> Tensor:
     if slope == 1.0:
         return x
     return F.leaky_relu(x, slope) if slope else torch.relu(x)
+
+
+def weight(conv: nn.Module, x: Tensor) -> Tensor:
+    """`conv.weight`, for a convolution of x. A kernel makes it as cuDNN reads it: in half precision, channels last.
+
+    Weight norm, cast and layout would each pass over memory, forwards and backwards.
+    """
+    if not takes(x):
+        return conv.weight
+    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    if is_parametrized(conv, "weight"):
+        parts = conv.parametrizations.weight
+        return _Weight.apply(parts.original1, parts.original0, dtype)
+    return conv.weight if conv.weight.dtype == dtype else _Weight.apply(conv.weight, None, dtype)
+
+
+class _Weight(Function):
+    @staticmethod
+    def forward(ctx, v, g, dtype):
+        w, norm = _kernels().weight(v.flatten(2), g, dtype)
+        ctx.save_for_backward(v, g, norm)
+        return w.transpose(1, 2).view(v.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        v, g, norm = ctx.saved_tensors
+        grad = grad.flatten(2).transpose(1, 2).contiguous()
+        grad_v, grad_g = _kernels().weight_backward(grad, v.flatten(2), g, norm)
+        return grad_v.view(v.shape), grad_g, None
 
 
 def conv_act(conv: nn.Module, x: Tensor, slope: float, plus: Tensor | None) -> Tensor:

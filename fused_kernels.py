@@ -359,3 +359,64 @@ def l1_mean_backward(grad: Tensor, a: Tensor, b: Tensor) -> Tensor:
     grad_b = torch.empty_like(b)
     _l1_backward[(triton.cdiv(b.numel(), TILE),)](grad, a, b, grad_b, b.numel(), TILE, num_warps=WARPS)
     return grad_b
+
+
+WEIGHT = ["inner", "channels", "taps"]
+
+
+@triton.jit(do_not_specialize=WEIGHT)
+def _weight(v, g, w, norm, inner, channels, taps, NORM: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < inner
+    value = tl.load(v + row * inner + at % channels * taps + at // channels, inside, 0.0).to(tl.float32)
+    if NORM:
+        length = tl.sqrt(tl.sum(value * value, 0))
+        tl.store(norm + row, length)
+        value *= tl.load(g + row) / length
+    tl.store(w + row * inner + at, value.to(w.dtype.element_ty), inside)
+
+
+@triton.jit(do_not_specialize=WEIGHT)
+def _weight_backward(grad, v, g, norm, grad_v, grad_g, inner, channels, taps, NORM: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < inner
+    value = tl.load(grad + row * inner + at % taps * channels + at // taps, inside, 0.0).to(tl.float32)
+    if NORM:
+        length = tl.load(norm + row)
+        direction = tl.load(v + row * inner + at, inside, 0.0) / length
+        along = tl.sum(value * direction, 0)
+        tl.store(grad_g + row, along)
+        value = (value - along * direction) * (tl.load(g + row) / length)
+    tl.store(grad_v + row * inner + at, value, inside)
+
+
+def weight(v: Tensor, g: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """`g * v / |v|`, or v where g is None, in `dtype` with its last two dimensions exchanged, and the norms `|v|`.
+
+    Args: v `[n, c, k]` and g `[n, ...]`, contiguous in fp32; the norm is over c and k. Returns `[n, k, c]` and `[n]`.
+    """
+    n, channels, taps = v.shape
+    w = torch.empty(n, taps, channels, dtype=dtype, device=v.device)
+    norm = None if g is None else torch.empty(n, device=v.device)
+    inner = channels * taps
+    _weight[(n,)](v, g, w, norm, inner, channels, taps, g is not None, _row_block(inner), num_warps=WARPS)
+    return w, norm
+
+
+def weight_backward(grad: Tensor, v: Tensor, g: Tensor | None, norm: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Gradients of v and g; grad `[n, k, c]`."""
+    n, channels, taps = v.shape
+    grad_v = torch.empty_like(v)
+    grad_g = None if g is None else torch.empty_like(g)
+    inner = channels * taps
+    _weight_backward[(n,)](
+        grad, v, g, norm, grad_v, grad_g, inner, channels, taps, g is not None, _row_block(inner), num_warps=WARPS
+    )
+    return grad_v, grad_g
+
+
+def _row_block(inner: int) -> int:
+    """Few sizes, each of which is compiled."""
+    return max(1024, triton.next_power_of_2(inner))

@@ -7,6 +7,7 @@ import os
 import pytest
 import tiny
 import torch
+from torch.nn.utils.parametrizations import weight_norm
 
 import fused
 from attentions import LayerNorm
@@ -33,6 +34,15 @@ def cases():
         )
     yield "two dimensions", lambda m, x: m(x, 0.1), Conv2d(4, 8, (5, 1), (3, 1)), [noise(2, 4, 50, 3)]
     yield "upsampling", lambda m, x: m(x), ConvTranspose1d(12, 6, 4, 2, 1), [noise(2, 12, 50)]
+    normed = {
+        "a kernel": Conv1d(24, 48, 5, padding=2),
+        "a pointwise kernel": Conv1d(24, 48, 1),
+        "a kernel of two dimensions": Conv2d(24, 8, (5, 1), (3, 1)),
+        "an upsampling kernel": ConvTranspose1d(24, 6, 4, 2, 1),
+    }
+    for name, conv in normed.items():
+        x = noise(2, 24, 50, 3) if isinstance(conv, Conv2d) else noise(2, 24, 50)
+        yield f"weight norm of {name}", lambda m, x: m(x), weight_norm(conv), [x]
     yield "gate", lambda m, x: fused.gate(m, x), Conv1d(48, 96, 5, padding=2), [noise(3, 48, 70)]
     yield "gate of speakers", fused.gate, Conv1d(6, 12, 1), [noise(3, 6, 1100), noise(3, 12, 1)]
     res_skip = Conv1d(24, 48, 1)
