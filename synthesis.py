@@ -137,11 +137,10 @@ class Voice(BaseVoice):
         self._check_length(durations, lengths, scales)
         frames = [max(1, int(d.sum())) for d in durations]
         z = net.latent(planned, scales.noise_scale, max(frames))[0]
-        # copies, since what a graph returns holds until the next call
-        g = None if planned.g is None else planned.g[:1].clone()
+        g = None if planned.g is None else planned.g[:1]
         # each item without its padding: a vocoder hears it, and the last frames would depend on the batch
         return [
-            Latent((z[i : i + 1, :, :n].clone(), g), n, d[:length].astype(np.int64))
+            Latent((z[i : i + 1, :, :n], g), n, d[:length].astype(np.int64))
             for i, (n, d, length) in enumerate(zip(frames, durations, lengths))
         ]
 

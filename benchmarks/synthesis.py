@@ -2,6 +2,7 @@
 
 Prints one JSON line. Without --model it times random weights of the shape of configs/vits2_ljs_nosdp.json, set to
 speak at the pace of LJ Speech. The last sentence takes 10 seconds; its first sound is what its stream yields first.
+`network_ms` is a sentence without its way from text to tokens, for PyTorch.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from synthesis import Voice, find_device
 from text import espeak, table_of_symbols
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "vits2_ljs_nosdp.json"
+SEED = 1  # a sentence is of one length at every round, whatever the duration predictor
+WARM_UP = 2  # rounds before the timed ones: the first of a length captures CUDA graphs
 FRAMES = 4.5  # a token; rounded up by the network to 5, as LJ Speech has
 SENTENCES = [  # of the lengths of LJ Speech's, about 2, 6 and 10 seconds
     "The birch canoe slid on the smooth planks.",
@@ -33,10 +36,11 @@ SENTENCES = [  # of the lengths of LJ Speech's, about 2, 6 and 10 seconds
     "In the morning they walked down to the harbor, bought fresh bread and coffee, and sat on the wall until the "
     "first boats came back with their catch, silvery and cold, in boxes.",
 ]
-Say = Callable[[str], Iterator[np.ndarray]]  # a text to its audio in parts, as they are made
+Text = str | list[int]  # or the ids of its tokens
+Say = Callable[[Text], Iterator[np.ndarray]]  # a text to its audio in parts, as they are made
 
 
-def random_voice(config_path: Path, device: str) -> Voice:
+def random_voice(config_path: Path, device: str, graphs: bool) -> Voice:
     """A voice of the config's shape with random weights and steady durations."""
     config = configs.load(config_path)
     torch.manual_seed(0)
@@ -46,12 +50,12 @@ def random_voice(config_path: Path, device: str) -> Voice:
     with torch.no_grad():
         net.dp.proj.weight.zero_()
         net.dp.proj.bias.fill_(torch.tensor(FRAMES).log())
-    return Voice(net.to(find_device(device)), config)
+    return Voice(net.to(find_device(device)), config, graphs=graphs)
 
 
 def streamed(voice: BaseVoice) -> Say:
     speaker = 0 if voice.data.n_speakers else None
-    return lambda text: voice.speak(text, speaker, pause=0, stream=True)
+    return lambda text: voice.speak(text, speaker, seed=SEED, pause=0, stream=True)
 
 
 def by_torch(voice: Voice, folder: Path, threads: int) -> Say:
@@ -120,22 +124,22 @@ RUNTIMES = {
 }
 
 
-def whole(voice: BaseVoice, text: str) -> Iterator[np.ndarray]:
+def whole(voice: BaseVoice, text: Text) -> Iterator[np.ndarray]:
     """The same without a stream, which decodes in one go."""
-    yield voice.speak(text, 0 if voice.data.n_speakers else None, pause=0).audio
+    yield voice.speak(text, 0 if voice.data.n_speakers else None, seed=SEED, pause=0).audio
 
 
-def times(say: Say, text: str, repeats: int) -> tuple[float, float, int]:
+def times(say: Say, text: Text, repeats: int) -> tuple[float, float, int]:
     """Median seconds until the first part and until the last, and samples of audio."""
     firsts, lasts = [], []
-    for _ in range(repeats + 1):
+    for _ in range(WARM_UP + repeats):
         begin, first, samples = time.perf_counter(), None, 0
         for part in say(text):  # parts are on the CPU: nothing is left to wait for
             first = first or time.perf_counter() - begin
             samples += len(part)
         firsts.append(first)
         lasts.append(time.perf_counter() - begin)
-    return statistics.median(firsts[1:]), statistics.median(lasts[1:]), samples
+    return statistics.median(firsts[WARM_UP:]), statistics.median(lasts[WARM_UP:]), samples
 
 
 def main() -> None:
@@ -144,6 +148,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="shape of the random weights")
     parser.add_argument("--runtime", choices=list(RUNTIMES), default="torch")
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda (PyTorch only)")
+    parser.add_argument("--plain", action="store_true", help="on a GPU, without CUDA graphs")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5)
     with errors_in_one_line("benchmarks/synthesis"):
@@ -158,7 +163,10 @@ def measure(args: argparse.Namespace) -> dict:
         raise ValueError(f"--repeats is {args.repeats}; it counts from 1")
     torch.set_num_threads(args.threads)
 
-    voice = Voice.load(args.model, device=args.device) if args.model else random_voice(args.config, args.device)
+    if args.model:
+        voice = Voice.load(args.model, device=args.device, graphs=not args.plain)
+    else:
+        voice = random_voice(args.config, args.device, not args.plain)
     device = torch.cuda.get_device_name(voice.device) if voice.device.type == "cuda" else "cpu"
     with tempfile.TemporaryDirectory() as folder:
         say = RUNTIMES[args.runtime](voice, Path(folder), args.threads)
@@ -167,13 +175,19 @@ def measure(args: argparse.Namespace) -> dict:
         spoken = [times(one_go, text, args.repeats) for text in SENTENCES]
         first, streamed_whole, _ = times(say, SENTENCES[-1], args.repeats)
     rate = voice.sampling_rate
+    sentences = [{"seconds": round(n / rate, 2), "ms": round(1000 * t, 1)} for _, t, n in spoken]
+    if args.runtime == "torch":
+        for text, sentence in zip(SENTENCES, sentences):
+            tokens = [token for line in voice.read(text) for token in line.tokens]
+            sentence["network_ms"] = round(1000 * times(one_go, tokens, args.repeats)[1], 1)
     return {
         "runtime": args.runtime,
         "device": device,
+        "graphs": bool(voice.graphed and voice.graphed.capture),
         "threads": args.threads,
         "torch": torch.__version__,
         "times_real_time": round(sum(n for *_, n in spoken) / rate / sum(t for _, t, _ in spoken), 2),
-        "sentences": [{"seconds": round(n / rate, 2), "ms": round(1000 * t, 1)} for _, t, n in spoken],
+        "sentences": sentences,
         "first_sound_ms": round(1000 * first, 1),
         "streamed_whole_ms": round(1000 * streamed_whole, 1),
         "megabytes": round(megabytes, 1),
