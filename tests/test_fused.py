@@ -75,7 +75,7 @@ def results(compute, network, inputs, dtype, device):
 
 def check_kernels(device, dtype, tolerance):
     torch.manual_seed(0)
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for name, compute, network, inputs in cases():
             for parameter in network.parameters():
                 torch.nn.init.normal_(parameter, 0, 0.2)

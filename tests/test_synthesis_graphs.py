@@ -206,7 +206,7 @@ def test_steps_that_ask_the_host_are_noticed(step):
 @on_gpu
 @pytest.mark.parametrize("kind", KINDS, ids=["deterministic", "stochastic, two speakers", "plain flow"])
 def test_graphs_say_what_the_network_says(kind):
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         check_lengths(kind, "cuda", 1e-4)
 
 
@@ -246,7 +246,7 @@ def test_speech_goes_on_where_a_capture_breaks_off(monkeypatch, caplog):
         return latent(*args)
 
     monkeypatch.setattr(graphed.net, "latent", waiting)
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for n in (40, 90):
             expected, spoken = (voice.speak(ids(n), "bo", **QUIET) for voice in (plain, graphed))
             assert np.abs(expected.audio - spoken.audio).max() <= 1e-4

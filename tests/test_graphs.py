@@ -1,0 +1,108 @@
+"""Training steps as CUDA graphs: which steps are captured, and that they do what the written ones do."""
+
+import dataclasses
+
+import pytest
+import tiny
+import torch
+from test_trainer import JUDGED, batch
+
+import distributed
+import fused
+import graphs
+from trainer import Trainer
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+class Captured:
+    """In place of a graph: says that it ran."""
+
+    def __init__(self, step, batch, device, pool):
+        self.shape = batch.wav.shape
+
+    def __call__(self, batch):
+        assert batch.wav.shape == self.shape
+        return {"captured": self.shape[-1]}
+
+
+@pytest.mark.parametrize("patience, written", [(0, 1), (3, 3)])
+def test_a_shape_is_captured_when_it_comes_again(monkeypatch, patience, written):
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(graphs, "Graph", Captured)
+    steps = graphs.GraphedSteps(torch.device("cpu"), patience)
+    short, long = (batch(tiny.config(), more_frames=n) for n in (0, 7))
+
+    def step(data):
+        return {"written": data.wav.size(2)}
+
+    assert [list(steps(step, short, "joint")) for _ in range(5)] == [["written"]] * written + [["captured"]] * (
+        5 - written
+    )
+    assert steps(step, long, "joint") == {"written": long.wav.size(2)}
+    assert steps(step, long, "joint") == {"captured": long.wav.size(2)}
+    assert steps(step, short, "last stage") == {"written": short.wav.size(2)}  # another step, another graph
+    assert steps(step, short, "joint") == {"captured": short.wav.size(2)}
+
+
+@torch.no_grad()
+def give(giver: Trainer, taker: Trainer) -> None:
+    """Weights and optimizers' states, in place, as captured steps need it."""
+    for name, learner in giver.learners.items():
+        other = taker.learners[name]
+        for mine, theirs in zip(learner.network.parameters(), other.network.parameters()):
+            theirs.copy_(mine)
+            for key, value in learner.optimizer.state[mine].items():
+                if key in other.optimizer.state[theirs]:
+                    other.optimizer.state[theirs][key].copy_(value)
+    taker.position.step = giver.position.step
+
+
+def differences(config, batches, device, precision, steps):
+    """Train some steps on batches of one shape, each from equal weights and draws, plainly and fast.
+
+    Returns the largest relative difference of each loss, and the least cosine between gradients of a network.
+    """
+    runs = []
+    for fast in (False, True):
+        train = dataclasses.replace(config.train, precision=precision, cuda_graphs=fast, fused_kernels=fast)
+        runs.append(Trainer(dataclasses.replace(config, train=train), device))
+        for learner in runs[-1].learners.values():
+            tiny.no_dropout(learner.network)  # its draws follow the order in memory, which may differ
+    plain, fast = runs
+    largest, cosine = {}, 1.0
+    for step in range(steps):
+        give(plain, fast)
+        data = batches[step % len(batches)]
+        records = []
+        for run in runs:
+            fused.enable(run is fast)
+            torch.cuda.manual_seed(step)
+            records.append({name: value.item() for name, value in run.step(data).items()})
+            run.position.step += 1
+        for name, value in records[0].items():
+            difference = abs(records[1][name] - value) / abs(value)
+            largest[name] = max(largest.get(name, 0.0), difference)
+        for name in plain.learners:
+            a, b = (
+                torch.cat([p.grad.double().flatten() for p in run.learners[name].network.parameters()]) for run in runs
+            )
+            cosine = min(cosine, torch.cosine_similarity(a, b, 0).item())
+    assert fast.graphs.graphs
+    return largest, cosine
+
+
+@on_gpu
+@pytest.mark.parametrize("precision, most, least", [("fp32", 1e-4, 0.9999), ("bf16", 0.01, 0.99)])
+def test_fast_and_plain_steps_agree(precision, most, least):
+    device = distributed._device("cuda", 0)
+    config = tiny.config(tiny.MANY_VOICES, model={**JUDGED["model"], **tiny.MANY_VOICES["model"]})
+    torch.backends.cudnn.benchmark = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            largest, cosine = differences(config, [batch(config)], device, precision, 5)
+    finally:
+        fused.enable(True)
+        torch.cuda.set_stream(torch.cuda.default_stream())
+    assert max(value for name, value in largest.items() if name.startswith("loss")) <= most, largest
+    assert cosine >= least
