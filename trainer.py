@@ -23,6 +23,7 @@ from discriminators import DURATION_DISCRIMINATORS, MultiPeriodDiscriminator
 from graphs import DDP_WARM_UP, GraphedSteps
 from mel_processing import log_mel, spec_to_mel_torch, spectrogram_of_batch
 from models import SynthesizerTrn, TrainingOutput
+from modules import set_recompute
 from text import table_of_symbols
 
 logger = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class Trainer:
                     "rhythm in many users' ears; use_sdp false goes well with it"
                 )
         self.generator.network.draw_logw = model.use_duration_discriminator
+        set_recompute(self.generator.network, train.recompute)
         self.set_training()
         self.graphs = self.graphed_steps()
         torch.manual_seed(train.seed + distributed.rank())  # each process draws its own noise and segments
