@@ -146,8 +146,7 @@ class Trainer:
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One training step on a batch on any device. Returns losses and gradient norms, on the training's device."""
-        alone = self.in_duration_stage()
-        if alone and self.generator.network.enc_p.proj.weight.requires_grad:
+        if self.in_duration_stage() and self.generator.network.enc_p.proj.weight.requires_grad:
             self.enter_duration_stage()
         self.generator.network.anneal_mas_noise(self.position.step)
         if self.graphs is None:
@@ -161,9 +160,11 @@ class Trainer:
         A random segment of every utterance is decoded; the discriminators learn to tell it from the recording; the
         generator learns from the new discriminators, the mel spectrogram, the prior and the durations.
 
-        With `train.accumulate` the gradients are means over parts of the batch, and only one part's activations are
-        kept at a time. So the generator, whose lesson begins when the discriminators have heard all parts, passes over
-        each of them anew, with other noise and segments.
+        In the last stage of VITS2 the duration predictor and its discriminator learn alone (section 2.1).
+
+        With `train.accumulate` the gradients are means over parts of the batch, and the activations of one part at a
+        time are kept. The discriminators hear all parts before the generator learns from them, so it passes over each
+        part anew, with other noise and segments.
         """
         parts = batch.parts(self.config.train.accumulate)
         whole = len(parts) == 1
