@@ -375,7 +375,7 @@ def test_a_part_takes_its_share_of_memory():
 
 @pytest.mark.parametrize("flow", ["pre_conv", "mono_layer_post_residual"])
 def test_what_is_forgotten_is_computed_again_to_the_last_bit(flow):
-    """Noise and dropout are on, which a second draw would show. The generator keeps less than half for its gradients."""
+    """Noise and dropout are on, which a second draw would show. The generator keeps less than half of what it did."""
     model = {**JUDGED["model"], **tiny.MANY_VOICES["model"], "transformer_flow_type": flow}
     model |= {"resblock": "1", "resblock_kernel_sizes": [3, 5], "resblock_dilation_sizes": [[1, 3, 5]] * 2}
     results, bytes_kept = [], []
@@ -384,9 +384,10 @@ def test_what_is_forgotten_is_computed_again_to_the_last_bit(flow):
         run, kept = Trainer(config, CPU), Kept()
         with kept.counting():
             record = run.step(batch(config))
-            _, out = run.generate(batch(config))
+            out = run.generate(batch(config))
         results.append((record, gradients(run), torch.get_rng_state()))
         bytes_kept.append(kept.now)  # for `out`
+        del out
     plain, again = results
     assert tiny.equal(plain, again)
     assert bytes_kept[1] < 0.5 * bytes_kept[0]
