@@ -50,6 +50,8 @@ class TrainConfig:
     bucket_boundaries: list[int] = field(default_factory=lambda: [0, *range(300, 1001, 100)])  # frames
     cuda_graphs: bool = True  # on a GPU, steps are captured and replayed; false: each operation is launched alone
     fused_kernels: bool = True  # on a GPU, what `fused` holds; false: PyTorch's own operations
+    accumulate: int = 1  # equal parts that each process takes its batch in, one by one, in the memory of one part
+    recompute: bool = False  # the generator's inner activations are computed again for gradients, not kept
     num_workers: int = 4  # processes that read recordings, on each GPU
     keep_checkpoints: int = 3  # newest checkpoints kept beside the best; 0 keeps all
     duration_discriminator_start: int = 0  # step at which the duration discriminator joins
@@ -290,6 +292,8 @@ def _contradictions(config: Config) -> Iterable[str]:
         yield f"model.discriminator_channels ({model.discriminator_channels}) must be a multiple of 64"
     if any(kernel % 2 == 0 for kernel in model.resblock_kernel_sizes):
         yield f"model.resblock_kernel_sizes are {model.resblock_kernel_sizes}; only odd ones keep the length"
+    if train.batch_size % train.accumulate:
+        yield f"train.batch_size ({train.batch_size}) cannot be shared by train.accumulate ({train.accumulate}) parts"
     if len(train.betas) != 2 or max(train.betas) >= 1:
         yield f"train.betas is {train.betas}, and should be two numbers below 1"
     if train.bucket_boundaries != sorted(set(train.bucket_boundaries)) or len(train.bucket_boundaries) < 2:

@@ -54,6 +54,10 @@ class Batch(NamedTuple):
     def pin_memory(self) -> "Batch":
         return Batch(*(x if x is None else x.pin_memory() for x in self))
 
+    def parts(self, n: int) -> list["Batch"]:
+        """The batch as `n` of equal size and padding; as fewer, the last one smaller, if `n` does not divide it."""
+        return [Batch(*part) for part in zip(*([None] * n if x is None else x.chunk(n) for x in self))]
+
 
 class SpeechDataset(Dataset):
     """The clips of a filelist that can be trained on, as token ids and waveforms.

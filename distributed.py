@@ -124,6 +124,11 @@ def wrap(network: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True, **own_buffers)
 
 
+def unexchanged(network: nn.Module) -> contextlib.AbstractContextManager:
+    """Where a wrapped network's gradients stay in this process; the next backward pass outside exchanges them too."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
+
+
 def sum_over_ranks(values: Tensor) -> Tensor:
     """The sum of a tensor over all processes, on each of them."""
     if dist.is_initialized():

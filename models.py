@@ -172,7 +172,7 @@ class PosteriorEncoder(nn.Module):
         return z, m, logs, y_mask
 
 
-class Generator(nn.Module):
+class Generator(modules.Forgetful):
     """HiFi-GAN's generator: upsampling, and after each the mean of residual blocks with different kernels."""
 
     def __init__(
@@ -208,11 +208,15 @@ class Generator(nn.Module):
         x = self.conv_pre(x)
         if g is not None:
             x = x + self.cond(g)
-        for i, up in enumerate(self.ups):
-            x = up(F.leaky_relu(x, modules.LRELU_SLOPE))
-            first, *others = self.resblocks[i * self.num_kernels : (i + 1) * self.num_kernels]
-            x = sum((block(x) for block in others), first(x)) / self.num_kernels
+        for i in range(len(self.ups)):
+            x = self.forgetting(self._upsampled, x, i)
         return torch.tanh(self.conv_post(F.leaky_relu(x)))
+
+    def _upsampled(self, x: Tensor, i: int) -> Tensor:
+        """Stage `i`: `[b, c, t]` to `[b, c / 2, t * rate]`."""
+        x = self.ups[i](F.leaky_relu(x, modules.LRELU_SLOPE))
+        first, *others = self.resblocks[i * self.num_kernels : (i + 1) * self.num_kernels]
+        return sum((block(x) for block in others), first(x)) / self.num_kernels
 
     @property
     def context(self) -> int:

@@ -1,12 +1,14 @@
 """Building blocks: WaveNet layers, HiFi-GAN's residual blocks, and the small flows of the duration predictor."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
+from torch.utils.checkpoint import checkpoint
 
 import commons
 import fused
@@ -31,7 +33,29 @@ def reach(block: nn.Module) -> int:
     return sum(commons.get_padding(conv.kernel_size[0], conv.dilation[0]) for conv in convs)
 
 
-class WN(nn.Module):
+class Forgetful(nn.Module):
+    """A network that can forget what it computed on the way, and compute it again when gradients ask for it.
+
+    That takes less memory and more time in training. What is computed twice must draw nothing at random.
+    """
+
+    recompute = False
+
+    def forgetting(self, function: Callable[..., Tensor], *inputs) -> Tensor:
+        """`function(*inputs)`. Where `recompute` is set and the network learns, only the inputs are kept for that."""
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return function(*inputs)
+        return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def set_recompute(network: nn.Module, on: bool) -> None:
+    """Whether all that can forget in a network, its WaveNets and its decoder, does."""
+    for module in network.modules():
+        if isinstance(module, Forgetful):
+            module.recompute = on
+
+
+class WN(Forgetful):
     """WaveNet's gated residual layers, not causal; layer i is dilated by `dilation_rate ** i`."""
 
     def __init__(
@@ -57,6 +81,9 @@ class WN(nn.Module):
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
         """Args: x `[b, h, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]` or None. Returns the sum of skips `[b, h, t]`."""
+        return self.forgetting(self._skips, x, x_mask, g)
+
+    def _skips(self, x: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         conditions = self.cond_layer(g).chunk(self.n_layers, 1) if g is not None else [None] * self.n_layers
         skips = None
         *layers, last = zip(self.in_layers, self.res_skip_layers, conditions)

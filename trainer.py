@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from discriminators import DURATION_DISCRIMINATORS, MultiPeriodDiscriminator
 from graphs import DDP_WARM_UP, GraphedSteps
 from mel_processing import log_mel, spec_to_mel_torch, spectrogram_of_batch
 from models import SynthesizerTrn, TrainingOutput
+from modules import set_recompute
 from text import table_of_symbols
 
 logger = logging.getLogger(__name__)
@@ -55,10 +57,12 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate if self.rate is None else self.rate
 
-    def update(self, loss: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
-        """Descend on a loss. Returns the gradients' norm; where it is not finite, the weights stayed as they were."""
-        self.optimizer.zero_grad(set_to_none=True)
+    def accumulate(self, loss: Tensor, scaler: torch.amp.GradScaler) -> None:
+        """Add a loss's gradients to those that are there."""
         scaler.scale(loss).backward()
+
+    def update(self, scaler: torch.amp.GradScaler) -> Tensor:
+        """Follow the gradients. Returns their norm; where it is not finite, the weights stayed as they were."""
         scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
         scaler.step(self.optimizer)
@@ -120,6 +124,7 @@ class Trainer:
                     "rhythm in many users' ears; use_sdp false goes well with it"
                 )
         self.generator.network.draw_logw = model.use_duration_discriminator
+        set_recompute(self.generator.network, train.recompute)
         self.set_training()
         self.graphs = self.graphed_steps()
         torch.manual_seed(train.seed + distributed.rank())  # each process draws its own noise and segments
@@ -141,62 +146,51 @@ class Trainer:
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One training step on a batch on any device. Returns losses and gradient norms, on the training's device."""
-        alone = self.in_duration_stage()
-        if alone and self.generator.network.enc_p.proj.weight.requires_grad:
+        if self.in_duration_stage() and self.generator.network.enc_p.proj.weight.requires_grad:
             self.enter_duration_stage()
         self.generator.network.anneal_mas_noise(self.position.step)
-        step = self.duration_step if alone else self.joint_step
         if self.graphs is None:
-            return step(batch.to(self.device, non_blocking=True))
+            return self.learn(batch.to(self.device, non_blocking=True))
         noisy = self.generator.network.current_mas_noise_scale > 0
-        return self.graphs(step, batch, (alone, noisy, self.duration_judge() is not None))
+        return self.graphs(self.learn, batch, (noisy, *self.judges()))
 
-    def joint_step(self, batch: Batch) -> dict[str, Tensor]:
-        """One step of the generator and each discriminator.
+    def learn(self, batch: Batch) -> dict[str, Tensor]:
+        """One update of each discriminator, then one of the generator.
 
         A random segment of every utterance is decoded; the discriminators learn to tell it from the recording; the
         generator learns from the new discriminators, the mel spectrogram, the prior and the durations.
+
+        In the last stage of VITS2 the duration predictor and its discriminator learn alone (section 2.1).
+
+        With `train.accumulate` the gradients are means over parts of the batch, and the activations of one part at a
+        time are kept. The discriminators hear all parts before the generator learns from them, so it passes over each
+        part anew, with other noise and segments.
         """
-        net_g, net_d = self.generator, self.learners["discriminator"]
-        spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
-        with self.autocast():
-            out = net_g.wrapped(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
-        y, y_hat = self.real_segments(batch.wav, out), out.o
-        record = {}
+        parts = batch.parts(self.config.train.accumulate)
+        whole = len(parts) == 1
+        judges = self.judges()
+        record = defaultdict(list)
 
-        with self.autocast():
-            scores_r, scores_g, _, _ = net_d.wrapped(y, y_hat.detach())
-        loss_d, _, _ = losses.discriminator_loss(scores_r, scores_g)
-        record["loss/d/total"] = loss_d
-        record["grad_norm_d"] = net_d.update(loss_d, self.scaler)
+        for part in gathering(parts, judges.values()):
+            with torch.set_grad_enabled(whole):
+                mel, out = self.generate(part)
+            for name, loss in self.judge_losses(part, out):
+                judges[name].accumulate(loss / len(parts), self.scaler)
+                record[f"loss/{name}/total"].append(loss.detach())
+        for name, judge in judges.items():
+            record[f"grad_norm_{name}"].append(judge.update(self.scaler))
 
-        duration_judge = self.duration_judge()
-        if duration_judge:
-            self.update_duration_judge(duration_judge, batch, out, record)
-
-        parts = self.acoustic_losses(mel, out) | {"dur": out.l_length.sum()}
-        with net_d.frozen() as judge, self.autocast():
-            with torch.no_grad():
-                _, maps_r = judge.judge(y)
-            scores_g, maps_g = judge.judge(y_hat)
-            parts["gen"], _ = losses.generator_loss(scores_g)
-            parts["fm"] = losses.feature_loss(maps_r, maps_g)
-        if duration_judge:
-            parts["dur_gen"] = self.duration_adversarial_loss(duration_judge, batch, out)
-        self.update_generator(parts, record)
-        return record
-
-    def duration_step(self, batch: Batch) -> dict[str, Tensor]:
-        """One step of the last stage of VITS2: the duration predictor and its discriminator alone (section 2.1)."""
-        spec, _, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
-        with self.autocast():
-            out = self.generator.wrapped(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
-        record = {}
-        judge = self.duration_judge()
-        self.update_duration_judge(judge, batch, out, record)
-        parts = {"dur": out.l_length.sum(), "dur_gen": self.duration_adversarial_loss(judge, batch, out)}
-        self.update_generator(parts, record)
-        return record
+        for part in gathering(parts, [self.generator]):
+            if not whole:
+                mel, out = self.generate(part)
+            terms = self.generator_losses(part, mel, out)
+            self.generator.accumulate(terms["total"] / len(parts), self.scaler)
+            for name, loss in terms.items():
+                record[f"loss/g/{name}"].append(loss.detach())
+        record["grad_norm_g"].append(self.generator.update(self.scaler))
+        # outside fp16 the scale stays 1: halved at each update that is left out, it would end at 0
+        self.scaler.update(None if self.scales else 1.0)
+        return {name: torch.stack(values).mean() for name, values in record.items()}
 
     def is_best(self, results: dict[str, float]) -> bool:
         """Whether a validation is the best yet: by mel L1 or, in the last stage, which leaves that be, by durations."""
@@ -229,6 +223,52 @@ class Trainer:
             if learner is not self.generator:
                 learner.network.train()
 
+    def judges(self) -> dict[str, Learner]:
+        """The discriminators that take part in the step, under the names of their numbers in its record."""
+        judges = {
+            "d": None if self.in_duration_stage() else self.learners["discriminator"],
+            "dur_d": self.duration_judge(),
+        }
+        return {name: judge for name, judge in judges.items() if judge}
+
+    def duration_judge(self) -> Learner | None:
+        """The duration discriminator, once it has joined."""
+        joined = self.position.step >= self.config.train.duration_discriminator_start
+        return self.learners.get("duration_discriminator") if joined else None
+
+    def generate(self, batch: Batch) -> tuple[Tensor, TrainingOutput]:
+        """The log-mel of the recordings `[b, bands, t_t]`, and what the generator makes of them and their texts."""
+        spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
+        with self.autocast():
+            return mel, self.generator.wrapped(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
+
+    def judge_losses(self, batch: Batch, out: TrainingOutput) -> Iterator[tuple[str, Tensor]]:
+        """How far each of the judges is from telling real from generated; each listens when its turn comes."""
+        judges = self.judges()
+        if "d" in judges:
+            with self.autocast():
+                scores_r, scores_g, _, _ = judges["d"].wrapped(self.real_segments(batch.wav, out), out.o.detach())
+            yield "d", losses.discriminator_loss(scores_r, scores_g)[0]
+        if "dur_d" in judges:  # every valid token counts the same
+            x, logw, logw_ = out.durations
+            with self.autocast():
+                condition = self.duration_condition(batch)
+                scores_r, scores_g = judges["dur_d"].wrapped(x, out.x_mask, logw_, logw.detach(), condition)
+            yield "dur_d", losses.discriminator_loss(scores_r, scores_g, out.x_mask.transpose(1, 2))[0]
+
+    def generator_losses(self, batch: Batch, mel: Tensor, out: TrainingOutput) -> dict[str, Tensor]:
+        """All that the generator learns from in this step, weighted, after their sum, `total`."""
+        judges = self.judges()
+        terms = self.acoustic_losses(mel, out) if "d" in judges else {}
+        terms["dur"] = out.l_length.sum()
+        if "d" in judges:
+            terms |= self.adversarial_losses(judges["d"], batch, out)
+        if "dur_d" in judges:
+            terms["dur_gen"] = self.duration_adversarial_loss(judges["dur_d"], batch, out)
+        weights = {"mel": self.config.train.c_mel, "kl": self.config.train.c_kl}
+        weighted = {name: weights.get(name, 1.0) * loss for name, loss in terms.items()}
+        return {"total": torch.stack(list(weighted.values())).sum()} | weighted
+
     def acoustic_losses(self, mel: Tensor, out: TrainingOutput) -> dict[str, Tensor]:
         """Mel L1 of the decoded segment and KL divergence of the whole utterance; mel `[b, bands, t_t]`."""
         z = out.latents
@@ -238,30 +278,13 @@ class Trainer:
             "kl": losses.kl_loss(z.z_p, z.logs_q, z.m_p, z.logs_p, out.y_mask),
         }
 
-    def update_generator(self, parts: dict[str, Tensor], record: dict[str, Tensor]) -> None:
-        """Weigh the generator's losses, descend on their sum and record all of them."""
-        weights = {"mel": self.config.train.c_mel, "kl": self.config.train.c_kl}
-        weighted = {name: weights.get(name, 1.0) * loss for name, loss in parts.items()}
-        total = torch.stack(list(weighted.values())).sum()
-        record["grad_norm_g"] = self.generator.update(total, self.scaler)
-        record["loss/g/total"] = total
-        record |= {f"loss/g/{name}": loss for name, loss in weighted.items()}
-        # outside fp16 the scale stays 1: halved at each update that is left out, it would end at 0
-        self.scaler.update(None if self.scales else 1.0)
-
-    def duration_judge(self) -> Learner | None:
-        """The duration discriminator, once it has joined."""
-        joined = self.position.step >= self.config.train.duration_discriminator_start
-        return self.learners.get("duration_discriminator") if joined else None
-
-    def update_duration_judge(self, judge: Learner, batch: Batch, out: TrainingOutput, record: dict) -> None:
-        """Teach the duration discriminator real and predicted durations; every valid token counts the same."""
-        x, logw, logw_ = out.durations
-        with self.autocast():
-            scores_r, scores_g = judge.wrapped(x, out.x_mask, logw_, logw.detach(), self.duration_condition(batch))
-        loss, _, _ = losses.discriminator_loss(scores_r, scores_g, out.x_mask.transpose(1, 2))
-        record["loss/dur_d/total"] = loss
-        record["grad_norm_dur_d"] = judge.update(loss, self.scaler)
+    def adversarial_losses(self, judge: Learner, batch: Batch, out: TrainingOutput) -> dict[str, Tensor]:
+        """How far the decoded segment is from passing as real, and from the recording in what the judge hears."""
+        with judge.frozen() as network, self.autocast():
+            with torch.no_grad():
+                _, maps_r = network.judge(self.real_segments(batch.wav, out))
+            scores_g, maps_g = network.judge(out.o)
+            return {"gen": losses.generator_loss(scores_g)[0], "fm": losses.feature_loss(maps_r, maps_g)}
 
     def duration_adversarial_loss(self, judge: Learner, batch: Batch, out: TrainingOutput) -> Tensor:
         """How far the predicted durations are from passing as real."""
@@ -416,6 +439,18 @@ class Trainer:
         checkpoint.save_checkpoint(
             learner.network, learner.optimizer, learner.learning_rate, self.position.epoch + 1, path, **more
         )
+
+
+def gathering(parts: Sequence[Batch], learners: Collection[Learner]) -> Iterator[Batch]:
+    """Hand out the parts of a batch for learners to accumulate gradients, which processes exchange with the last."""
+    for learner in learners:
+        learner.optimizer.zero_grad(set_to_none=True)
+    *others, last = parts
+    with contextlib.ExitStack() as stack:
+        for learner in learners:
+            stack.enter_context(distributed.unexchanged(learner.wrapped))
+        yield from others
+    yield last
 
 
 def build_generator(config: Config) -> SynthesizerTrn:

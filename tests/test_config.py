@@ -109,6 +109,8 @@ def test_what_is_saved_is_loaded(tmp_path):
         ("model", "resblock", "3", "model.resblock is '3'.*It may be 1, 2"),
         ("train", "precision", "fp8", "train.precision is 'fp8'.*fp32, bf16, fp16"),
         ("train", "bucket_boundaries", [300, 0], "bucket_boundaries must be two or more rising numbers"),
+        ("train", "accumulate", 3, r"train.batch_size \(2\) cannot be shared by train.accumulate \(3\) parts"),
+        ("train", "accumulate", 0, "train.accumulate.* 0"),
         ("train", "duration_stage_start", 5, "duration_stage_start needs model.use_duration_discriminator"),
         ("train", "learning_rate", float("nan"), "train.learning_rate is NaN, and should be above 0"),
         ("train", "learning_rate", float("inf"), "train.learning_rate is Infinity, and should be above 0"),

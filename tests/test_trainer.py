@@ -1,13 +1,15 @@
-"""The training step: every parameter learns, padding changes nothing, durations, bad numbers, and two processes."""
+"""The training step: every parameter learns, padding changes nothing, durations, bad numbers, parts, two processes."""
 
 import copy
 import dataclasses
 import json
+import weakref
 from itertools import islice
 
 import pytest
 import tiny
 import torch
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 import config as configs
 import distributed
@@ -260,6 +262,138 @@ def test_the_judge_lent_to_the_generator_learns_nothing_from_it():
     assert wav.grad.any() and all(p.grad is None and p.requires_grad for p in judge.parameters())
 
 
+LAST_STAGE = {"train": {"duration_stage_start": 0}}
+STAGES = pytest.mark.parametrize("stage", [{}, LAST_STAGE], ids=["joint", "last stage"])
+
+
+def steady(config, judges_rate=0.1):
+    """A run without dropout that goes down its gradients in proportion, so that rounding stays rounding."""
+    run = Trainer(config, CPU)
+    for learner in run.learners.values():
+        tiny.no_dropout(tiny.randomise(learner.network))
+        rate = 0.1 if learner is run.generator else judges_rate
+        learner.optimizer = torch.optim.SGD(learner.network.parameters(), rate)
+    return run
+
+
+def gradients(run):
+    return {
+        f"{kind}: {name}": torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for kind, learner in run.learners.items()
+        for name, p in learner.network.named_parameters()
+    }
+
+
+def assert_close(found, expected):
+    """To rounding, in proportion to each tensor's largest number."""
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert (found[name] - value).abs().max() <= 1e-3 * value.abs().max() + 1e-6, name
+
+
+@STAGES
+def test_parts_of_a_batch_teach_what_all_of_it_teaches(stage, no_noise):
+    """Where all utterances are of one length, the mean of the parts' losses is that of the whole."""
+    runs = [steady(tiny.config(JUDGED, stage, train={"batch_size": 4, "accumulate": n})) for n in (1, 2, 4)]
+    start = {name: snapshot(learner) for name, learner in runs[0].learners.items()}
+    data = batch(runs[0].config, (60,) * 4, (7,) * 4)
+    record, *records = [run.step(data) for run in runs]
+    for other, values in zip(runs[1:], records):
+        assert list(values) == list(record)
+        assert_close(values, record)
+        assert_close(gradients(other), gradients(runs[0]))
+        for name, learner in runs[0].learners.items():
+            assert_close(other.learners[name].network.state_dict(), learner.network.state_dict())
+    judged = set(runs[0].learners) - ({"discriminator"} if stage else set())
+    assert judged == {name for name, learner in runs[0].learners.items() if changed(start[name], learner)}
+
+
+@STAGES
+def test_gradients_and_losses_of_parts_are_means_of_what_each_gives_alone(stage, no_noise):
+    config = tiny.config(JUDGED, stage, train={"batch_size": 4, "accumulate": 2})
+    data = batch(config, (60, 50, 44, 31), (7, 5, 3, 6))
+    run = steady(config, judges_rate=0.0)
+    run.scales, run.scaler = True, torch.amp.GradScaler("cpu", init_scale=64.0)  # as fp16 has it
+    record = run.step(data)
+    alone = []
+    for part in (slice(0, 2), slice(2, 4)):
+        one = steady(dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=1)), 0.0)
+        alone.append((one.step(Batch(*(x if x is None else x[part] for x in data))), gradients(one)))
+    (record_1, gradients_1), (record_2, gradients_2) = alone
+    assert_close(gradients(run), {name: (g + gradients_2[name]) / 2 for name, g in gradients_1.items()})
+    means = {name: (value + record_2[name]) / 2 for name, value in record_1.items() if name.startswith("loss")}
+    assert_close({name: record[name] for name in means}, means)
+    assert set(record) == set(record_1)
+
+
+def test_a_corpus_smaller_than_a_batch_is_taken_in_parts_too():
+    config = tiny.config(train={"batch_size": 4, "accumulate": 4})
+    run = Trainer(config, CPU)
+    for size in (3, 1):
+        data = batch(config, (60, 44, 38)[:size], (7, 5, 6)[:size])
+        assert [len(part.text) for part in data.parts(4)] == [1] * size
+        assert all(value.isfinite() for value in run.step(data).values())
+    assert [len(part.text) for part in batch(config, (60, 44, 38), (7, 5, 6)).parts(2)] == [2, 1]
+
+
+class Kept:
+    """Bytes of tensors that autograd keeps for backward passes, weights left out: now, and the most there were."""
+
+    class Tensor:
+        def __init__(self, value):
+            self.value = value
+
+    def __init__(self):
+        self.now = self.most = 0
+
+    def counting(self):
+        return torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: getattr(kept, "value", kept))
+
+    def _pack(self, value):
+        if isinstance(value, torch.nn.Parameter):
+            return value
+        kept = Kept.Tensor(value.detach())
+        self._add(value.nbytes)
+        weakref.finalize(kept, self._add, -value.nbytes)
+        return kept
+
+    def _add(self, n):
+        self.now += n
+        self.most = max(self.most, self.now)
+
+
+def test_a_part_takes_its_share_of_memory():
+    most = {}
+    for n in (1, 2, 4):
+        config = tiny.config(JUDGED, train={"batch_size": 16, "accumulate": n})
+        run, kept = Trainer(config, CPU), Kept()
+        with kept.counting():
+            run.step(batch(config, (60,) * 16, (7,) * 16))
+        assert kept.now == 0
+        most[n] = kept.most
+    assert most[2] < 0.6 * most[1] and most[4] < 0.4 * most[1]
+
+
+@pytest.mark.parametrize("flow", ["pre_conv", "mono_layer_post_residual"])
+def test_what_is_forgotten_is_computed_again_to_the_last_bit(flow):
+    """Noise and dropout are on, which a second draw would show. The generator keeps less than half of what it did."""
+    model = {**JUDGED["model"], **tiny.MANY_VOICES["model"], "transformer_flow_type": flow}
+    model |= {"resblock": "1", "resblock_kernel_sizes": [3, 5], "resblock_dilation_sizes": [[1, 3, 5]] * 2}
+    results, bytes_kept = [], []
+    for recompute in (False, True):
+        config = tiny.config(tiny.MANY_VOICES, model=model, train={"recompute": recompute})
+        run, kept = Trainer(config, CPU), Kept()
+        with kept.counting():
+            record = run.step(batch(config))
+            out = run.generate(batch(config))
+        results.append((record, gradients(run), torch.get_rng_state()))
+        bytes_kept.append(kept.now)  # for `out`
+        del out
+    plain, again = results
+    assert tiny.equal(plain, again)
+    assert bytes_kept[1] < 0.5 * bytes_kept[0]
+
+
 def without_posterior_noise(run):
     """Give the posterior so little spread that its draws do not matter."""
     proj = run.generator.network.enc_q.proj
@@ -310,6 +444,39 @@ def test_two_processes_stay_equal_and_share_the_work(workspace, monkeypatch, sta
     for name, value in alone["measures"].items():
         # the decoder reaches from an utterance's end into the padding, which depends on the batch
         assert a["measures"][name] == pytest.approx(value, rel=2e-2 if name == "mel" else 1e-4), name
+
+
+def in_parts_on_each_rank(device, folder):
+    """Two utterances of four on each of two processes, in two parts; notes weights, and exchanges of gradients."""
+    torch.set_num_threads(1)
+    tiny.no_noise(pytest.MonkeyPatch())
+    rank, note = distributed.rank(), {}
+    for n in (1, 2):
+        run = steady(tiny.config(JUDGED, train={"accumulate": n}))
+        exchanges = []
+        for learner in run.learners.values():
+            learner.wrapped.register_comm_hook(None, lambda _, bucket, done=exchanges: count(done, bucket))
+        data = batch(run.config, (60,) * 4, (7,) * 4)
+        run.step(Batch(*(x if x is None else x[2 * rank : 2 * rank + 2] for x in data)))
+        weights = {name: learner.network.state_dict() for name, learner in run.learners.items()}
+        note[n] = {"weights": weights, "exchanges": len(exchanges)}
+    torch.save(note, f"{folder}/{rank}.pt")
+
+
+def count(done, bucket):
+    done.append(bucket.index())
+    return allreduce_hook(None, bucket)
+
+
+def test_two_processes_exchange_gradients_once_a_step_and_learn_from_all_parts(tmp_path, monkeypatch, no_noise):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    distributed.launch(in_parts_on_each_rank, "cpu", 2, str(tmp_path))
+    a, b = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert tiny.equal(a, b) and a[2]["exchanges"] == a[1]["exchanges"] > 0
+    alone = steady(tiny.config(JUDGED, train={"batch_size": 4}))
+    alone.step(batch(alone.config, (60,) * 4, (7,) * 4))
+    for name, learner in alone.learners.items():
+        assert_close(a[2]["weights"][name], learner.network.state_dict())
 
 
 def test_a_summary_of_ranks_says_which_process_this_is():

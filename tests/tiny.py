@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 
@@ -111,6 +112,13 @@ def no_dropout(network: torch.nn.Module) -> torch.nn.Module:
         elif hasattr(module, "p_dropout"):
             module.p_dropout = 0.0
     return network
+
+
+def no_noise(patch: pytest.MonkeyPatch) -> None:
+    """Make every random draw zero."""
+    for name in ("randn", "randn_like", "rand"):
+        draw = getattr(torch, name)
+        patch.setattr(torch, name, lambda *a, draw=draw, **k: torch.zeros_like(draw(*a, **k)))
 
 
 @torch.no_grad()
