@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import commons
 import fused
-from convolutions import Conv1d
+from convolutions import Conv1d, Dropout
 
 
 class LayerNorm(nn.Module):
@@ -121,7 +121,7 @@ class FFN(nn.Module):
         both = left if left == right else 0
         self.conv_1 = Conv1d(channels, filter_channels, kernel_size, padding=both)
         self.conv_2 = Conv1d(filter_channels, channels, kernel_size, padding=both)
-        self.drop = nn.Dropout(p_dropout)
+        self.drop = Dropout(p_dropout)
 
     def forward(self, x: Tensor, x_mask: Tensor) -> Tensor:
         """Args: x `[b, c, t]`; x_mask `[b, 1, t]`. Returns `[b, c, t]`."""
@@ -150,7 +150,7 @@ class Encoder(nn.Module):
         gin_channels: int = 0,
     ):
         super().__init__()
-        self.drop = nn.Dropout(p_dropout)
+        self.drop = Dropout(p_dropout)
         if gin_channels and n_layers <= self.SPEAKER_LAYER:
             raise ValueError(
                 f"a speaker enters the encoder before layer {self.SPEAKER_LAYER + 1}; n_layers is {n_layers}"

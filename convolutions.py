@@ -4,7 +4,7 @@ cuDNN's fastest kernels read channels that lie side by side. PyTorch keeps that 
 input of an `nn.Conv1d` is laid out anew before each call, and its output after it. What is computed is the same.
 
 All take what follows in the same pass over memory: `conv(x, slope)` is `leaky_relu(conv(x), slope)`, with ReLU for a
-slope of 0, and `conv(x, plus=y)` is `y + conv(x)`.
+slope of 0, `conv(x, plus=y)` is `y + conv(x)`, and `conv.before_and_after(x, slope)` is both sides of an activation.
 """
 
 import torch
@@ -19,6 +19,10 @@ class _WithActivation:
 
     def forward(self, x: Tensor, slope: float = 1.0, plus: Tensor | None = None) -> Tensor:
         return fused.conv_act(self, x, slope, plus)
+
+    def before_and_after(self, x: Tensor, slope: float, plus: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`conv(x, plus=y)` before its activation and after it."""
+        return fused.conv_before_and_after_act(self, x, slope, plus)
 
 
 class Conv1d(_WithActivation, nn.Conv1d):
@@ -69,6 +73,15 @@ class Conv2d(_WithActivation, nn.Conv2d):
         if x.is_cuda:
             x = x.contiguous(memory_format=torch.channels_last)
         return self._conv_forward(x, fused.weight(self, x), bias)
+
+
+class Dropout(nn.Dropout):
+    """`nn.Dropout` of `[b, c, t]`, whose gradient keeps the layout; that of PyTorch is laid out anew on a GPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_cuda:
+            return super().forward(x)
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 def _tall(x: Tensor) -> Tensor:

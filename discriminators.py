@@ -8,7 +8,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from attentions import LayerNorm
 from commons import get_padding
-from convolutions import Conv1d, Conv2d
+from convolutions import Conv1d, Conv2d, Dropout
 from modules import LRELU_SLOPE
 
 PERIODS = (2, 3, 5, 7, 11)
@@ -127,7 +127,7 @@ class DurationDiscriminatorV1(nn.Module):
         pad = kernel_size // 2
         norm = LayerNorm if self.nonlinear else nn.Identity
         self.activation = nn.ReLU() if self.nonlinear else nn.Identity()
-        self.drop = nn.Dropout(p_dropout) if self.nonlinear else nn.Identity()
+        self.drop = Dropout(p_dropout) if self.nonlinear else nn.Identity()
         self.conv_1 = Conv1d(in_channels, filter_channels, kernel_size, padding=pad)
         self.norm_1 = norm(filter_channels)
         self.conv_2 = Conv1d(filter_channels, filter_channels, kernel_size, padding=pad)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import modules
 from attentions import LayerNorm
 from commons import at_least_fp32
-from convolutions import Conv1d
+from convolutions import Conv1d, Dropout
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -31,7 +31,7 @@ class DurationPredictor(nn.Module):
         use_noise: bool = False,
     ):
         super().__init__()
-        self.drop = nn.Dropout(p_dropout)
+        self.drop = Dropout(p_dropout)
         self.conv_1 = Conv1d(in_channels, filter_channels, kernel_size, padding=kernel_size // 2)
         self.norm_1 = LayerNorm(filter_channels)
         self.conv_2 = Conv1d(filter_channels, filter_channels, kernel_size, padding=kernel_size // 2)

@@ -96,25 +96,36 @@ class _Weight(Function):
 def conv_act(conv: nn.Module, x: Tensor, slope: float, plus: Tensor | None) -> Tensor:
     """`activate(plus + conv(x), slope)`."""
     if conv.bias is not None and takes(x):
-        return _BiasAct.apply(plus, conv.convolve(x), conv.bias, slope)
+        return _BiasAct.apply(plus, conv.convolve(x), conv.bias, slope, False)
     y = conv.convolve(x, conv.bias)
     return activate(y if plus is None else plus + y, slope)
 
 
+def conv_before_and_after_act(conv: nn.Module, x: Tensor, slope: float, plus: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`plus + conv(x)`, and the activation of it."""
+    if conv.bias is not None and takes(x):
+        return _BiasAct.apply(plus, conv.convolve(x), conv.bias, slope, True)
+    y = conv_act(conv, x, 1.0, plus)
+    return y, activate(y, slope)
+
+
 class _BiasAct(Function):
+    """The value after the activation; with `both`, the value before it too, and first."""
+
     @staticmethod
-    def forward(ctx, plus, y, bias, slope):
-        out = _kernels().bias_act(_rows(plus), _rows(y), bias, slope)
+    def forward(ctx, plus, y, bias, slope, both):
+        before, out = _kernels().bias_act(_rows(plus), _rows(y), bias, slope, both)
         ctx.slope, ctx.adds = slope, plus is not None
         ctx.save_for_backward(out if slope != 1.0 else None)
-        return _channels(out)
+        return (_channels(before), _channels(out)) if both else _channels(out)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
-        grad, bias = _kernels().bias_act_backward(_rows(grad), *ctx.saved_tensors, ctx.slope)
+    def backward(ctx, *grads):
+        *before, grad = map(_rows, grads)
+        grad, bias = _kernels().bias_act_backward(before[0] if before else None, grad, *ctx.saved_tensors, ctx.slope)
         grad = _channels(grad)
-        return grad if ctx.adds else None, grad, bias, None
+        return grad if ctx.adds else None, grad, bias, None, None
 
 
 def gate(conv: nn.Module, x: Tensor, condition: Tensor | None = None) -> Tensor:

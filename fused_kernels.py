@@ -38,19 +38,24 @@ def _tile(rows, channels, block, R: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=ROWS)
-def _bias_act(x, y, bias, out, rows, channels, slope, ADD: tl.constexpr, R: tl.constexpr, C: tl.constexpr):
+def _bias_act(
+    x, y, bias, before, out, rows, channels, slope, ADD: tl.constexpr, BOTH: tl.constexpr, R: tl.constexpr,
+    C: tl.constexpr,
+):  # fmt: skip
     at, inside, c = _tile(rows, channels, tl.program_id(0), R, C)
     value = tl.load(y + at, inside, 0.0).to(tl.float32) + tl.load(bias + c).to(tl.float32)[None, :]
     if ADD:
         value += tl.load(x + at, inside, 0.0).to(tl.float32)
+    if BOTH:
+        tl.store(before + at, value.to(before.dtype.element_ty), inside)
     value = tl.where(value > 0, value, value * slope)
     tl.store(out + at, value.to(out.dtype.element_ty), inside)
 
 
 @triton.jit(do_not_specialize=ROWS)
 def _bias_act_backward(
-    grad, out, grad_y, partial, rows, channels, slope, ACT: tl.constexpr, LOOPS: tl.constexpr, R: tl.constexpr,
-    C: tl.constexpr,
+    grad_before, grad, out, grad_y, partial, rows, channels, slope, BOTH: tl.constexpr, ACT: tl.constexpr,
+    LOOPS: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     total = tl.zeros([C], tl.float32)
     for i in range(LOOPS):
@@ -58,32 +63,39 @@ def _bias_act_backward(
         g = tl.load(grad + at, inside, 0.0).to(tl.float32)
         if ACT:
             g = tl.where(tl.load(out + at, inside, 0.0).to(tl.float32) > 0, g, g * slope)
+            if BOTH:
+                g += tl.load(grad_before + at, inside, 0.0).to(tl.float32)
             tl.store(grad_y + at, g.to(grad_y.dtype.element_ty), inside)
         total += tl.sum(g, 0)
     c = tl.program_id(1) * C + tl.arange(0, C)
     tl.store(partial + tl.program_id(0) * channels + c, total)
 
 
-def bias_act(x: Tensor | None, y: Tensor, bias: Tensor, slope: float) -> Tensor:
-    """`leaky_relu(x + y + bias)`; x, y `[..., c]`, bias `[c]`."""
-    out = torch.empty_like(y)
+def bias_act(
+    x: Tensor | None, y: Tensor, bias: Tensor, slope: float, both: bool = False
+) -> tuple[Tensor | None, Tensor]:
+    """`x + y + bias`, None unless both are asked for, and `leaky_relu` of it; x, y `[..., c]`, bias `[c]`."""
+    before, out = torch.empty_like(y) if both else None, torch.empty_like(y)
     rows, channels = size(y)
     r, c, side = tiling(channels)
     grid = triton.cdiv(rows, r), side
-    _bias_act[grid](x, y, bias, out, rows, channels, slope, x is not None, r, c, num_warps=WARPS)
-    return out
+    _bias_act[grid](x, y, bias, before, out, rows, channels, slope, x is not None, both, r, c, num_warps=WARPS)
+    return before, out
 
 
-def bias_act_backward(grad: Tensor, out: Tensor | None, slope: float) -> tuple[Tensor, Tensor]:
-    """Gradients of y (and x) and of the bias."""
+def bias_act_backward(
+    grad_before: Tensor | None, grad: Tensor, out: Tensor | None, slope: float
+) -> tuple[Tensor, Tensor]:
+    """Gradients of y (and x) and of the bias, from those of the value before the activation and after it."""
     rows, channels = size(grad)
     r, c, side = tiling(channels)
     programs = triton.cdiv(rows, r * LOOPS)
     act = slope != 1.0
     grad_y = torch.empty_like(grad) if act else grad
     partial = torch.empty(programs, channels, dtype=torch.float32, device=grad.device)
+    both = grad_before is not None
     _bias_act_backward[programs, side](
-        grad, out, grad_y, partial, rows, channels, slope, act, LOOPS, r, c, num_warps=WARPS
+        grad_before, grad, out, grad_y, partial, rows, channels, slope, both, act, LOOPS, r, c, num_warps=WARPS
     )
     return grad_y, partial.sum(0)
 

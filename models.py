@@ -214,9 +214,9 @@ class Generator(modules.Forgetful):
 
     def _upsampled(self, x: Tensor, i: int) -> Tensor:
         """Stage `i`: `[b, c, t]` to `[b, c / 2, t * rate]`."""
-        x = self.ups[i](F.leaky_relu(x, modules.LRELU_SLOPE))
+        x, y = self.ups[i].before_and_after(F.leaky_relu(x, modules.LRELU_SLOPE), modules.LRELU_SLOPE)
         first, *others = self.resblocks[i * self.num_kernels : (i + 1) * self.num_kernels]
-        return sum((block(x) for block in others), first(x)) / self.num_kernels
+        return sum((block(x, y) for block in others), first(x, y)) / self.num_kernels
 
     @property
     def context(self) -> int:

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import commons
 import fused
 from attentions import LayerNorm
-from convolutions import Conv1d
+from convolutions import Conv1d, Dropout
 from transforms import piecewise_rational_quadratic_transform
 
 LRELU_SLOPE = 0.1
@@ -109,11 +109,13 @@ class ResBlock1(nn.Module):
         self.convs1 = nn.ModuleList(_residual_conv(channels, kernel_size, d) for d in dilation)
         self.convs2 = nn.ModuleList(_residual_conv(channels, kernel_size, 1) for _ in dilation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[b, c, t]` to `[b, c, t]`."""
-        for conv_1, conv_2 in zip(self.convs1, self.convs2):
-            x = conv_2(conv_1(F.leaky_relu(x, LRELU_SLOPE), LRELU_SLOPE), plus=x)
-        return x
+    def forward(self, x: Tensor, activated: Tensor | None = None) -> Tensor:
+        """`[b, c, t]` to `[b, c, t]`; `activated` is `leaky_relu(x)`, where it is there already."""
+        y = F.leaky_relu(x, LRELU_SLOPE) if activated is None else activated
+        *pairs, (last_1, last_2) = zip(self.convs1, self.convs2)
+        for conv_1, conv_2 in pairs:
+            x, y = conv_2.before_and_after(conv_1(y, LRELU_SLOPE), LRELU_SLOPE, plus=x)
+        return last_2(last_1(y, LRELU_SLOPE), plus=x)
 
 
 class ResBlock2(nn.Module):
@@ -123,11 +125,13 @@ class ResBlock2(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(_residual_conv(channels, kernel_size, d) for d in dilation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[b, c, t]` to `[b, c, t]`."""
-        for conv in self.convs:
-            x = conv(F.leaky_relu(x, LRELU_SLOPE), plus=x)
-        return x
+    def forward(self, x: Tensor, activated: Tensor | None = None) -> Tensor:
+        """`[b, c, t]` to `[b, c, t]`; `activated` is `leaky_relu(x)`, where it is there already."""
+        y = F.leaky_relu(x, LRELU_SLOPE) if activated is None else activated
+        *convs, last = self.convs
+        for conv in convs:
+            x, y = conv.before_and_after(y, LRELU_SLOPE, plus=x)
+        return last(y, plus=x)
 
 
 RESBLOCKS = {"1": ResBlock1, "2": ResBlock2}
@@ -138,7 +142,7 @@ class DDSConv(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int, n_layers: int, p_dropout: float = 0.0):
         super().__init__()
-        self.drop = nn.Dropout(p_dropout)
+        self.drop = Dropout(p_dropout)
         dilations = [kernel_size**i for i in range(n_layers)]
         self.convs_sep = nn.ModuleList(
             Conv1d(

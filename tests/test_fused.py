@@ -32,6 +32,12 @@ def cases():
             bias_conv,
             [noise(2, 12, 70), noise(2, 48, 70)],
         )
+    yield (
+        "both sides of an activation",
+        lambda m, x, y: m.before_and_after(x, 0.1, plus=y),
+        bias_conv,
+        [noise(2, 12, 70), noise(2, 48, 70)],
+    )
     yield "two dimensions", lambda m, x: m(x, 0.1), Conv2d(4, 8, (5, 1), (3, 1)), [noise(2, 4, 50, 3)]
     yield "upsampling", lambda m, x: m(x), ConvTranspose1d(12, 6, 4, 2, 1), [noise(2, 12, 50)]
     normed = {
@@ -123,7 +129,7 @@ def test_kernels_in_the_interpreter(call):
 
 @on_gpu
 # in half precision, a rounded sum of the other sign sends a gradient through the other side of the activation
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-5), (torch.bfloat16, 4e-2), (torch.float16, 6e-3)])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-5), (torch.bfloat16, 4e-2), (torch.float16, 1.5e-2)])
 def test_kernels_on_the_gpu(dtype, tolerance):
     check_kernels("cuda", dtype, tolerance)
 
