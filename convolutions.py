@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 import fused
 
+WIDE, SHORT = 50, 512  # places that a dilated kernel spans at least, and of its input at most, for it to be folded
+
 
 class _WithActivation:
     """What `Conv1d`, `Conv2d` and `ConvTranspose1d` share: bias, activation and addition around `convolve`."""
@@ -31,12 +33,18 @@ class Conv1d(_WithActivation, nn.Conv1d):
     def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """The convolution alone, with this bias or none."""
         weight = fused.weight(self, x)
-        if not x.is_cuda:
-            return self._conv_forward(x, weight, bias)
-        if self.groups > 1 and self.stride[0] > 1 and self.out_channels // self.groups >= 16:
+        return self._channels_last(x, weight, bias) if x.is_cuda else self._conv_forward(x, weight, bias)
+
+    def _channels_last(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        (k,), (s,), (p,), (d,) = self.kernel_size, self.stride, self.padding, self.dilation
+        if k == s == self.groups == 1 and p == 0 and weight.dtype.itemsize == 2:
+            # a matrix product, for which no library tries its kernels anew at every length
+            return F.linear(x.movedim(1, -1), weight.squeeze(2), bias).movedim(-1, 1)
+        if self.groups > 1 and s > 1 and self.out_channels // self.groups >= 16:
             return _flat(F.conv2d(*self._unstrided(x, weight), bias, groups=self.groups))
-        stride, padding, dilation = (1, *self.stride), (0, *self.padding), (1, *self.dilation)
-        return _flat(F.conv2d(_tall(x), weight.unsqueeze(2), bias, stride, padding, dilation, self.groups))
+        if d * (k - 1) >= WIDE and x.size(2) <= SHORT and self.groups == s == k % 2 == 1 and 2 * p == d * (k - 1):
+            return self._folded(x, weight, bias)
+        return _flat(F.conv2d(_tall(x), weight.unsqueeze(2), bias, (1, s), (0, p), (1, d), self.groups))
 
     def _unstrided(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Input and kernel of an equal convolution without stride: the phases of the stride become channels.
@@ -49,6 +57,16 @@ class Conv1d(_WithActivation, nn.Conv1d):
         x = F.pad(x, (p, length * s - p - x.size(2))).unflatten(2, (length, s))
         kernel = F.pad(weight, (0, taps * s - k)).unflatten(2, (taps, s))
         return _tall(x.transpose(2, 3).flatten(1, 2)), kernel.transpose(2, 3).flatten(1, 2).unsqueeze(2)
+
+    def _folded(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution with the dilation's phases side by side, in columns where the kernel has no gaps.
+
+        cuDNN's weight gradient of a wide dilated kernel takes twenty times as long.
+        """
+        t, d = x.size(2), self.dilation[0]
+        rows = F.pad(x.movedim(1, -1), (0, 0, 0, -t % d)).unflatten(1, (-1, d))
+        y = F.conv2d(rows.movedim(-1, 1), weight.unsqueeze(3), bias, padding=(self.kernel_size[0] // 2, 0))
+        return y.flatten(2)[:, :, :t]
 
 
 class ConvTranspose1d(_WithActivation, nn.ConvTranspose1d):
@@ -82,6 +100,13 @@ class Dropout(nn.Dropout):
         if not x.is_cuda:
             return super().forward(x)
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def cat_channels(*parts: Tensor) -> Tensor:
+    """`torch.cat(parts, 1)` of `[b, c, t]`, in the layout of the device."""
+    if not parts[0].is_cuda:
+        return torch.cat(parts, 1)
+    return torch.cat([part.movedim(1, -1) for part in parts], -1).movedim(-1, 1)
 
 
 def _tall(x: Tensor) -> Tensor:

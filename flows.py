@@ -3,13 +3,12 @@
 `FLOWS` says which layers one step holds. A new flow is one subclass of `Coupling` and one line there.
 """
 
-import torch
 from torch import Tensor, nn
 
 import attentions
 import commons
 import modules
-from convolutions import Conv1d
+from convolutions import Conv1d, cat_channels
 
 N_STEPS = 4
 WN_KERNEL, WN_LAYERS = 5, 4
@@ -36,7 +35,7 @@ class Coupling(nn.Module):
         x0, x1 = x.chunk(2, 1)
         m = self.post(self.hidden(x0, x_mask, g)) * x_mask
         x1 = (x1 - m) * x_mask if reverse else m + x1 * x_mask
-        return torch.cat([x0, x1], 1), x.new_zeros(x.size(0))
+        return cat_channels(x0, x1), x.new_zeros(x.size(0))
 
 
 def zero_conv(in_channels: int, out_channels: int) -> Conv1d:
@@ -162,7 +161,7 @@ class MonoPostResidualCoupling(Coupling):
             x = x / 2
             x0, x1 = x.chunk(2, 1)
             half_m = self.post(self.hidden(x0, x_mask, g)) * x_mask / 2
-            return torch.cat([x0, x1 - half_m], 1) * x_mask, x.new_zeros(x.size(0))
+            return cat_channels(x0, x1 - half_m) * x_mask, x.new_zeros(x.size(0))
         coupled, logdet = super().forward(x, x_mask, g)
         return (x + coupled) * x_mask, logdet
 

@@ -10,9 +10,9 @@ import triton.language as tl
 from torch import Tensor
 
 TILE = 4096  # elements that a program holds at a time
-LOOPS = 4  # tiles that a program of a backward pass sums over
-WARPS = 8
-ROWS = ["rows", "blocks"]  # sizes that change from batch to batch, which Triton must not compile anew for
+WARPS = 4
+LOOPS, PROGRAMS = 4, 528  # tiles that a program of a backward pass sums over at least, and programs at most
+ROWS = ["rows", "blocks", "loops"]  # sizes that change from batch to batch, which Triton must not compile anew for
 
 
 def size(x: Tensor) -> tuple[int, int]:
@@ -20,13 +20,19 @@ def size(x: Tensor) -> tuple[int, int]:
     return x.numel() // x.size(-1), x.size(-1)
 
 
-def tiling(channels: int) -> tuple[int, int, int]:
+def tiling(channels: int, elements: int = TILE) -> tuple[int, int, int]:
     """Rows and columns of a tile, and how many tiles stand side by side.
 
     The columns are the largest power of two up to 128 that divides the channels, so that none is idle.
     """
     width = min(channels & -channels, 128)
-    return TILE // width, width, channels // width
+    return elements // width, width, channels // width
+
+
+def sharing(tiles: int) -> tuple[int, int]:
+    """Tiles for each program of a backward pass, and programs."""
+    loops = max(LOOPS, triton.cdiv(tiles, PROGRAMS))
+    return loops, triton.cdiv(tiles, loops)
 
 
 @triton.jit
@@ -54,21 +60,21 @@ def _bias_act(
 
 @triton.jit(do_not_specialize=ROWS)
 def _bias_act_backward(
-    grad_before, grad, out, grad_y, partial, rows, channels, slope, BOTH: tl.constexpr, ACT: tl.constexpr,
-    LOOPS: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
+    grad_before, grad, out, grad_y, partial, rows, channels, slope, loops, BOTH: tl.constexpr, ACT: tl.constexpr,
+    R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    total = tl.zeros([C], tl.float32)
-    for i in range(LOOPS):
-        at, inside, c = _tile(rows, channels, tl.program_id(0) * LOOPS + i, R, C)
+    total = tl.zeros([R, C], tl.float32)
+    for i in range(loops):
+        at, inside, c = _tile(rows, channels, tl.program_id(0) * loops + i, R, C)
         g = tl.load(grad + at, inside, 0.0).to(tl.float32)
         if ACT:
             g = tl.where(tl.load(out + at, inside, 0.0).to(tl.float32) > 0, g, g * slope)
             if BOTH:
                 g += tl.load(grad_before + at, inside, 0.0).to(tl.float32)
             tl.store(grad_y + at, g.to(grad_y.dtype.element_ty), inside)
-        total += tl.sum(g, 0)
+        total += g
     c = tl.program_id(1) * C + tl.arange(0, C)
-    tl.store(partial + tl.program_id(0) * channels + c, total)
+    tl.store(partial + tl.program_id(0) * channels + c, tl.sum(total, 0))
 
 
 def bias_act(
@@ -89,13 +95,13 @@ def bias_act_backward(
     """Gradients of y (and x) and of the bias, from those of the value before the activation and after it."""
     rows, channels = size(grad)
     r, c, side = tiling(channels)
-    programs = triton.cdiv(rows, r * LOOPS)
+    loops, programs = sharing(triton.cdiv(rows, r))
     act = slope != 1.0
     grad_y = torch.empty_like(grad) if act else grad
     partial = torch.empty(programs, channels, dtype=torch.float32, device=grad.device)
     both = grad_before is not None
     _bias_act_backward[programs, side](
-        grad_before, grad, out, grad_y, partial, rows, channels, slope, both, act, LOOPS, r, c, num_warps=WARPS
+        grad_before, grad, out, grad_y, partial, rows, channels, slope, loops, both, act, r, c, num_warps=WARPS
     )
     return grad_y, partial.sum(0)
 
@@ -119,9 +125,8 @@ def _gate(a, b, out, rows, channels, blocks, b_stride, R: tl.constexpr, C: tl.co
 
 @triton.jit(do_not_specialize=ROWS)
 def _gate_backward(
-    grad, a, b, grad_a, partial, rows, channels, blocks, b_stride, LOOPS: tl.constexpr, R: tl.constexpr,
-    C: tl.constexpr,
-):  # fmt: skip
+    grad, a, b, grad_a, partial, rows, channels, blocks, b_stride, loops, R: tl.constexpr, C: tl.constexpr
+):
     item = (tl.program_id(0) // blocks).to(tl.int64)
     grad += item * rows * channels
     a += item * rows * 2 * channels
@@ -129,10 +134,10 @@ def _gate_backward(
     c = tl.program_id(1) * C + tl.arange(0, C)
     b_u = tl.load(b + item * b_stride + c)[None, :]
     b_v = tl.load(b + item * b_stride + channels + c)[None, :]
-    total_u = tl.zeros([C], tl.float32)
-    total_v = tl.zeros([C], tl.float32)
-    for i in range(LOOPS):
-        block = tl.program_id(0) % blocks * LOOPS + i
+    total_u = tl.zeros([R, C], tl.float32)
+    total_v = tl.zeros([R, C], tl.float32)
+    for i in range(loops):
+        block = tl.program_id(0) % blocks * loops + i
         at, inside, _ = _tile(rows, channels, block, R, C)
         g = tl.load(grad + at, inside, 0.0).to(tl.float32)
         at, inside, _ = _tile(rows, 2 * channels, block, R, C)
@@ -142,11 +147,11 @@ def _gate_backward(
         g_v = g * t * s * (1 - s)
         tl.store(grad_a + at, g_u.to(grad_a.dtype.element_ty), inside)
         tl.store(grad_a + channels + at, g_v.to(grad_a.dtype.element_ty), inside)
-        total_u += tl.sum(g_u, 0)
-        total_v += tl.sum(g_v, 0)
+        total_u += g_u
+        total_v += g_v
     partial += tl.program_id(0) * 2 * channels
-    tl.store(partial + c, total_u)
-    tl.store(partial + channels + c, total_v)
+    tl.store(partial + c, tl.sum(total_u, 0))
+    tl.store(partial + channels + c, tl.sum(total_v, 0))
 
 
 def gate(a: Tensor, b: Tensor) -> Tensor:
@@ -163,7 +168,7 @@ def gate_backward(grad: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of a and b."""
     n, t, channels = a.size(0), a.size(1), a.size(2) // 2
     grad_a = torch.empty_like(a)
-    r, c, side = tiling(channels)
+    r, c, side = tiling(channels, TILE // 2)
     blocks = triton.cdiv(t, r * LOOPS)
     partial = torch.empty(n, blocks, 2 * channels, dtype=torch.float32, device=a.device)
     _gate_backward[n * blocks, side](
@@ -197,13 +202,12 @@ def _residual_and_skip(
 
 @triton.jit(do_not_specialize=ROWS)
 def _residual_and_skip_backward(
-    grad_x, grad_skips, mask, grad_x_in, grad_y, partial, rows, channels, LOOPS: tl.constexpr, R: tl.constexpr,
-    C: tl.constexpr,
-):  # fmt: skip
-    total = tl.zeros([C], tl.float32)
-    total_skip = tl.zeros([C], tl.float32)
-    for i in range(LOOPS):
-        block = tl.program_id(0) * LOOPS + i
+    grad_x, grad_skips, mask, grad_x_in, grad_y, partial, rows, channels, loops, R: tl.constexpr, C: tl.constexpr
+):
+    total = tl.zeros([R, C], tl.float32)
+    total_skip = tl.zeros([R, C], tl.float32)
+    for i in range(loops):
+        block = tl.program_id(0) * loops + i
         at, inside, _ = _tile(rows, channels, block, R, C)
         at_y, _, _ = _tile(rows, 2 * channels, block, R, C)
         r = block.to(tl.int64) * R + tl.arange(0, R)
@@ -213,12 +217,12 @@ def _residual_and_skip_backward(
         tl.store(grad_x_in + at, g.to(grad_x_in.dtype.element_ty), inside)
         tl.store(grad_y + at_y, g.to(grad_y.dtype.element_ty), inside)
         tl.store(grad_y + channels + at_y, skip.to(grad_y.dtype.element_ty), inside)
-        total += tl.sum(g, 0)
-        total_skip += tl.sum(skip, 0)
+        total += g
+        total_skip += skip
     c = tl.program_id(1) * C + tl.arange(0, C)
     partial += tl.program_id(0) * 2 * channels
-    tl.store(partial + c, total)
-    tl.store(partial + channels + c, total_skip)
+    tl.store(partial + c, tl.sum(total, 0))
+    tl.store(partial + channels + c, tl.sum(total_skip, 0))
 
 
 def residual_and_skip(x: Tensor, skips: Tensor | None, y: Tensor, bias: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,11 +248,11 @@ def residual_and_skip_backward(
     rows, channels = size(grad_x)
     grad_x_in = torch.empty_like(grad_x)
     grad_y = grad_x.new_empty(*grad_x.shape[:-1], 2 * channels, dtype=dtype)
-    r, c, side = tiling(channels)
-    programs = triton.cdiv(rows, r * LOOPS)
+    r, c, side = tiling(channels, TILE // 2)
+    loops, programs = sharing(triton.cdiv(rows, r))
     partial = torch.empty(programs, 2 * channels, dtype=torch.float32, device=grad_x.device)
     _residual_and_skip_backward[programs, side](
-        grad_x, grad_skips, mask, grad_x_in, grad_y, partial, rows, channels, LOOPS, r, c, num_warps=WARPS
+        grad_x, grad_skips, mask, grad_x_in, grad_y, partial, rows, channels, loops, r, c, num_warps=WARPS
     )
     return grad_x_in, grad_y, partial.sum(0)
 
@@ -278,30 +282,29 @@ def _add_norm(
 
 @triton.jit(do_not_specialize=ROWS)
 def _add_norm_backward(
-    grad, total, gamma, mean, rstd, grad_in, partial, rows, channels, LOOPS: tl.constexpr, R: tl.constexpr,
-    C: tl.constexpr,
-):  # fmt: skip
+    grad, total, gamma, mean, rstd, grad_in, partial, rows, channels, loops, R: tl.constexpr, C: tl.constexpr
+):
     c = tl.arange(0, C)
     gain = tl.load(gamma + c, c < channels, 0.0)[None, :]
-    gain_total = tl.zeros([C], tl.float32)
-    shift_total = tl.zeros([C], tl.float32)
-    for i in range(LOOPS):
-        r = (tl.program_id(0) * LOOPS + i).to(tl.int64) * R + tl.arange(0, R)
+    gain_total = tl.zeros([R, C], tl.float32)
+    shift_total = tl.zeros([R, C], tl.float32)
+    for i in range(loops):
+        r = (tl.program_id(0) * loops + i).to(tl.int64) * R + tl.arange(0, R)
         at = r[:, None] * channels + c[None, :]
         inside = (r < rows)[:, None] & (c < channels)[None, :]
         g = tl.load(grad + at, inside, 0.0).to(tl.float32)
         scale = tl.load(rstd + r, r < rows, 0.0)[:, None]
         normal = (tl.load(total + at, inside, 0.0).to(tl.float32) - tl.load(mean + r, r < rows, 0.0)[:, None]) * scale
         normal = tl.where(inside, normal, 0.0)
-        gain_total += tl.sum(g * normal, 0)
-        shift_total += tl.sum(g, 0)
+        gain_total += g * normal
+        shift_total += g
         g = g * gain
         along = tl.sum(g * normal, 1)[:, None] / channels
         level = tl.sum(g, 1)[:, None] / channels
         tl.store(grad_in + at, ((g - level - normal * along) * scale).to(grad_in.dtype.element_ty), inside)
     partial += tl.program_id(0) * 2 * channels
-    tl.store(partial + c, gain_total, c < channels)
-    tl.store(partial + channels + c, shift_total, c < channels)
+    tl.store(partial + c, tl.sum(gain_total, 0), c < channels)
+    tl.store(partial + channels + c, tl.sum(shift_total, 0), c < channels)
 
 
 def add_norm(
@@ -325,10 +328,10 @@ def add_norm_backward(
     rows, channels = size(grad)
     grad_in = torch.empty_like(grad)
     r, c = _whole_rows(channels)
-    programs = triton.cdiv(rows, r * LOOPS)
+    loops, programs = sharing(triton.cdiv(rows, r))
     partial = torch.empty(programs, 2, channels, dtype=torch.float32, device=grad.device)
     _add_norm_backward[(programs,)](
-        grad, total, gamma, mean, rstd, grad_in, partial, rows, channels, LOOPS, r, c, num_warps=WARPS
+        grad, total, gamma, mean, rstd, grad_in, partial, rows, channels, loops, r, c, num_warps=WARPS
     )
     return grad_in, *partial.sum(0).unbind()
 
@@ -336,7 +339,7 @@ def add_norm_backward(
 def _whole_rows(channels: int) -> tuple[int, int]:
     """Rows and columns of a tile that holds all channels."""
     width = triton.next_power_of_2(channels)
-    return max(TILE // width, 1), width
+    return max(TILE // 2 // width, 1), width
 
 
 @triton.jit(do_not_specialize=ROWS)
@@ -413,7 +416,7 @@ def weight(v: Tensor, g: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Ten
     w = torch.empty(n, taps, channels, dtype=dtype, device=v.device)
     norm = None if g is None else torch.empty(n, device=v.device)
     inner = channels * taps
-    _weight[(n,)](v, g, w, norm, inner, channels, taps, g is not None, _row_block(inner), num_warps=WARPS)
+    _weight[(n,)](v, g, w, norm, inner, channels, taps, g is not None, _row_block(inner), num_warps=2 * WARPS)
     return w, norm
 
 
@@ -424,11 +427,11 @@ def weight_backward(grad: Tensor, v: Tensor, g: Tensor | None, norm: Tensor | No
     grad_g = None if g is None else torch.empty_like(g)
     inner = channels * taps
     _weight_backward[(n,)](
-        grad, v, g, norm, grad_v, grad_g, inner, channels, taps, g is not None, _row_block(inner), num_warps=WARPS
+        grad, v, g, norm, grad_v, grad_g, inner, channels, taps, g is not None, _row_block(inner), num_warps=2 * WARPS
     )
     return grad_v, grad_g
 
 
 def _row_block(inner: int) -> int:
-    """Few sizes, each of which is compiled."""
-    return max(1024, triton.next_power_of_2(inner))
+    """One of few sizes, since each is compiled."""
+    return 1024 if inner <= 1024 else max(8192, triton.next_power_of_2(inner))

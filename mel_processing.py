@@ -113,7 +113,7 @@ def _magnitude(y: Tensor, n_fft: int, hop_size: int, win_size: int, center: bool
     window = _hann_window(win_size, dtype=y.dtype, device=y.device)
     with torch.autocast(y.device.type, enabled=False):
         spec = torch.stft(y, n_fft, hop_size, win_size, window, center=center, return_complex=True)
-        return torch.sqrt(torch.view_as_real(spec).square().sum(-1) + 1e-6)
+        return torch.sqrt(spec.abs().square() + 1e-6)
 
 
 def _table(build):

@@ -166,8 +166,8 @@ class PosteriorEncoder(nn.Module):
         y_mask = commons.sequence_mask(y_lengths, y.size(2)).unsqueeze(1).to(y.dtype)
         h = self.enc(commons.masked(self.pre(y), y_mask), y_mask, g)
         m, logs = commons.at_least_fp32(self.proj(h) * y_mask).chunk(2, 1)
-        # drawn in one order, however m lies in memory: a seed is a seed with every kernel
-        noise = torch.randn(m.shape, dtype=m.dtype, device=m.device)
+        # drawn frame by frame, however m lies in memory: a seed is a seed with every kernel
+        noise = torch.randn(m.transpose(1, 2).shape, dtype=m.dtype, device=m.device).transpose(1, 2)
         z = (m + noise * logs.exp()) * y_mask
         return z, m, logs, y_mask
 
@@ -520,4 +520,4 @@ def masked_std(values: Tensor, mask: Tensor) -> Tensor:
 
 def pick_tokens(x: Tensor, token: Tensor) -> Tensor:
     """Each frame's share of what tokens have: x `[b, d, t_s]`, token `[b, t_t]`, indices; returns `[b, d, t_t]`."""
-    return x.gather(2, token.unsqueeze(1).expand(-1, x.size(1), -1))
+    return x.transpose(1, 2).gather(1, token.unsqueeze(2).expand(-1, -1, x.size(1))).transpose(1, 2)

@@ -1,0 +1,58 @@
+"""The ways in which convolutions are computed on a GPU give what PyTorch's own give; here on the CPU, in fp64."""
+
+import pytest
+import torch
+
+import convolutions
+from convolutions import Conv1d, ConvTranspose1d, Dropout, cat_channels
+
+
+@pytest.mark.parametrize(
+    "conv, t",
+    [
+        (Conv1d(6, 10, 1), 33),
+        (Conv1d(6, 10, 5, padding=2), 33),
+        (Conv1d(6, 10, 4, 2, 1), 33),
+        (Conv1d(16, 64, 41, 4, 20, groups=4), 333),
+        (Conv1d(6, 10, 11, dilation=5, padding=25), 33),
+        (Conv1d(6, 10, 11, dilation=5, padding=25), 60),
+        (Conv1d(6, 10, 11, dilation=6, padding=30, bias=False), convolutions.SHORT + 1),
+        (Conv1d(6, 10, 11, dilation=5, padding=20), 80),
+    ],
+    ids=str,
+)
+def test_channels_last_is_the_same_convolution(conv, t):
+    conv = conv.double()
+    torch.manual_seed(0)
+    x = torch.randn(2, conv.in_channels, t, dtype=torch.float64, requires_grad=True)
+    results = []
+    for compute in (conv._conv_forward, conv._channels_last):
+        out = compute(x, conv.weight, conv.bias)
+        leaves = [p for p in (x, conv.weight, conv.bias) if p is not None]
+        results.append([out, *torch.autograd.grad((out * out.detach().cos()).sum(), leaves)])
+    for expected, ours in zip(*results):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_wide_short_ones_are_folded_and_half_precision_ones_multiplied(monkeypatch):
+    conv = Conv1d(6, 10, 11, dilation=5, padding=25)
+    shapes = []
+    conv2d, linear = torch.nn.functional.conv2d, torch.nn.functional.linear
+    monkeypatch.setattr(
+        "convolutions.F.conv2d", lambda x, *more, **named: shapes.append(x.shape) or conv2d(x, *more, **named)
+    )
+    conv._channels_last(torch.randn(2, 6, 33), conv.weight, conv.bias)
+    conv._channels_last(torch.randn(2, 6, convolutions.SHORT + 1), conv.weight, conv.bias)
+    assert shapes == [(2, 6, 7, 5), (2, 6, 1, convolutions.SHORT + 1)]
+    monkeypatch.setattr("convolutions.F.linear", lambda x, *more: shapes.append(x.shape) or linear(x, *more))
+    conv, x = Conv1d(6, 10, 1).bfloat16(), torch.randn(2, 6, 33).bfloat16()
+    out = conv._channels_last(x, conv.weight, conv.bias)
+    assert shapes[2] == (2, 33, 6)
+    torch.testing.assert_close(out, conv(x), rtol=0.02, atol=0.02)
+
+
+def test_the_cpu_keeps_pytorchs_layout():
+    x = torch.randn(2, 6, 9)
+    for module in (Conv1d(6, 4, 3), ConvTranspose1d(6, 4, 4, 2), Dropout(0.5)):
+        assert module(x).is_contiguous()
+    assert torch.equal(cat_channels(x, x), torch.cat([x, x], 1)) and cat_channels(x, x).is_contiguous()
