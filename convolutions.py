@@ -40,6 +40,8 @@ class Conv1d(_WithActivation, nn.Conv1d):
         if k == s == self.groups == 1 and p == 0 and weight.dtype.itemsize == 2:
             # a matrix product, for which no library tries its kernels anew at every length
             return F.linear(x.movedim(1, -1), weight.squeeze(2), bias).movedim(-1, 1)
+        if self.in_channels == d == 1 and weight.dtype.itemsize == 2:
+            return _of_one_channel(x, weight, bias, s, p)
         if self.groups > 1 and s > 1 and self.out_channels // self.groups >= 16:
             return _flat(F.conv2d(*self._unstrided(x, weight), bias, groups=self.groups))
         if d * (k - 1) >= WIDE and x.size(2) <= SHORT and self.groups == s == k % 2 == 1 and 2 * p == d * (k - 1):
@@ -88,9 +90,14 @@ class Conv2d(_WithActivation, nn.Conv2d):
 
     def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """The convolution alone, with this bias or none."""
-        if x.is_cuda:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return self._conv_forward(x, fused.weight(self, x), bias)
+        weight = fused.weight(self, x)
+        return self._channels_last(x, weight, bias) if x.is_cuda else self._conv_forward(x, weight, bias)
+
+    def _channels_last(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        (_, k), (s, s_2), (p, p_2) = self.kernel_size, self.stride, self.padding
+        if self.in_channels == k == s_2 == 1 and p_2 == 0 and self.dilation == (1, 1) and weight.dtype.itemsize == 2:
+            return _of_one_channel(x, weight, bias, s, p)
+        return self._conv_forward(x.contiguous(memory_format=torch.channels_last), weight, bias)
 
 
 class Dropout(nn.Dropout):
@@ -107,6 +114,18 @@ def cat_channels(*parts: Tensor) -> Tensor:
     if not parts[0].is_cuda:
         return torch.cat(parts, 1)
     return torch.cat([part.movedim(1, -1) for part in parts], -1).movedim(-1, 1)
+
+
+def _of_one_channel(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    """A convolution of one channel along the first dimension of `[b, 1, n]` or `[b, 1, n, p]`, as a matrix product.
+
+    With one channel nothing can lie side by side; here each place's neighbours do, as many as products are fast with.
+    """
+    k = weight.size(2)
+    more = -k % 8
+    x = F.pad(x.float().squeeze(1), (0, 0) * (x.dim() - 3) + (padding, padding + more))
+    neighbours = x.unfold(1, k + more, stride).to(weight.dtype)
+    return F.linear(neighbours, F.pad(weight.flatten(1), (0, more)), bias).movedim(-1, 1)
 
 
 def _tall(x: Tensor) -> Tensor:

@@ -23,9 +23,9 @@ def size(x: Tensor) -> tuple[int, int]:
 def tiling(channels: int, elements: int = TILE) -> tuple[int, int, int]:
     """Rows and columns of a tile, and how many tiles stand side by side.
 
-    The columns are the largest power of two up to 128 that divides the channels, so that none is idle.
+    The columns are the largest power of two up to 64 that divides the channels, so that none is idle.
     """
-    width = min(channels & -channels, 128)
+    width = min(channels & -channels, 64)
     return elements // width, width, channels // width
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import convolutions
-from convolutions import Conv1d, ConvTranspose1d, Dropout, cat_channels
+from convolutions import Conv1d, Conv2d, ConvTranspose1d, Dropout, cat_channels
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,29 @@ def test_wide_short_ones_are_folded_and_half_precision_ones_multiplied(monkeypat
     out = conv._channels_last(x, conv.weight, conv.bias)
     assert shapes[2] == (2, 33, 6)
     torch.testing.assert_close(out, conv(x), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "conv, shape",
+    [
+        (Conv1d(1, 10, 15, 1, 7), (50,)),
+        (Conv1d(1, 10, 1), (50,)),
+        (Conv2d(1, 10, (5, 1), (3, 1), (2, 0)), (50, 3)),
+        (Conv2d(1, 10, (8, 1)), (50, 2)),
+    ],
+    ids=str,
+)
+def test_one_channel_in_half_precision_is_a_product(conv, shape):
+    torch.manual_seed(0)
+    conv = conv.bfloat16()
+    x = torch.randn(2, 1, *shape).bfloat16()
+    results = []
+    for dtype in (torch.float64, torch.bfloat16):
+        leaves = [leaf.detach().to(dtype).requires_grad_() for leaf in (x, conv.weight, conv.bias)]
+        out = (conv._conv_forward if dtype == torch.float64 else conv._channels_last)(*leaves)
+        results.append([out, *torch.autograd.grad((out.double() * out.detach().double().cos()).sum(), leaves)])
+    for expected, ours in zip(*results):
+        assert (ours.double() - expected).norm() <= 0.01 * expected.norm()
 
 
 def test_the_cpu_keeps_pytorchs_layout():
