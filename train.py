@@ -152,7 +152,7 @@ def make_loaders(config: Config, device: torch.device):
     sampler = DistributedBucketSampler(train_set, train.batch_size, train.bucket_boundaries, seed=train.seed)
     epochs = Epochs(sampler)
     common = {
-        "collate_fn": Collate(data.hop_length, *((100, 32) if cuda else (1, 1))),
+        "collate_fn": Collate(data.hop_length, *((100, 64) if cuda else (1, 1))),
         "num_workers": train.num_workers,
         "pin_memory": cuda,
         "persistent_workers": train.num_workers > 0,

@@ -34,7 +34,7 @@ def main() -> None:
     loader = DataLoader(
         dataset,
         batch_sampler=Epochs(sampler),
-        collate_fn=Collate(data.hop_length, 100, 32),
+        collate_fn=Collate(data.hop_length, 100, 64),
         num_workers=args.workers,
         generator=torch.Generator(),
     )

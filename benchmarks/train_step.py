@@ -27,7 +27,7 @@ from trainer import Trainer, choose_precision
 
 BUCKETS = [(150, 300), (300, 400), (400, 500), (500, 600), (600, 700), (700, 800), (700, 800), (800, 870)]
 FRAMES_PER_TOKEN = 5.4
-PAD_FRAMES, PAD_TOKENS = 100, 32  # as train.make_loaders pads on a GPU
+PAD_FRAMES, PAD_TOKENS = 100, 64  # as train.make_loaders pads on a GPU
 
 
 def random_batch(config, size: int, bucket: tuple[int, int], draws: torch.Generator) -> Batch:
