@@ -305,26 +305,31 @@ class Window:
 class StopRequest:
     """Ctrl-C and SIGTERM end training after a step, with a checkpoint; a second time, at once."""
 
+    SAME = 2.0  # seconds within which a second signal is the same request: some senders signal a process and its group
+
     def __init__(self, device: torch.device):
         self.device = device
-        self.requested = False
+        self.requested: float | None = None  # when
         signal.signal(signal.SIGINT, self._request)
         signal.signal(signal.SIGTERM, self._request)
 
     def agreed(self, step: int) -> bool:
         """Whether to stop after this step. Many processes ask each other, at steps that wait for the device anyway."""
+        wish = self.requested is not None
         if distributed.world_size() == 1:
-            return self.requested
+            return wish
         if step % PROGRESS_INTERVAL:
             return False
-        wishes = torch.tensor(float(self.requested), device=self.device)
-        return distributed.sum_over_ranks(wishes).item() > 0
+        return distributed.sum_over_ranks(torch.tensor(float(wish), device=self.device)).item() > 0
 
     def _request(self, number, frame) -> None:
-        self.requested = True
-        signal.signal(number, signal.SIG_DFL)
-        when = "this step" if distributed.world_size() == 1 else f"at most {PROGRESS_INTERVAL} steps"
-        logger.info("stopping after %s; once more to stop at once", when)
+        if self.requested is None:
+            self.requested = time.monotonic()
+            when = "this step" if distributed.world_size() == 1 else f"at most {PROGRESS_INTERVAL} steps"
+            logger.info("stopping after %s; once more to stop at once", when)
+        elif time.monotonic() > self.requested + self.SAME:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
 
 if __name__ == "__main__":

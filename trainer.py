@@ -316,6 +316,16 @@ class Trainer:
         """What the recordings `[b, 1, samples]` hold where the generator decoded: `[b, 1, segment]`."""
         return commons.slice_segments(wav, out.ids_slice * self.config.data.hop_length, out.o.size(2))
 
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[SynthesizerTrn]:
+        """Lend the generator to be looked at, with the same draws each time; the training's own go on untouched."""
+        # whole utterances come in many lengths, which cuDNN should not try all its algorithms on
+        cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), cudnn:
+            torch.manual_seed(self.config.train.seed)
+            yield self.generator.network.eval()
+        self.set_training()
+
     @torch.no_grad()
     def evaluate(self, batches: Iterator[Batch]) -> dict[str, float]:
         """Measure whole utterances: mel L1 of audio decoded from the posterior, KL, and durations in frames.
@@ -323,13 +333,8 @@ class Trainer:
         The noise is the same at every call and the training's own draws are untouched. Sums run over all processes,
         so every utterance counts once.
         """
-        net = self.generator.network.eval()
         sums = torch.zeros(6, device=self.device)
-        devices = [self.device] if self.device.type == "cuda" else []
-        # whole utterances come in many lengths, which cuDNN should not try all its algorithms on
-        cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True)
-        with torch.random.fork_rng(devices), cudnn:
-            torch.manual_seed(self.config.train.seed)
+        with self.looking() as net:
             for batch in batches:
                 batch = batch.to(self.device)
                 spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
@@ -346,7 +351,6 @@ class Trainer:
                 w, w_hat = out.attn.sum(2), logw.float().exp() * x_mask
                 missed = ((w - w_hat).abs() * x_mask).sum()
                 sums += torch.stack([error, kl, frames, missed, tokens, out.l_length.sum() * tokens])
-        self.set_training()
         error, kl, frames, missed, tokens, dur = distributed.sum_over_ranks(sums).tolist()
         return {
             "mel": error / frames,
@@ -362,13 +366,10 @@ class Trainer:
         Returns audio `[samples]`, alignments `[tokens, frames]` of the synthesis and of the recording, and log-mels
         `[bands, frames]` of the recording and of the synthesis.
         """
-        net = self.generator.network.eval()
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), self.autocast():
-            torch.manual_seed(self.config.train.seed)
+        with self.looking() as net, self.autocast():
             o, attn, _, _ = net.infer(batch.text, batch.text_lengths, batch.sid, 0.667, 1.0, 0.8)
             spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
             out = net(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
-        self.set_training()
         frames, tokens = int(spec_lengths[0]), int(batch.text_lengths[0])
         alignments = (attn[0, 0, :, :tokens], out.attn[0, 0, :frames, :tokens])
         return (

@@ -154,12 +154,25 @@ def test_an_interrupted_run_saves_and_ends_well(workspace, number, workers, proc
     folder = workspace / "logs/voice"
     program = start(workspace, "-c", path, "-m", "voice", "--processes", str(processes))
     wait_for(lambda: (folder / "metrics.jsonl").exists() and len(metrics(folder)) >= 2, program)
-    os.killpg(program.pid, number)  # as a terminal does, workers included
+    program.send_signal(number)  # as `timeout` does: the program first, then its group, workers included
+    time.sleep(0.2)
+    os.killpg(program.pid, number)
     _, errors = program.communicate(timeout=60)
     assert program.returncode == 0, errors
     step = int(re.search(r"stopped at step (\d+); the same command goes on", errors)[1])
     assert checkpoint.step_of(checkpoint.latest_checkpoint_path(folder)) == step
     assert torch.load(folder / f"G_{step}.pth", weights_only=True)["state"]["position"]["step"] == step
+
+
+def test_a_second_wish_to_stop_ends_the_program_at_once(monkeypatch):
+    stop = train.StopRequest(torch.device("cpu"))
+    signal.raise_signal(signal.SIGTERM)
+    assert stop.agreed(1)
+    monkeypatch.setattr(stop, "SAME", -1.0)
+    sent = []
+    monkeypatch.setattr(signal, "raise_signal", sent.append)
+    stop._request(signal.SIGTERM, None)
+    assert sent == [signal.SIGTERM] and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def start(folder, *arguments):
