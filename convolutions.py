@@ -100,6 +100,14 @@ class Conv2d(_WithActivation, nn.Conv2d):
         return self._conv_forward(x.contiguous(memory_format=torch.channels_last), weight, bias)
 
 
+def lay_out(network: nn.Module) -> nn.Module:
+    """Put the plain weights of a network's convolutions as a GPU reads them, in place. Returns the network."""
+    for module in network.modules():
+        if isinstance(module, (Conv1d, ConvTranspose1d)):
+            module.weight.data = module.weight.data.transpose(1, 2).contiguous().transpose(1, 2)
+    return network
+
+
 class Dropout(nn.Dropout):
     """`nn.Dropout` of `[b, c, t]`, whose gradient keeps the layout; that of PyTorch is laid out anew on a GPU."""
 

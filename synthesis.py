@@ -19,6 +19,7 @@ from torch import Tensor
 import checkpoint
 import config as configs
 from audio import load_audio
+from convolutions import lay_out
 from mel_processing import log_mel, spectrogram_torch
 from models import SynthesizerTrn
 from modules import remove_weight_norm
@@ -38,7 +39,10 @@ class Voice(BaseVoice):
         self.net = remove_weight_norm(net).eval().requires_grad_(False)
         self.config = config
         self.context = net.dec.context
-        self.graphed = GraphedNet(self.net) if graphs and self.device.type == "cuda" else None
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:
+            lay_out(self.net)
+        self.graphed = GraphedNet(self.net) if graphs and on_gpu else None
 
     @classmethod
     def load(

@@ -74,6 +74,15 @@ def test_one_channel_in_half_precision_is_a_product(conv, shape):
         assert (ours.double() - expected).norm() <= 0.01 * expected.norm()
 
 
+def test_weights_are_laid_out_in_place():
+    net = torch.nn.Sequential(Conv1d(6, 10, 5, padding=2), ConvTranspose1d(10, 4, 4, 2))
+    x = torch.randn(2, 6, 9)
+    before = net(x)
+    assert convolutions.lay_out(net) is net
+    assert all(layer.weight.transpose(1, 2).is_contiguous() for layer in net)
+    torch.testing.assert_close(net(x), before)
+
+
 def test_the_cpu_keeps_pytorchs_layout():
     x = torch.randn(2, 6, 9)
     for module in (Conv1d(6, 4, 3), ConvTranspose1d(6, 4, 4, 2), Dropout(0.5)):

@@ -127,6 +127,39 @@ def test_kernels_in_the_interpreter(call):
     tiny.in_triton_interpreter(f"import test_fused as tests; tests.{call}")
 
 
+POINTERS = {"h": "*bf16", "f": "*fp32", "i": "i32", "r": "fp32"}
+COMPILED = [  # each kernel with the types of its arguments in a training step, and its constants
+    ("_bias_act", "hhfhhiir", True, True, 64, 64),
+    ("_bias_act_backward", "hhhhfiiri", True, True, 64, 64),
+    ("_gate", "hfhiiii", 64, 64),
+    ("_gate_backward", "hhfhfiiiii", 32, 64),
+    ("_residual_and_skip", "hfhffhfii", True, 64, 64),
+    ("_residual_and_skip_backward", "hffhhfiii", 32, 64),
+    ("_add_norm", "hhffhhffiir", True, 8, 256),
+    ("_add_norm_backward", "hhfffhfiii", 8, 256),
+    ("_l1", "hhfi", 4, 4096),
+    ("_l1_backward", "fhhhi", 4096),
+    ("_weight", "ffhfiii", True, 8192),
+    ("_weight_backward", "hfffffiii", True, 8192),
+]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+@pytest.mark.parametrize("name, types, constants", [(name, types, rest) for name, types, *rest in COMPILED])
+def test_kernels_compile_for_hopper(name, types, constants, tmp_path, monkeypatch):
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    import fused_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel = getattr(fused_kernels, name)
+    names = kernel.arg_names
+    signature = dict(zip(names, [POINTERS[t] for t in types] + ["constexpr"] * len(constants), strict=True))
+    source = triton.compiler.ASTSource(kernel, signature, dict(zip(names[len(types) :], constants)))
+    assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4}).asm["cubin"]
+
+
 @on_gpu
 # in half precision, a rounded sum of the other sign sends a gradient through the other side of the activation
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-5), (torch.bfloat16, 4e-2), (torch.float16, 1.5e-2)])

@@ -93,7 +93,7 @@ def differences(config, batches, device, precision, steps):
 
 
 @on_gpu
-@pytest.mark.parametrize("precision, most, least", [("fp32", 1e-4, 0.9999), ("bf16", 0.01, 0.99)])
+@pytest.mark.parametrize("precision, most, least", [("fp32", 1e-4, 0.9999), ("bf16", 0.03, 0.99)])
 def test_fast_and_plain_steps_agree(precision, most, least):
     device = distributed._device("cuda", 0)
     config = tiny.config(tiny.MANY_VOICES, model={**JUDGED["model"], **tiny.MANY_VOICES["model"]})
