@@ -125,9 +125,11 @@ def run(device: torch.device, config: Config, folder: Path, args: argparse.Names
             unfinished.unlink()
     total = args.max_steps or config.train.epochs * len(epochs.sampler)
     reporter = Reporter(folder, trainer.position.step, total, args.began - trainer.position.seconds)
+    batches = ahead(train_loader, device)
     try:
-        fit(trainer, train_set, epochs, train_loader, validation_loader, reporter, folder, total)
+        fit(trainer, train_set, epochs, batches, validation_loader, reporter, folder, total)
     finally:
+        batches.close()  # ends the workers, which no signal ends
         reporter.close()
 
 
@@ -155,7 +157,6 @@ def make_loaders(config: Config, device: torch.device):
         "collate_fn": Collate(data.hop_length, *((100, 64) if cuda else (1, 1))),
         "num_workers": train.num_workers,
         "pin_memory": cuda,
-        "persistent_workers": train.num_workers > 0,
         "worker_init_fn": leave_signals_to_main,
         "generator": torch.Generator(),  # its own: a loader must not move the training's random draws
     }
@@ -181,7 +182,7 @@ def report_transfer(path: str, taken: int, missing: list[str], unused: list[str]
             logger.info("%d tensors %s: %s", len(names), what, ", ".join(parts[:12]) + (" ..." if parts[12:] else ""))
 
 
-def fit(trainer: Trainer, train_set, epochs: Epochs, train_loader, validation_loader, reporter, folder, total) -> None:
+def fit(trainer: Trainer, train_set, epochs: Epochs, batches, validation_loader, reporter, folder, total) -> None:
     """Train until `total` steps are done, looking, measuring and saving on the way."""
     train, position = trainer.config.train, trainer.position
     meter, window = Meter(), Window(train_set.names)
@@ -194,7 +195,7 @@ def fit(trainer: Trainer, train_set, epochs: Epochs, train_loader, validation_lo
     trainer.set_epoch(position.epoch)
     if position.step >= total:
         return
-    for batch in ahead(train_loader, trainer.device):
+    for batch in batches:
         record = trainer.step(batch)
         meter.add(record)
         window.add(batch.index, record, scale_is_found=not trainer.scales)
