@@ -16,6 +16,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -52,6 +53,8 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
         config.train,
         precision=args.precision,
         batch_size=args.batch_size,
+        accumulate=args.accumulate,
+        recompute=args.recompute,
         cuda_graphs=not (args.plain or args.no_graphs),
         fused_kernels=not (args.plain or args.no_kernels),
     )
@@ -93,6 +96,8 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
         "cuda_graphs": train.cuda_graphs,
         "fused_kernels": train.fused_kernels,
         "batch": args.batch_size,
+        "accumulate": train.accumulate,
+        "recompute": train.recompute,
         "processes": distributed.world_size(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "seconds_a_step": round(statistics.median(rounds), 4),
@@ -102,18 +107,13 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     if device.type == "cuda":
         result["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
         result["reserved_memory_gb"] = round(torch.cuda.memory_reserved(device) / 1e9, 2)
-    if args.flops:
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with FlopCounterMode(display=False) as counter:
-            steps(len(BUCKETS))
-        tflop = counter.get_total_flops() / len(BUCKETS) / 1e12
-        result |= {"tflop_a_step": round(tflop, 2), "tflop_a_second": round(tflop / result["seconds_a_step"], 1)}
     if args.sync_check and device.type == "cuda":
         torch.cuda.set_sync_debug_mode("error")
         steps(50)
         torch.cuda.set_sync_debug_mode("default")
         result["host_syncs_in_50_steps"] = 0
+    if args.flops:
+        result |= _flops(trainer, steps, result["seconds_a_step"], device)
     if distributed.is_main():
         print(json.dumps(result), flush=True)
 
@@ -121,6 +121,28 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _flops(trainer: Trainer, steps, seconds: float, device: torch.device) -> dict[str, float]:
+    """Operations of a step and, on a GPU, what share they are of what a large bf16 product gets done in that time."""
+    trainer.graphs = None  # what is replayed is not counted
+    with FlopCounterMode(display=False) as counter:
+        steps(len(BUCKETS))
+    tflop = counter.get_total_flops() / len(BUCKETS) / 1e12
+    result = {"tflop_a_step": round(tflop, 2), "tflop_a_second": round(tflop / seconds, 1)}
+    if device.type != "cuda":
+        return result
+    n, repeats = 8192, 10
+    matrix = torch.randn(n, n, device=device, dtype=torch.bfloat16)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for i in range(3 + repeats):
+        if i == 3:
+            start.record()
+        matrix @ matrix
+    end.record()
+    end.synchronize()
+    rate = 2 * n**3 * repeats / (start.elapsed_time(end) / 1000) / 1e12
+    return result | {"matrix_tflop_a_second": round(rate), "share": round(tflop / seconds / rate, 3)}
 
 
 def _profile(steps, n: int, path: Path) -> None:
@@ -143,11 +165,13 @@ def main() -> None:
     parser.add_argument("--no-graphs", action="store_true", help="launch each operation alone")
     parser.add_argument("--no-kernels", action="store_true", help="PyTorch's own operations alone")
     parser.add_argument("--plain", action="store_true", help="both of these")
+    parser.add_argument("--accumulate", type=int, default=1, help="parts that a batch is taken in")
+    parser.add_argument("--recompute", action="store_true", help="compute inner activations again, not keep them")
     parser.add_argument("--batches", type=int, default=32, help="different batches, used in turn")
     parser.add_argument("--warmup", type=int, default=16, help="steps before the clock starts")
     parser.add_argument("--rounds", type=int, default=6, help="timed rounds of one step for each bucket")
     parser.add_argument("--wait", action="store_true", help="wait for the GPU after every step")
-    parser.add_argument("--flops", action="store_true", help="count operations too")
+    parser.add_argument("--flops", action="store_true", help="count operations too, and their share of the chip's rate")
     parser.add_argument("--sync-check", action="store_true", help="fail if 50 steps wait for the GPU")
     parser.add_argument("--profile", metavar="FILE", help="write a table of kernels instead of timing")
     args = parser.parse_args()
