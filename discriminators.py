@@ -27,7 +27,7 @@ class DiscriminatorP(nn.Module):
         channels: int = MOST_CHANNELS,
     ):
         super().__init__()
-        norm = spectral_norm if use_spectral_norm else weight_norm
+        norm = _spectral_norm if use_spectral_norm else weight_norm
         self.period = period
         pad = (get_padding(kernel_size), 0)
         widths = (1, channels // 32, channels // 8, channels // 2, channels, channels)
@@ -50,7 +50,7 @@ class DiscriminatorS(nn.Module):
 
     def __init__(self, use_spectral_norm: bool = False, channels: int = MOST_CHANNELS):
         super().__init__()
-        norm = spectral_norm if use_spectral_norm else weight_norm
+        norm = _spectral_norm if use_spectral_norm else weight_norm
         c = channels
         # in, out, kernel, stride, groups
         table = (
@@ -69,6 +69,19 @@ class DiscriminatorS(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """`[b, 1, samples]` to scores `[b, n]` and feature maps `[b, c, n]`."""
         return _scores_and_maps(self.convs, self.conv_post, x)
+
+
+def _spectral_norm(conv: nn.Module) -> nn.Module:
+    """PyTorch's spectral norm, computed in full precision under autocast, which its vectors and weights ask for."""
+    conv = spectral_norm(conv)
+    ((key, normalise),) = conv._forward_pre_hooks.items()
+
+    def in_full_precision(module: nn.Module, inputs: tuple) -> None:
+        with torch.autocast(module.weight_orig.device.type, enabled=False):
+            normalise(module, inputs)
+
+    conv._forward_pre_hooks[key] = in_full_precision
+    return conv
 
 
 def _scores_and_maps(convs: nn.ModuleList, conv_post: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -119,7 +119,8 @@ def wrap(network: nn.Module, device: torch.device) -> nn.Module:
     if not dist.is_initialized():
         return network
     ids = [device.index] if device.type == "cuda" else None
-    # spectral norm's vectors are each process's own; newer PyTorch has another name for it, and warns of this one
+    # spectral norm's vectors are each process's own, and the alignment noise is the same in all; newer PyTorch has
+    # another name for it, and warns of this one
     own_buffers = {"broadcast_buffers": False} if any(True for _ in network.buffers()) else {}
     return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True, **own_buffers)
 

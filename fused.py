@@ -10,6 +10,7 @@ of those: `conv.convolve(x)` is the convolution without its bias.
 
 import functools
 import importlib.util
+import logging
 import os
 
 import torch
@@ -20,6 +21,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils.parametrize import is_parametrized
 
 import commons
+
+logger = logging.getLogger(__name__)
 
 _enabled = True
 
@@ -32,15 +35,25 @@ def enable(on: bool) -> None:
 
 def takes(x: Tensor) -> bool:
     """Whether a kernel of this module will do the work on a tensor."""
-    return _enabled and x.dtype != torch.float64 and _kernels(x.device.type) is not None
+    return _enabled and x.dtype != torch.float64 and _runs(x.device.type)
 
 
 @functools.cache
-def _kernels(device: str = "cuda"):
-    """The module of kernels where Triton runs: on GPUs and, with TRITON_INTERPRET=1, slowly on the CPU."""
-    runs = device == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
-    if not runs or importlib.util.find_spec("triton") is None:
-        return None
+def _runs(device: str) -> bool:
+    """Whether Triton runs on a kind of device: on GPUs and, with TRITON_INTERPRET=1, slowly on the CPU."""
+    asked = device == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+    if not asked or importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        _kernels().bias_act(None, torch.zeros(1, 16, device=device), torch.zeros(16, device=device), 0.0, False)
+    except Exception as error:  # Triton compiles on the machine; what it raises where it cannot is not one type
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        logger.warning("Triton does not run here, PyTorch's own operations take the place of our kernels: %s", reason)
+        return False
+    return True
+
+
+def _kernels():
     import fused_kernels  # here, because not every machine has Triton
 
     return fused_kernels
@@ -80,6 +93,7 @@ def weight(conv: nn.Module, x: Tensor) -> Tensor:
 class _Weight(Function):
     @staticmethod
     def forward(ctx, v, g, dtype):
+        v = v.contiguous()
         w, norm = _kernels().weight(v.flatten(2), g, dtype)
         ctx.save_for_backward(v, g, norm)
         return w.transpose(1, 2).view(v.shape)
@@ -123,7 +137,11 @@ class _BiasAct(Function):
     @once_differentiable
     def backward(ctx, *grads):
         *before, grad = map(_rows, grads)
-        grad, bias = _kernels().bias_act_backward(before[0] if before else None, grad, *ctx.saved_tensors, ctx.slope)
+        before = before[0] if before else None
+        bias = None
+        learns = ctx.needs_input_grad[2]
+        if learns or before is not None or ctx.slope != 1.0:
+            grad, bias = _kernels().bias_act_backward(before, grad, *ctx.saved_tensors, ctx.slope, learns)
         grad = _channels(grad)
         return grad if ctx.adds else None, grad, bias, None, None
 

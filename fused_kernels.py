@@ -69,8 +69,9 @@ def _bias_act_backward(
         g = tl.load(grad + at, inside, 0.0).to(tl.float32)
         if ACT:
             g = tl.where(tl.load(out + at, inside, 0.0).to(tl.float32) > 0, g, g * slope)
-            if BOTH:
-                g += tl.load(grad_before + at, inside, 0.0).to(tl.float32)
+        if BOTH:
+            g += tl.load(grad_before + at, inside, 0.0).to(tl.float32)
+        if ACT or BOTH:
             tl.store(grad_y + at, g.to(grad_y.dtype.element_ty), inside)
         total += g
     c = tl.program_id(1) * C + tl.arange(0, C)
@@ -90,20 +91,19 @@ def bias_act(
 
 
 def bias_act_backward(
-    grad_before: Tensor | None, grad: Tensor, out: Tensor | None, slope: float
-) -> tuple[Tensor, Tensor]:
-    """Gradients of y (and x) and of the bias, from those of the value before the activation and after it."""
+    grad_before: Tensor | None, grad: Tensor, out: Tensor | None, slope: float, learns: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of y (and x) and, if it learns, of the bias, from those of both sides of the activation."""
     rows, channels = size(grad)
     r, c, side = tiling(channels)
     loops, programs = sharing(triton.cdiv(rows, r))
-    act = slope != 1.0
-    grad_y = torch.empty_like(grad) if act else grad
+    act, both = slope != 1.0, grad_before is not None
+    grad_y = torch.empty_like(grad) if act or both else grad
     partial = torch.empty(programs, channels, dtype=torch.float32, device=grad.device)
-    both = grad_before is not None
     _bias_act_backward[programs, side](
         grad_before, grad, out, grad_y, partial, rows, channels, slope, loops, both, act, r, c, num_warps=WARPS
     )
-    return grad_y, partial.sum(0)
+    return grad_y, partial.sum(0) if learns else None
 
 
 @triton.jit

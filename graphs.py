@@ -20,28 +20,36 @@ DDP_WARM_UP = 11  # steps before a capture: DistributedDataParallel times its fi
 class GraphedSteps:
     """Runs training steps, from their second shape-alike on as CUDA graphs. One for each process.
 
+    Graphs of one kind of step go when another kind comes, which no step comes back from.
+
     Args:
         device: the GPU, whose current stream is not the default one.
-        patience: steps that run as they are written before anything is captured.
+        patience: steps of each kind that run as they are written before anything is captured.
     """
 
     def __init__(self, device: torch.device, patience: int = 0):
         self.device = device
         self.patience = patience
+        self.kind: Hashable = None
+        self.steps = 0  # of this kind
         self.seen: set[Hashable] = set()
         self.graphs: dict[Hashable, Graph] = {}
         self.pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, step: Step, batch: Batch, kind: Hashable) -> dict[str, Tensor]:
         """Do `step` with a batch on any device; returns its scalars, on the GPU, in tensors of their own."""
-        key = kind, *((x.shape, x.dtype) if x is not None else None for x in batch)
-        if key not in self.graphs:
-            if key not in self.seen or self.patience > 0:
-                self.seen.add(key)
-                self.patience -= 1
+        if kind != self.kind:
+            self.kind, self.steps = kind, 0
+            self.seen.clear()
+            self.graphs.clear()
+        self.steps += 1
+        shape = tuple((x.shape, x.dtype) if x is not None else None for x in batch)
+        if shape not in self.graphs:
+            if shape not in self.seen or self.steps <= self.patience:
+                self.seen.add(shape)
                 return step(batch.to(self.device, non_blocking=True))
-            self.graphs[key] = Graph(step, batch, self.device, self.pool)
-        return self.graphs[key](batch)
+            self.graphs[shape] = Graph(step, batch, self.device, self.pool)
+        return self.graphs[shape](batch)
 
 
 class Graph:

@@ -69,13 +69,14 @@ class GraphedNet:
     def dec(self, z: Tensor, g: Tensor | None) -> Tensor:
         """As the decoder; z `[1, inter, t_t]`, without padding, which it would hear.
 
-        Two windows of one size, at the start and at the end, overlap by what they hear beyond their edges.
+        Two windows of one size, at the start and at the end, overlap by what they hear beyond their edges. What is too
+        short for two has a graph for its very length.
         """
         frames, context = z.size(2), self.net.dec.context
         if frames > MOST_FRAMES:
             return self.net.dec(z, g)
         window = rounded_up(-(-frames // 2) + context, PAD_WINDOW)
-        windows = z if window > frames else torch.cat([z[:, :, :window], z[:, :, -window:]])
+        windows = z if window >= frames else torch.cat([z[:, :, :window], z[:, :, -window:]])
         (o,) = self._run(("dec", *windows.shape), lambda **given: (self.net.dec(**given),), x=windows, g=g)
         if len(windows) == 1:
             return o

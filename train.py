@@ -80,10 +80,8 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
         config = configs.load(kept)
     else:
         raise ValueError(f"{folder} holds no run yet: give its config with -c")
-    changes = {"precision": args.precision} if args.precision else {}
-    if args.plain:
-        changes |= {"cuda_graphs": False, "fused_kernels": False}
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
+    if args.precision:
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=args.precision))
     begun = any(folder.glob("G_*.pth"))
     if begun and (args.init_from or args.init_discriminator):
         raise ValueError(f"{folder} has begun already: take another name with -m, or leave out --init-...")
@@ -113,7 +111,8 @@ def run(device: torch.device, config: Config, folder: Path, args: argparse.Names
     if not args.skip_check:
         distributed.main_first(lambda: check(config, folder) if distributed.is_main() else None)
     train_set, epochs, train_loader, validation_loader = make_loaders(config, device)
-    trainer = Trainer(config, device)
+    plain = {"cuda_graphs": False, "fused_kernels": False} if args.plain else {}  # of this start, not of the run
+    trainer = Trainer(dataclasses.replace(config, train=dataclasses.replace(config.train, **plain)), device)
     if not trainer.resume(folder):
         for path, name in ((args.init_from, "generator"), (args.init_discriminator, "discriminator")):
             if path:

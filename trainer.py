@@ -24,6 +24,7 @@ from graphs import DDP_WARM_UP, GraphedSteps
 from mel_processing import log_mel, spec_to_mel_torch, spectrogram_of_batch
 from models import SynthesizerTrn, TrainingOutput
 from modules import set_recompute
+from monotonic_align import fastest
 from text import table_of_symbols
 
 logger = logging.getLogger(__name__)
@@ -136,6 +137,11 @@ class Trainer:
     def graphed_steps(self) -> GraphedSteps | None:
         """What captures training steps on a GPU; None where they run as they are written."""
         if self.device.type != "cuda" or not self.config.train.cuda_graphs:
+            return None
+        on_default = torch.cuda.current_stream(self.device) == torch.cuda.default_stream(self.device)
+        if on_default or fastest("cuda") != "triton":
+            what = "the current stream is the default one" if on_default else "the alignment search runs on the CPU"
+            logger.warning("no CUDA graphs of training steps, because %s", what)
             return None
         return GraphedSteps(self.device, DDP_WARM_UP if distributed.world_size() > 1 else 0)
 
@@ -319,12 +325,16 @@ class Trainer:
     @contextlib.contextmanager
     def looking(self) -> Iterator[SynthesizerTrn]:
         """Lend the generator to be looked at, with the same draws each time; the training's own go on untouched."""
-        # whole utterances come in many lengths, which cuDNN should not try all its algorithms on
-        cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True)
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), cudnn:
-            torch.manual_seed(self.config.train.seed)
-            yield self.generator.network.eval()
-        self.set_training()
+        autotunes = torch.backends.cudnn.benchmark
+        try:
+            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                # whole utterances come in many lengths, which cuDNN should not try all its algorithms on
+                torch.backends.cudnn.benchmark = False
+                torch.manual_seed(self.config.train.seed)
+                yield self.generator.network.eval()
+        finally:
+            torch.backends.cudnn.benchmark = autotunes
+            self.set_training()
 
     @torch.no_grad()
     def evaluate(self, batches: Iterator[Batch]) -> dict[str, float]:

@@ -3,7 +3,7 @@
     python benchmarks/train_step.py --config configs/vits2_ljs_nosdp.json --precision bf16
 
 Every step gets a new batch. Frame lengths are uniform within the buckets of `BUCKETS`, taken in turn, with one token
-for 5.4 frames. `--profile` prints where the GPU's time goes instead.
+for 5.4 frames. `--profile FILE` writes where the GPU's time goes instead.
 """
 
 import argparse

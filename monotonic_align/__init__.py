@@ -35,7 +35,7 @@ def maximum_path(neg_cent: torch.Tensor, mask: torch.Tensor, backend: str | None
             f"got {list(neg_cent.shape)} and {list(mask.shape)}"
         )
     if backend is None:
-        backend = _fastest(neg_cent.device.type)
+        backend = fastest(neg_cent.device.type)
     if backend not in BACKENDS:
         raise ValueError(f"maximum_path: backend must be one of {', '.join(BACKENDS)} or None, got {backend!r}")
     return BACKENDS[backend](neg_cent, mask)
@@ -65,7 +65,8 @@ BACKENDS = {"triton": _triton, "cython": _cython, "numpy": _numpy}
 
 
 @functools.cache
-def _fastest(device: str) -> str:
+def fastest(device: str) -> str:
+    """The name of the backend that tensors of a kind of device ("cuda", "cpu") are searched by."""
     if device == "cuda" and importlib.util.find_spec("triton"):
         try:
             one = torch.ones(1, 1, 1, device=device)

@@ -187,6 +187,25 @@ def test_batches_come_from_workers_and_move(filelist):
     assert batches[0].to("meta").wav.is_meta
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_ahead_of_a_gpu_arrive_whole_and_in_order():
+    device = torch.device("cuda", 0)
+
+    def batch(i):
+        lengths = torch.full((2,), i)
+        return du.Batch(
+            lengths[:, None], lengths, torch.full((2, 1, 500_000), float(i)), lengths, None, lengths
+        ).pin_memory()
+
+    sums = []
+    with torch.cuda.stream(torch.cuda.Stream()):
+        for data in du.ahead(map(batch, range(20)), device):
+            torch.cuda._sleep(10_000_000)  # the GPU is slower than the host
+            sums.append(data.wav.mean() + data.index.sum())
+    torch.cuda.synchronize()
+    assert [x.item() for x in sums] == [3.0 * i for i in range(20)]
+
+
 # --- the sampler
 
 

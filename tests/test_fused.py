@@ -9,6 +9,7 @@ import tiny
 import torch
 from torch.nn.utils.parametrizations import weight_norm
 
+import convolutions
 import fused
 from attentions import LayerNorm
 from convolutions import Conv1d, Conv2d, ConvTranspose1d
@@ -32,14 +33,20 @@ def cases():
             bias_conv,
             [noise(2, 12, 70), noise(2, 48, 70)],
         )
-    yield (
-        "both sides of an activation",
-        lambda m, x, y: m.before_and_after(x, 0.1, plus=y),
-        bias_conv,
-        [noise(2, 12, 70), noise(2, 48, 70)],
-    )
+    for slope in (1.0, 0.1):
+        yield (
+            f"both sides of an activation, slope {slope}",
+            lambda m, x, y, s=slope: m.before_and_after(x, s, plus=y),
+            bias_conv,
+            [noise(2, 12, 70), noise(2, 48, 70)],
+        )
     yield "two dimensions", lambda m, x: m(x, 0.1), Conv2d(4, 8, (5, 1), (3, 1)), [noise(2, 4, 50, 3)]
     yield "upsampling", lambda m, x: m(x), ConvTranspose1d(12, 6, 4, 2, 1), [noise(2, 12, 50)]
+    frozen = Conv1d(12, 48, 3, padding=1).requires_grad_(False)
+    for slope in (1.0, 0.1):
+        yield f"a frozen convolution, slope {slope}", lambda m, x, s=slope: m(x, s), frozen, [noise(2, 12, 70)]
+    laid_out = convolutions.lay_out(Conv1d(12, 48, 3, padding=1))
+    yield "a weight in another layout", lambda m, x: m(x), laid_out, [noise(2, 12, 70)]
     normed = {
         "a kernel": Conv1d(24, 48, 5, padding=2),
         "a pointwise kernel": Conv1d(24, 48, 1),
@@ -75,7 +82,7 @@ def results(compute, network, inputs, dtype, device):
     weights = torch.Generator().manual_seed(1)
     total = sum((out * torch.randn(out.shape, generator=weights, dtype=torch.float64).to(out)).sum() for out in outputs)
     total.backward()
-    gradients = [x.grad for x in inputs] + [p.grad for p in network.parameters()]
+    gradients = [x.grad for x in inputs] + [p.grad for p in network.parameters() if p.requires_grad]
     return [x.detach().double().cpu() for x in (*outputs, *gradients)]
 
 
@@ -174,6 +181,21 @@ def test_groups_with_a_stride_are_computed_without_one():
     ours = results(lambda m, x: m(x), conv, [x], torch.float64, "cuda")
     for a, b in zip(ours, results(lambda m, x: m(x), conv, [x], torch.float64, "cpu")):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+def test_where_triton_does_not_run_pytorch_computes(monkeypatch, caplog):
+    def broken():
+        raise RuntimeError("no compiler\nto be found")
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(fused, "_kernels", broken)
+    fused._runs.cache_clear()
+    try:
+        assert not fused.takes(torch.ones(1)) and not fused.takes(torch.ones(1))
+        assert caplog.text.count("no compiler") == 1
+    finally:
+        fused._runs.cache_clear()
 
 
 def test_on_the_cpu_pytorch_computes():

@@ -142,7 +142,7 @@ def test_wrong_arguments():
 USE = """
 import torch, monotonic_align
 path = monotonic_align.maximum_path(torch.zeros(1, 5, 3), torch.ones(1, 5, 3))
-print(int(path.sum()), monotonic_align._fastest("cpu"))
+print(int(path.sum()), monotonic_align.fastest("cpu"))
 """
 
 
@@ -229,7 +229,7 @@ def test_triton_in_the_interpreter():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_triton_on_the_gpu():
     check_triton("cuda")
-    assert monotonic_align._fastest("cuda") == "triton"
+    assert monotonic_align.fastest("cuda") == "triton"
     values, mask = (tensor.cuda() for tensor in ragged())
     path = maximum_path(values, mask)
     torch.cuda.set_sync_debug_mode("error")

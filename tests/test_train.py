@@ -164,6 +164,15 @@ def test_an_interrupted_run_saves_and_ends_well(workspace, number, workers, proc
     assert torch.load(folder / f"G_{step}.pth", weights_only=True)["state"]["position"]["step"] == step
 
 
+def test_plain_is_for_one_start_and_not_for_the_run(workspace, monkeypatch):
+    settings = []
+    build = trainer.Trainer
+    monkeypatch.setattr(train, "Trainer", lambda config, device: settings.append(config.train) or build(config, device))
+    begin()("--max-steps", 1, "--plain")
+    begin()("--max-steps", 2)
+    assert [(s.cuda_graphs, s.fused_kernels) for s in settings] == [(False, False), (True, True)]
+
+
 def test_a_second_wish_to_stop_ends_the_program_at_once(monkeypatch):
     stop = train.StopRequest(torch.device("cpu"))
     signal.raise_signal(signal.SIGTERM)

@@ -17,6 +17,7 @@ import losses
 import train
 import trainer
 from data_utils import Batch
+from discriminators import MultiPeriodDiscriminator
 from trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -247,6 +248,15 @@ def test_learning_rates_decay_by_epochs_after_a_warm_up():
 def test_the_cpu_trains_in_fp32_whatever_the_config_says():
     for precision in configs.PRECISIONS:
         assert trainer.choose_precision(tiny.config(train={"precision": precision}).train, CPU) == "fp32"
+
+
+def test_spectral_norm_keeps_full_precision_under_autocast():
+    net = MultiPeriodDiscriminator(use_spectral_norm=True, channels=64)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores, *_ = net(torch.randn(1, 1, 2048), torch.randn(1, 1, 2048))
+    sum(score.float().sum() for score in scores).backward()
+    conv = net.discriminators[0].convs[1]
+    assert conv.weight.dtype == conv.weight_u.dtype == torch.float32 and conv.weight_orig.grad.isfinite().all()
 
 
 def test_spectral_norm_trains():
