@@ -37,7 +37,11 @@ class GraphedSteps:
         self.pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, step: Step, batch: Batch, kind: Hashable) -> dict[str, Tensor]:
-        """Do `step` with a batch on any device; returns its scalars, on the GPU, in tensors of their own."""
+        """Do `step` with a batch on any device; returns its scalars, on the GPU, in tensors of their own.
+
+        Raises:
+            RuntimeError: the step cannot be captured; the message says how to do without.
+        """
         if kind != self.kind:
             self.kind, self.steps = kind, 0
             self.seen.clear()
@@ -48,7 +52,15 @@ class GraphedSteps:
             if shape not in self.seen or self.steps <= self.patience:
                 self.seen.add(shape)
                 return step(batch.to(self.device, non_blocking=True))
-            self.graphs[shape] = Graph(step, batch, self.device, self.pool)
+            try:
+                self.graphs[shape] = Graph(step, batch, self.device, self.pool)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                raise RuntimeError(
+                    "the training step cannot be captured as a CUDA graph here; train.py --plain, or train.cuda_graphs "
+                    "false in the config, trains without"
+                ) from error
         return self.graphs[shape](batch)
 
 

@@ -49,6 +49,19 @@ def test_a_shape_is_captured_when_it_comes_again(monkeypatch, patience, written)
     assert steps(step, long, "last stage") == {"written": long.wav.size(2)}
 
 
+def test_a_step_that_cannot_be_captured_says_how_to_do_without(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(graphs, "Graph", refuse)
+    steps = graphs.GraphedSteps(torch.device("cpu"))
+    data = batch(tiny.config())
+    steps(lambda _: {}, data, "joint")
+    with pytest.raises(RuntimeError, match="train.py --plain"):
+        steps(lambda _: {}, data, "joint")
+
+
 @torch.no_grad()
 def give(giver: Trainer, taker: Trainer) -> None:
     """Weights and optimizers' states, in place, as captured steps need it."""
