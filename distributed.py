@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +27,11 @@ def launch(run: Callable, device: str, processes: int | None, *args) -> None:
         processes: how many to start on this host; None: one for each GPU, one on the CPU.
 
     Raises:
-        ValueError: CUDA was asked for and there is none, or fewer GPUs than processes.
+        ValueError: no process was asked for, or CUDA and there is none, or more processes than GPUs.
     """
     gpus = torch.cuda.device_count()
+    if processes is not None and processes < 1:
+        raise ValueError(f"{processes} processes were asked for; there must be one at least")
     if device == "cuda" and not gpus:
         raise ValueError("--device cuda: PyTorch sees no GPU here; --device cpu trains without")
     kind = "cuda" if gpus and device != "cpu" else "cpu"
@@ -73,7 +76,14 @@ def _spawned(rank: int, run: Callable, kind: str, world: int, meeting: str, *arg
     try:
         _join(run, kind, rank, world, meeting, *args)
     except ValueError as error:  # of the user's making: a message, and no tracebacks of several processes
-        raise SystemExit(str(error)) from None
+        print(reason(error), file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def reason(error: ValueError) -> str:
+    """What an error says; of one from a loader's worker, which comes with its traceback, the last line."""
+    said = str(error).strip()
+    return said.splitlines()[-1].removeprefix("ValueError: ") if "DataLoader worker" in said else said
 
 
 def _join(run: Callable, kind: str, rank: int, world: int, meeting: str, *args) -> None:

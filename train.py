@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import itertools
 import logging
+import multiprocessing.util
 import signal
 import sys
 import time
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         config, folder = prepare_run(args)
         distributed.launch(run, args.device, args.processes, config, folder, args)
     except ValueError as error:
-        print(f"train.py: {error}", file=sys.stderr)
+        print(f"train.py: {distributed.reason(error)}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -106,6 +107,8 @@ def read_lists(config: Config) -> list[list[corpus.Clip]]:
 def run(device: torch.device, config: Config, folder: Path, args: argparse.Namespace) -> None:
     """What one process does from start to end."""
     set_up_logging(folder)
+    # what still lives at the end hears no signal: see `leave_signals_to_main`
+    multiprocessing.util.Finalize(None, end_workers, exitpriority=10)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # batches come in few shapes, see `make_loaders`
     if not args.skip_check:
@@ -170,6 +173,12 @@ def leave_signals_to_main(worker: int) -> None:
     """A terminal's Ctrl-C and a scheduler's SIGTERM reach workers too; the main process decides when to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def end_workers() -> None:
+    """End this process's workers, which an error may have left behind; the interpreter would wait for them."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 def report_transfer(path: str, taken: int, missing: list[str], unused: list[str]) -> None:

@@ -173,7 +173,7 @@ class Trainer:
         part anew, with other noise and segments.
         """
         parts = batch.parts(self.config.train.accumulate)
-        whole = len(parts) == 1
+        whole = self.config.train.accumulate == 1  # not what this batch has: all processes go the same way
         judges = self.judges()
         record = defaultdict(list)
 

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config import DataConfig
 from data_utils import Collate, DistributedBucketSampler, Epochs, SpeechDataset
+from inference import errors_in_one_line
 
 
 def main() -> None:
@@ -28,6 +29,12 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=100, help="that are timed")
     parser.add_argument("--batch-size", type=int, default=64)
     args = parser.parse_args()
+    with errors_in_one_line("benchmarks/loader"):
+        print(json.dumps(measure(args)))
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """What the command line asks for."""
     data = DataConfig(add_blank=False)
     dataset = SpeechDataset(args.filelist, data)
     sampler = DistributedBucketSampler(dataset, args.batch_size, [0, *range(300, 1001, 100)])
@@ -45,7 +52,7 @@ def main() -> None:
     start = time.perf_counter()
     utterances = sum(len(batch.text) for batch in islice(batches, args.batches))
     rate = utterances / (time.perf_counter() - start)
-    print(json.dumps({"workers": args.workers, "utterances_a_second": round(rate, 1)}))
+    return {"workers": args.workers, "utterances_a_second": round(rate, 1)}
 
 
 if __name__ == "__main__":

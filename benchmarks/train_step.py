@@ -70,6 +70,7 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     endless = cycle(batches)
 
     def steps(n: int) -> dict[str, torch.Tensor]:
+        record = {}
         for batch in ahead(islice(endless, n), device):
             record = trainer.step(batch)
             trainer.position.step += 1
@@ -129,7 +130,7 @@ def _flops(trainer: Trainer, steps, seconds: float, device: torch.device) -> dic
     with FlopCounterMode(display=False) as counter:
         steps(len(BUCKETS))
     tflop = counter.get_total_flops() / len(BUCKETS) / 1e12
-    result = {"tflop_a_step": round(tflop, 2), "tflop_a_second": round(tflop / seconds, 1)}
+    result = {"tflop_a_step": round(tflop, 4), "tflop_a_second": round(tflop / seconds, 3)}
     if device.type != "cuda":
         return result
     n, repeats = 8192, 10

@@ -58,7 +58,7 @@ def test_a_step_that_cannot_be_captured_says_how_to_do_without(monkeypatch):
     steps = graphs.GraphedSteps(torch.device("cpu"))
     data = batch(tiny.config())
     steps(lambda _: {}, data, "joint")
-    with pytest.raises(RuntimeError, match="train.py --plain"):
+    with pytest.raises(RuntimeError, match=r"train\.py --plain"):
         steps(lambda _: {}, data, "joint")
 
 

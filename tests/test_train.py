@@ -441,11 +441,45 @@ def test_many_processes_end_with_the_same_message_and_no_traceback(workspace):
     assert done.returncode not in (0, None)
     assert "train1.wav" in done.stderr and "Traceback" not in done.stderr
     done = tiny.python(program, "-c", "tiny.json", "-m", "voice", *options, "--skip-check", folder=workspace)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert "train1.wav" in done.stderr and "Traceback" not in done.stderr
 
 
+UNREADABLE = """
+import data_utils, train
+
+def load_audio(path, *more):
+    raise ValueError(f"{path}: gone in the meantime")
+
+data_utils.load_audio = load_audio
+train.main(["-c", "tiny.json", "-m", "voice", "--device", "cpu", "--skip-check"])
+"""
+
+
+def test_an_error_in_a_worker_is_one_line_and_ends_the_program(workspace):
+    tiny.write_config(workspace / "tiny.json", train={"num_workers": 1})
+    done = tiny.python("-c", UNREADABLE, folder=workspace, timeout=60)
+    assert done.returncode == 2
+    assert re.fullmatch(r"train\.py: train\d\.wav: gone in the meantime", done.stderr.splitlines()[-1]), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_processes_are_counted_from_one(workspace, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        begin()("--processes", -1)
+    assert "-1 processes were asked for" in capsys.readouterr().err
+
+
 # What is unusual and yet trains
+
+
+def test_two_processes_of_unequal_shares_accumulate(workspace):
+    path = tiny.write_config(workspace / "tiny.json", train={"accumulate": 2})
+    lines = Path("train.txt").read_text("utf-8").splitlines()
+    Path("train.txt").write_text("\n".join(lines[:3]), "utf-8")
+    options = ["-c", path, "-m", "voice", "--device", "cpu", "--processes", "2", "--max-steps", "3"]
+    done = tiny.python(str(tiny.ROOT / "train.py"), *options, folder=workspace)
+    assert done.returncode == 0 and (workspace / "logs/voice/G_3.pth").exists(), done.stderr
 
 
 def test_short_single_and_few_utterances_train(workspace):
