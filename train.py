@@ -58,7 +58,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train as the command line says; errors of the user's making end in one message and exit status 2."""
+    """Train as the command line says; errors of the user's making end in a message and status 2, early Ctrl-C in 130."""
     args = parse_args(argv)
     args.began = time.time()
     try:
@@ -67,6 +67,9 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:
         print(f"train.py: {distributed.reason(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:  # training itself takes the signal for a wish
+        print("train.py: stopped before training began", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:

@@ -173,6 +173,16 @@ def test_plain_is_for_one_start_and_not_for_the_run(workspace, monkeypatch):
     assert [(s.cuda_graphs, s.fused_kernels) for s in settings] == [(False, False), (True, True)]
 
 
+def test_ctrl_c_before_training_is_one_line(workspace, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "check", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        begin()("--max-steps", 1)
+    assert capsys.readouterr().err == "train.py: stopped before training began\n"
+
+
 def test_a_second_wish_to_stop_ends_the_program_at_once(monkeypatch):
     stop = train.StopRequest(torch.device("cpu"))
     signal.raise_signal(signal.SIGTERM)
