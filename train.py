@@ -58,7 +58,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train as the command line says; errors of the user's making end in a message and status 2, early Ctrl-C in 130."""
+    """Train as the command line says; a user's error ends in a message and status 2, Ctrl-C before training in 130."""
     args = parse_args(argv)
     args.began = time.time()
     try:
