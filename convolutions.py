@@ -17,7 +17,7 @@ WIDE, SHORT = 50, 512  # places that a dilated kernel spans at least, and of its
 
 
 class _WithActivation:
-    """What `Conv1d`, `Conv2d` and `ConvTranspose1d` share: bias, activation and addition around `convolve`."""
+    """What `Conv1d`, `Conv2d` and `ConvTranspose1d` share: the choice of layout, and what follows in the same pass."""
 
     def forward(self, x: Tensor, slope: float = 1.0, plus: Tensor | None = None) -> Tensor:
         return fused.conv_act(self, x, slope, plus)
@@ -26,14 +26,14 @@ class _WithActivation:
         """`conv(x, plus=y)` before its activation and after it."""
         return fused.conv_before_and_after_act(self, x, slope, plus)
 
-
-class Conv1d(_WithActivation, nn.Conv1d):
-    """`nn.Conv1d` in the faster layout of the device: `[b, c_in, t]` to `[b, c_out, t']`."""
-
     def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """The convolution alone, with this bias or none."""
         weight = fused.weight(self, x)
         return self._channels_last(x, weight, bias) if x.is_cuda else self._conv_forward(x, weight, bias)
+
+
+class Conv1d(_WithActivation, nn.Conv1d):
+    """`nn.Conv1d` in the faster layout of the device: `[b, c_in, t]` to `[b, c_out, t']`."""
 
     def _channels_last(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         (k,), (s,), (p,), (d,) = self.kernel_size, self.stride, self.padding, self.dilation
@@ -74,24 +74,18 @@ class Conv1d(_WithActivation, nn.Conv1d):
 class ConvTranspose1d(_WithActivation, nn.ConvTranspose1d):
     """`nn.ConvTranspose1d` in the faster layout of the device: `[b, c_in, t]` to `[b, c_out, t']`."""
 
-    def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The convolution alone, with this bias or none."""
-        weight = fused.weight(self, x)
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         stride, padding, output_padding, dilation = self.stride, self.padding, self.output_padding, self.dilation
-        if not x.is_cuda:
-            return F.conv_transpose1d(x, weight, bias, stride, padding, output_padding, self.groups, dilation)
-        stride, padding, output_padding, dilation = (1, *stride), (0, *padding), (0, *output_padding), (1, *dilation)
-        weight = weight.unsqueeze(2)
-        return _flat(F.conv_transpose2d(_tall(x), weight, bias, stride, padding, output_padding, self.groups, dilation))
+        return F.conv_transpose1d(x, weight, bias, stride, padding, output_padding, self.groups, dilation)
+
+    def _channels_last(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        (s,), (p,), (more,), (d,) = self.stride, self.padding, self.output_padding, self.dilation
+        x, weight = _tall(x), weight.unsqueeze(2)
+        return _flat(F.conv_transpose2d(x, weight, bias, (1, s), (0, p), (0, more), self.groups, (1, d)))
 
 
 class Conv2d(_WithActivation, nn.Conv2d):
     """`nn.Conv2d` in the faster layout of the device: `[b, c_in, n, p]` to `[b, c_out, n', p']`."""
-
-    def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The convolution alone, with this bias or none."""
-        weight = fused.weight(self, x)
-        return self._channels_last(x, weight, bias) if x.is_cuda else self._conv_forward(x, weight, bias)
 
     def _channels_last(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         (_, k), (s, s_2), (p, p_2) = self.kernel_size, self.stride, self.padding

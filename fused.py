@@ -9,8 +9,6 @@ of those: `conv.convolve(x)` is the convolution without its bias.
 """
 
 import functools
-import importlib.util
-import logging
 import os
 
 import torch
@@ -21,8 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils.parametrize import is_parametrized
 
 import commons
-
-logger = logging.getLogger(__name__)
+from monotonic_align import triton_runs
 
 _enabled = True
 
@@ -41,16 +38,12 @@ def takes(x: Tensor) -> bool:
 @functools.cache
 def _runs(device: str) -> bool:
     """Whether Triton runs on a kind of device: on GPUs and, with TRITON_INTERPRET=1, slowly on the CPU."""
-    asked = device == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
-    if not asked or importlib.util.find_spec("triton") is None:
-        return False
-    try:
+
+    def attempt() -> None:
         _kernels().bias_act(None, torch.zeros(1, 16, device=device), torch.zeros(16, device=device), 0.0, False)
-    except Exception as error:  # Triton compiles on the machine; what it raises where it cannot is not one type
-        reason = (str(error).splitlines() or [repr(error)])[0]
-        logger.warning("Triton does not run here, PyTorch's own operations take the place of our kernels: %s", reason)
-        return False
-    return True
+
+    asked = device == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+    return asked and triton_runs(attempt, "PyTorch's own operations take the place of our kernels")
 
 
 def _kernels():

@@ -13,6 +13,7 @@ TILE = 4096  # elements that a program holds at a time
 WARPS = 4
 LOOPS, PROGRAMS = 4, 528  # tiles that a program of a backward pass sums over at least, and programs at most
 ROWS = ["rows", "blocks", "loops"]  # sizes that change from batch to batch, which Triton must not compile anew for
+WEIGHT = ["inner", "channels", "taps"]  # and those that change from layer to layer
 
 
 def size(x: Tensor) -> tuple[int, int]:
@@ -78,9 +79,7 @@ def _bias_act_backward(
     tl.store(partial + tl.program_id(0) * channels + c, tl.sum(total, 0))
 
 
-def bias_act(
-    x: Tensor | None, y: Tensor, bias: Tensor, slope: float, both: bool = False
-) -> tuple[Tensor | None, Tensor]:
+def bias_act(x: Tensor | None, y: Tensor, bias: Tensor, slope: float, both: bool) -> tuple[Tensor | None, Tensor]:
     """`x + y + bias`, None unless both are asked for, and `leaky_relu` of it; x, y `[..., c]`, bias `[c]`."""
     before, out = torch.empty_like(y) if both else None, torch.empty_like(y)
     rows, channels = size(y)
@@ -374,9 +373,6 @@ def l1_mean_backward(grad: Tensor, a: Tensor, b: Tensor) -> Tensor:
     grad_b = torch.empty_like(b)
     _l1_backward[(triton.cdiv(b.numel(), TILE),)](grad, a, b, grad_b, b.numel(), TILE, num_warps=WARPS)
     return grad_b
-
-
-WEIGHT = ["inner", "channels", "taps"]
 
 
 @triton.jit(do_not_specialize=WEIGHT)

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 PROGRESS_INTERVAL = 25  # steps between looks at the losses for the progress bar and for steps that went wrong
 MAX_BAD_STEPS = 5  # updates in such a stretch that may be left out before training stops
 VALIDATION_BATCH = 16
+PAD_FRAMES, PAD_TOKENS = 100, 64  # multiples that batches are padded to on a GPU
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -159,7 +160,7 @@ def make_loaders(config: Config, device: torch.device):
     sampler = DistributedBucketSampler(train_set, train.batch_size, train.bucket_boundaries, seed=train.seed)
     epochs = Epochs(sampler)
     common = {
-        "collate_fn": Collate(data.hop_length, *((100, 64) if cuda else (1, 1))),
+        "collate_fn": Collate(data.hop_length, *((PAD_FRAMES, PAD_TOKENS) if cuda else (1, 1))),
         "num_workers": train.num_workers,
         "pin_memory": cuda,
         "worker_init_fn": leave_signals_to_main,

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from config import DataConfig
 from data_utils import Collate, DistributedBucketSampler, Epochs, SpeechDataset
 from inference import errors_in_one_line
+from train import PAD_FRAMES, PAD_TOKENS
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def measure(args: argparse.Namespace) -> dict:
     loader = DataLoader(
         dataset,
         batch_sampler=Epochs(sampler),
-        collate_fn=Collate(data.hop_length, 100, 64),
+        collate_fn=Collate(data.hop_length, PAD_FRAMES, PAD_TOKENS),
         num_workers=args.workers,
         generator=torch.Generator(),
     )

@@ -24,11 +24,11 @@ import config as configs
 import distributed
 from commons import rounded_up
 from data_utils import Batch, ahead
+from train import PAD_FRAMES, PAD_TOKENS
 from trainer import Trainer, choose_precision
 
 BUCKETS = [(150, 300), (300, 400), (400, 500), (500, 600), (600, 700), (700, 800), (700, 800), (800, 870)]
 FRAMES_PER_TOKEN = 5.4
-PAD_FRAMES, PAD_TOKENS = 100, 64  # as train.make_loaders pads on a GPU
 
 
 def random_batch(config, size: int, bucket: tuple[int, int], draws: torch.Generator) -> Batch:
@@ -82,7 +82,7 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     _wait(device)
     warmup = time.perf_counter() - began
     if args.profile:
-        _profile(steps, len(BUCKETS), Path(args.profile))
+        _profile(steps, len(BUCKETS), Path(args.profile), device)
         return
     rounds = []
     for _ in range(args.rounds):
@@ -146,11 +146,11 @@ def _flops(trainer: Trainer, steps, seconds: float, device: torch.device) -> dic
     return result | {"matrix_tflop_a_second": round(rate), "share": round(tflop / seconds / rate, 3)}
 
 
-def _profile(steps, n: int, path: Path) -> None:
+def _profile(steps, n: int, path: Path, device: torch.device) -> None:
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities, record_shapes=False) as profile:
         steps(n)
-        torch.cuda.synchronize()
+        _wait(device)
     averages = profile.key_averages()
     path.write_text(averages.table(sort_by="self_cuda_time_total", row_limit=60, max_name_column_width=90))
     print(f"profile of {n} steps: {path}")

@@ -6,6 +6,7 @@ Glow-TTS (Kim et al. 2020, arXiv 2005.11129), section 3.1 and algorithm 1, as VI
 import functools
 import importlib.util
 import logging
+from collections.abc import Callable
 
 import torch
 
@@ -67,15 +68,27 @@ BACKENDS = {"triton": _triton, "cython": _cython, "numpy": _numpy}
 @functools.cache
 def fastest(device: str) -> str:
     """The name of the backend that tensors of a kind of device ("cuda", "cpu") are searched by."""
-    if device == "cuda" and importlib.util.find_spec("triton"):
-        try:
-            one = torch.ones(1, 1, 1, device=device)
-            _triton(one, one)
-            return "triton"
-        except Exception as error:  # Triton compiles on the machine; what it raises where it cannot is not one type
-            reason = (str(error).splitlines() or [repr(error)])[0]
-            logger.warning("Triton does not run here, alignments are searched on the CPU: %s", reason)
+
+    def attempt() -> None:
+        one = torch.ones(1, 1, 1, device=device)
+        _triton(one, one)
+
+    if device == "cuda" and triton_runs(attempt, "alignments are searched on the CPU"):
+        return "triton"
     return "numpy" if extension.load() is None else "cython"
+
+
+def triton_runs(attempt: Callable[[], object], otherwise: str) -> bool:
+    """Whether Triton is there and `attempt` gets through; if it does not, a warning says what happens `otherwise`."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        attempt()
+    except Exception as error:  # Triton compiles on the machine; what it raises where it cannot is not one type
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        logger.warning("Triton does not run here, %s: %s", otherwise, reason)
+        return False
+    return True
 
 
 def _checked(neg_cent: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

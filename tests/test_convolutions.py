@@ -18,6 +18,8 @@ from convolutions import Conv1d, Conv2d, ConvTranspose1d, Dropout, cat_channels
         (Conv1d(6, 10, 11, dilation=5, padding=25), 60),
         (Conv1d(6, 10, 11, dilation=6, padding=30, bias=False), convolutions.SHORT + 1),
         (Conv1d(6, 10, 11, dilation=5, padding=20), 80),
+        (ConvTranspose1d(6, 10, 16, 8, 4), 33),
+        (ConvTranspose1d(6, 10, 4, 3, 1, output_padding=1), 33),
     ],
     ids=str,
 )
