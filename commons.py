@@ -1,5 +1,7 @@
 """Small functions the whole network shares: masks, paths, segments, initialisation."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,14 @@ def rounded_up(n: int, multiple: int) -> int:
 def at_least_fp32(x: Tensor) -> Tensor:
     """The tensor in fp32 if it came in half precision: densities and splines are not computed in less."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """A place where autocast leaves the precision of tensors on `x`'s device as it is."""
+    # a context that changes nothing would still be in the way of an export
+    kind = x.device.type
+    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if enabled else nullcontext()
 
 
 def masked(x: Tensor, mask: Tensor) -> Tensor:

@@ -126,7 +126,8 @@ def _of_one_channel(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int,
     k = weight.size(2)
     more = -k % 8
     x = F.pad(x.float().squeeze(1), (0, 0) * (x.dim() - 3) + (padding, padding + more))
-    neighbours = x.unfold(1, k + more, stride).to(weight.dtype)
+    # contiguous, because it would be a product for each place otherwise
+    neighbours = x.unfold(1, k + more, stride).to(weight.dtype, memory_format=torch.contiguous_format)
     return F.linear(neighbours, F.pad(weight.flatten(1), (0, more)), bias).movedim(-1, 1)
 
 

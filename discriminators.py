@@ -7,7 +7,7 @@ from torch.nn.utils import spectral_norm
 from torch.nn.utils.parametrizations import weight_norm
 
 from attentions import LayerNorm
-from commons import get_padding
+from commons import get_padding, without_autocast
 from convolutions import Conv1d, Conv2d, Dropout
 from modules import LRELU_SLOPE
 
@@ -77,7 +77,7 @@ def _spectral_norm(conv: nn.Module) -> nn.Module:
     ((key, normalise),) = conv._forward_pre_hooks.items()
 
     def in_full_precision(module: nn.Module, inputs: tuple) -> None:
-        with torch.autocast(module.weight_orig.device.type, enabled=False):
+        with without_autocast(module.weight_orig):
             normalise(module, inputs)
 
     conv._forward_pre_hooks[key] = in_full_precision

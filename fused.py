@@ -70,17 +70,24 @@ def activate(x: Tensor, slope: float) -> Tensor:
 
 
 def weight(conv: nn.Module, x: Tensor) -> Tensor:
-    """`conv.weight`, for a convolution of x. A kernel makes it as cuDNN reads it: in half precision, channels last.
+    """`conv.weight`, for a convolution of x. On a GPU it is as cuDNN reads it: in half precision, channels last.
 
-    Weight norm, cast and layout would each pass over memory, forwards and backwards.
+    Weight norm, cast and layout would each pass over memory, forwards and backwards: a kernel does all three.
     """
-    if not takes(x):
+    if not (takes(x) or x.is_cuda):
         return conv.weight
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    if not takes(x):
+        return cast_channels_last(conv.weight, dtype)
     if is_parametrized(conv, "weight"):
         parts = conv.parametrizations.weight
         return _Weight.apply(parts.original1, parts.original0, dtype)
     return conv.weight if conv.weight.dtype == dtype else _Weight.apply(conv.weight, None, dtype)
+
+
+def cast_channels_last(w: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight `[n, c, ...]` in another type and, if that is a copy, with its channels side by side."""
+    return w.movedim(1, -1).to(dtype, memory_format=torch.contiguous_format).movedim(-1, 1)
 
 
 class _Weight(Function):

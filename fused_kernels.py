@@ -1,7 +1,7 @@
 """Triton kernels behind `fused`: each makes one pass over memory, channels last, and sums in fp32.
 
 Tensors come as rows of channels, `[..., c]` contiguous. What sums over rows (gradients of biases and gains) leaves one
-partial sum for each program, and PyTorch adds those up: the result is the same at every run.
+partial sum for each program, and `added_up` ends the sum: the result is the same at every run.
 """
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 TILE = 4096  # elements that a program holds at a time
 WARPS = 4
+FEW = 16  # columns of a program that adds up the rows of others
 LOOPS, PROGRAMS = 4, 528  # tiles that a program of a backward pass sums over at least, and programs at most
 ROWS = ["rows", "blocks", "loops"]  # sizes that change from batch to batch, which Triton must not compile anew for
 WEIGHT = ["inner", "channels", "taps"]  # and those that change from layer to layer
@@ -42,6 +43,25 @@ def _tile(rows, channels, block, R: tl.constexpr, C: tl.constexpr):
     r = block.to(tl.int64) * R + tl.arange(0, R)
     c = tl.program_id(1) * C + tl.arange(0, C)
     return r[:, None] * channels + c[None, :], (r < rows)[:, None], c
+
+
+@triton.jit(do_not_specialize=ROWS)
+def _added_up(partial, out, rows, channels, R: tl.constexpr, C: tl.constexpr):
+    c = tl.program_id(0) * C + tl.arange(0, C)
+    total = tl.zeros([R, C], tl.float32)
+    for start in range(0, rows, R):
+        r = start + tl.arange(0, R)
+        inside = (r < rows)[:, None] & (c < channels)[None, :]
+        total += tl.load(partial + r[:, None] * channels + c[None, :], inside, 0.0)
+    tl.store(out + c, tl.sum(total, 0), c < channels)
+
+
+def added_up(partial: Tensor) -> Tensor:
+    """The sum of the rows of few programs, `[n, c]` to `[c]`, in many programs of few columns."""
+    n, channels = partial.shape
+    out = partial.new_empty(channels)
+    _added_up[(triton.cdiv(channels, FEW),)](partial, out, n, channels, TILE // FEW, FEW, num_warps=WARPS)
+    return out
 
 
 @triton.jit(do_not_specialize=ROWS)
@@ -102,7 +122,7 @@ def bias_act_backward(
     _bias_act_backward[programs, side](
         grad_before, grad, out, grad_y, partial, rows, channels, slope, loops, both, act, r, c, num_warps=WARPS
     )
-    return grad_y, partial.sum(0) if learns else None
+    return grad_y, added_up(partial) if learns else None
 
 
 @triton.jit
@@ -173,7 +193,7 @@ def gate_backward(grad: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     _gate_backward[n * blocks, side](
         grad, a, b, grad_a, partial, t, channels, blocks, _step(b), LOOPS, r, c, num_warps=WARPS
     )
-    return grad_a, partial.sum(1) if b.size(0) == n else partial.sum((0, 1)).unsqueeze(0)
+    return grad_a, partial.sum(1) if b.size(0) == n else added_up(partial.flatten(0, 1)).unsqueeze(0)
 
 
 def _step(b: Tensor) -> int:
@@ -253,7 +273,7 @@ def residual_and_skip_backward(
     _residual_and_skip_backward[programs, side](
         grad_x, grad_skips, mask, grad_x_in, grad_y, partial, rows, channels, loops, r, c, num_warps=WARPS
     )
-    return grad_x_in, grad_y, partial.sum(0)
+    return grad_x_in, grad_y, added_up(partial)
 
 
 @triton.jit(do_not_specialize=ROWS)
@@ -332,7 +352,7 @@ def add_norm_backward(
     _add_norm_backward[(programs,)](
         grad, total, gamma, mean, rstd, grad_in, partial, rows, channels, loops, r, c, num_warps=WARPS
     )
-    return grad_in, *partial.sum(0).unbind()
+    return grad_in, *added_up(partial.flatten(1)).view(2, channels).unbind()
 
 
 def _whole_rows(channels: int) -> tuple[int, int]:

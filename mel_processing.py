@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from commons import without_autocast
+
 
 def spectrogram_torch(
     y: Tensor, n_fft: int, sampling_rate: int, hop_size: int, win_size: int, center: bool = False
@@ -51,7 +53,7 @@ def spec_to_mel_torch(
     spec: Tensor, n_fft: int, num_mels: int, sampling_rate: int, fmin: float, fmax: float | None
 ) -> Tensor:
     """Natural log of the Slaney mel spectrum. spec: `[b, n_fft // 2 + 1, t]`; returns `[b, num_mels, t]`."""
-    with torch.autocast(spec.device.type, enabled=False):
+    with without_autocast(spec):
         spec = _full_precision(spec)
         basis = _mel_basis(n_fft, num_mels, sampling_rate, fmin, fmax, dtype=spec.dtype, device=spec.device)
         return torch.log(torch.clamp(torch.matmul(basis, spec), min=1e-5))
@@ -111,7 +113,7 @@ def _reflect_at(y: Tensor, y_lengths: Tensor, left: int, right: int) -> Tensor:
 def _magnitude(y: Tensor, n_fft: int, hop_size: int, win_size: int, center: bool) -> Tensor:
     """Magnitude of the short-time spectrum of `[b, samples]`: `[b, n_fft // 2 + 1, t]`."""
     window = _hann_window(win_size, dtype=y.dtype, device=y.device)
-    with torch.autocast(y.device.type, enabled=False):
+    with without_autocast(y):
         spec = torch.stft(y, n_fft, hop_size, win_size, window, center=center, return_complex=True)
         return torch.sqrt(spec.abs().square() + 1e-6)
 

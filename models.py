@@ -210,7 +210,9 @@ class Generator(modules.Forgetful):
             x = x + self.cond(g)
         for i in range(len(self.ups)):
             x = self.forgetting(self._upsampled, x, i)
-        return torch.tanh(self.conv_post(F.leaky_relu(x)))
+        x = commons.at_least_fp32(F.leaky_relu(x))
+        with commons.without_autocast(x):  # half precision is too coarse for sound
+            return torch.tanh(self.conv_post(x))
 
     def _upsampled(self, x: Tensor, i: int) -> Tensor:
         """Stage `i`: `[b, c, t]` to `[b, c / 2, t * rate]`."""
@@ -470,7 +472,7 @@ class SynthesizerTrn(nn.Module):
             The best path `[b, 1, t_t, t_s]`.
         """
         attn_mask = x_mask * y_mask.transpose(1, 2)  # [b, t_t, t_s]
-        with torch.autocast(z_p.device.type, enabled=False):
+        with commons.without_autocast(z_p):
             neg_cent = log_density(z_p, m_p, logs_p)
         if self.training and self.current_mas_noise_scale > 0:
             noise = torch.randn_like(neg_cent) * self.mas_noise

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from commons import rounded_up
 from models import Plan, SynthesizerTrn
@@ -30,12 +30,19 @@ class GraphedNet:
     After a capture that fails, all takes its padded steps without graphs, which a seed does not notice.
 
     Args:
+        dec: speaks in place of the network's own decoder.
         capture: makes of a function one that runs it again, and the results, which stay in place. Whatever runs
             again may overwrite the results of all others.
     """
 
-    def __init__(self, net: SynthesizerTrn, capture: Callable[[Run], tuple[Callable[[], None], Results]] | None = None):
+    def __init__(
+        self,
+        net: SynthesizerTrn,
+        dec: nn.Module | None = None,
+        capture: Callable[[Run], tuple[Callable[[], None], Results]] | None = None,
+    ):
         self.net = net
+        self.decoder = dec or net.dec
         self.device = net.enc_p.emb.weight.device
         self.capture = capture or CudaCapture(self.device)
         self.graphs: dict[tuple, tuple[dict[str, Tensor], Callable[[], None], Results]] = {}
@@ -74,10 +81,10 @@ class GraphedNet:
         """
         frames, context = z.size(2), self.net.dec.context
         if frames > MOST_FRAMES:
-            return self.net.dec(z, g)
+            return self.decoder(z, g)
         window = rounded_up(-(-frames // 2) + context, PAD_WINDOW)
         windows = z if window >= frames else torch.cat([z[:, :, :window], z[:, :, -window:]])
-        (o,) = self._run(("dec", *windows.shape), lambda **given: (self.net.dec(**given),), x=windows, g=g)
+        (o,) = self._run(("dec", *windows.shape), lambda **given: (self.decoder(**given),), x=windows, g=g)
         if len(windows) == 1:
             return o
         hop = o.size(2) // window

@@ -35,13 +35,14 @@ class Learner:
 
     def __init__(self, network: nn.Module, train: TrainConfig, device: torch.device):
         self.network = network.to(device)
+        self.parameters = list(network.parameters())  # to walk through a network's modules takes the host a while
         self.wrapped = distributed.wrap(self.network, device)
         self.learning_rate = train.learning_rate
         cuda = device.type == "cuda"
         # on a GPU the rate lives there, where a captured step reads it anew
         self.rate = torch.tensor(self.learning_rate, device=device) if cuda else None
         self.optimizer = torch.optim.AdamW(
-            network.parameters(),
+            self.parameters,
             self.rate if cuda else self.learning_rate,
             tuple(train.betas),
             train.eps,
@@ -65,18 +66,20 @@ class Learner:
     def update(self, scaler: torch.amp.GradScaler) -> Tensor:
         """Follow the gradients. Returns their norm; where it is not finite, the weights stayed as they were."""
         scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         scaler.step(self.optimizer)
         return norm
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[nn.Module]:
         """Lend the network as a judge: gradients pass through it and leave none in it."""
-        self.network.requires_grad_(False)
+        for parameter in self.parameters:
+            parameter.requires_grad_(False)
         try:
             yield self.network
         finally:
-            self.network.requires_grad_(True)
+            for parameter in self.parameters:
+                parameter.requires_grad_(True)
 
 
 @dataclass

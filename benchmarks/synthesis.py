@@ -40,7 +40,7 @@ Text = str | list[int]  # or the ids of its tokens
 Say = Callable[[Text], Iterator[np.ndarray]]  # a text to its audio in parts, as they are made
 
 
-def random_voice(config_path: Path, device: str, graphs: bool) -> Voice:
+def random_voice(config_path: Path, device: str, **options: bool) -> Voice:
     """A voice of the config's shape with random weights and steady durations."""
     config = configs.load(config_path)
     torch.manual_seed(0)
@@ -50,7 +50,7 @@ def random_voice(config_path: Path, device: str, graphs: bool) -> Voice:
     with torch.no_grad():
         net.dp.proj.weight.zero_()
         net.dp.proj.bias.fill_(torch.tensor(FRAMES).log())
-    return Voice(net.to(find_device(device)), config, graphs=graphs)
+    return Voice(net.to(find_device(device)), config, **options)
 
 
 def streamed(voice: BaseVoice) -> Say:
@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--runtime", choices=list(RUNTIMES), default="torch")
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda (PyTorch only)")
     parser.add_argument("--plain", action="store_true", help="on a GPU, without CUDA graphs")
+    parser.add_argument("--fp32", action="store_true", help="on a GPU, with the decoder in fp32")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5)
     with errors_in_one_line("benchmarks/synthesis"):
@@ -163,10 +164,8 @@ def measure(args: argparse.Namespace) -> dict:
         raise ValueError(f"--repeats is {args.repeats}; it counts from 1")
     torch.set_num_threads(args.threads)
 
-    if args.model:
-        voice = Voice.load(args.model, device=args.device, graphs=not args.plain)
-    else:
-        voice = random_voice(args.config, args.device, not args.plain)
+    options = {"device": args.device, "graphs": not args.plain, "half": not args.fp32}
+    voice = Voice.load(args.model, **options) if args.model else random_voice(args.config, **options)
     device = torch.cuda.get_device_name(voice.device) if voice.device.type == "cuda" else "cpu"
     with tempfile.TemporaryDirectory() as folder:
         say = RUNTIMES[args.runtime](voice, Path(folder), args.threads)
@@ -184,6 +183,7 @@ def measure(args: argparse.Namespace) -> dict:
         "runtime": args.runtime,
         "device": device,
         "graphs": bool(voice.graphed and voice.graphed.capture),
+        "decoder": str(next(voice.dec.parameters()).dtype).removeprefix("torch."),
         "threads": args.threads,
         "torch": torch.__version__,
         "times_real_time": round(sum(n for *_, n in spoken) / rate / sum(t for _, t, _ in spoken), 2),

@@ -63,7 +63,9 @@ def test_wide_short_ones_are_folded_and_half_precision_ones_multiplied(monkeypat
     ],
     ids=str,
 )
-def test_one_channel_in_half_precision_is_a_product(conv, shape):
+def test_one_channel_in_half_precision_is_one_product(conv, shape, monkeypatch):
+    multiplied, linear = [], torch.nn.functional.linear
+    monkeypatch.setattr("convolutions.F.linear", lambda x, *more: multiplied.append(x) or linear(x, *more))
     torch.manual_seed(0)
     conv = conv.bfloat16()
     x = torch.randn(2, 1, *shape).bfloat16()
@@ -74,6 +76,7 @@ def test_one_channel_in_half_precision_is_a_product(conv, shape):
         results.append([out, *torch.autograd.grad((out.double() * out.detach().double().cos()).sum(), leaves)])
     for expected, ours in zip(*results):
         assert (ours.double() - expected).norm() <= 0.01 * expected.norm()
+    assert [x.is_contiguous() for x in multiplied] == [True]
 
 
 def test_weights_are_laid_out_in_place():

@@ -133,6 +133,7 @@ def test_kernels_in_the_interpreter(call):
 
 POINTERS = {"h": "*bf16", "f": "*fp32", "i": "i32", "r": "fp32"}
 COMPILED = [  # each kernel with the types of its arguments in a training step, and its constants
+    ("_added_up", "ffii", 256, 16),
     ("_bias_act", "hhfhhiir", True, True, 64, 64),
     ("_bias_act_backward", "hhhhfiiri", True, True, 64, 64),
     ("_gate", "hfhiiii", 64, 64),
@@ -194,6 +195,18 @@ def test_where_triton_does_not_run_pytorch_computes(monkeypatch, caplog):
         assert caplog.text.count("no compiler") == 1
     finally:
         fused._runs.cache_clear()
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 5), (6, 4, 1), (6, 4, 5, 1)])
+def test_a_cast_weight_has_its_channels_side_by_side(shape):
+    w = torch.randn(shape, requires_grad=True)
+    cast = fused.cast_channels_last(w, torch.bfloat16)
+    assert torch.equal(cast, w.bfloat16())
+    tall = cast if cast.dim() == 4 else cast.unsqueeze(2)
+    assert tall.is_contiguous(memory_format=torch.channels_last)
+    cast.sum().backward()
+    assert torch.equal(w.grad, torch.ones(shape))
+    assert fused.cast_channels_last(w, torch.float32).data_ptr() == w.data_ptr()
 
 
 def test_on_the_cpu_pytorch_computes():

@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 import synthesis_graphs
 from modules import remove_weight_norm
-from synthesis import Voice
+from synthesis import HalfDecoder, Voice
 from synthesis_graphs import CudaCapture, GraphedNet
 
 QUIET = {"noise_scale": 0.0, "noise_scale_w": 0.0, "pause": 0}
@@ -75,10 +75,11 @@ class OnDevice(TorchFunctionMode):
 def voices(kind, device="cpu"):
     """The same voice without graphs and with them."""
     conf = tiny_voices.settings(**kind)
-    plain, graphed = (Voice(tiny_voices.network(conf).to(device), conf, graphs=graphs) for graphs in (False, True))
+    networks = (tiny_voices.network(conf).to(device) for _ in range(2))
+    plain, graphed = (Voice(net, conf, graphs=graphs, half=False) for net, graphs in zip(networks, (False, True)))
     if device == "cpu":
         assert plain.graphed is None and graphed.graphed is None
-        graphed.graphed = GraphedNet(graphed.net, Rerun())
+        graphed.graphed = GraphedNet(graphed.net, capture=Rerun())
     return plain, graphed
 
 
@@ -115,7 +116,7 @@ def test_two_windows_make_the_audio_of_one(frames):
     net = tiny_voices.network(conf)
     z = torch.randn(1, conf.model.inter_channels, frames)
     with torch.inference_mode():
-        assert torch.allclose(GraphedNet(net, Rerun()).dec(z, None), net.dec(z, None), atol=1e-6)
+        assert torch.allclose(GraphedNet(net, capture=Rerun()).dec(z, None), net.dec(z, None), atol=1e-6)
 
 
 def test_a_seed_repeats_itself_whatever_was_captured_before():
@@ -151,11 +152,36 @@ def test_what_was_said_before_stays_as_it_was():
         assert all(torch.equal(x, y) for x, y in zip(first, last))
 
 
+@pytest.mark.parametrize("kind", KINDS[:2], ids=["one speaker", "two speakers"])
+def test_half_precision_says_nearly_the_same(kind):
+    voice, _ = voices(kind)
+    full = [voice.speak(ids(40), speaker, **QUIET).audio for speaker in voice.speakers or [None]]
+    voice.dec = HalfDecoder(voice.net.dec)
+    for speaker, expected in zip(voice.speakers or [None], full):
+        spoken = voice.speak(ids(40), speaker, **QUIET).audio
+        assert spoken.dtype == np.float32
+        assert 0 < np.abs(spoken - expected).max() < 5e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_decoder_too_loud_for_half_precision_speaks_in_full(graphs, caplog):
+    voice, _ = voices(KINDS[1])
+    for conv, factor in ((voice.net.dec.conv_pre, 1e6), (voice.net.dec.conv_post, 1e-6)):
+        conv.weight.data.mul_(factor)
+    expected = voice.speak(ids(40), "bo", **QUIET).audio
+    voice.dec = HalfDecoder(voice.net.dec)
+    voice.graphed = GraphedNet(voice.net, voice.dec, Rerun()) if graphs else None
+    for _ in range(2):
+        assert np.allclose(voice.speak(ids(40), "bo", **QUIET).audio, expected, atol=1e-5)
+    assert [record.name for record in caplog.records] == ["synthesis"] and voice.dec is voice.net.dec
+    assert np.isfinite(expected).all() and bool(voice.graphed) == graphs
+
+
 @pytest.mark.parametrize("works", range(5))
 def test_speech_goes_on_where_a_capture_fails(works, caplog):
     _, graphed = voices(KINDS[1])
     expected = [graphed.speak(ids(n), "bo", seed=3).audio for n in (40, 90)]
-    graphed.graphed = GraphedNet(graphed.net, Fails(works))
+    graphed.graphed = GraphedNet(graphed.net, capture=Fails(works))
     for n, audio in zip((40, 90), expected):
         assert np.allclose(graphed.speak(ids(n), "bo", seed=3).audio, audio, atol=1e-6)
     assert not graphed.graphed.graphs
@@ -208,6 +234,16 @@ def test_steps_that_ask_the_host_are_noticed(step):
 def test_graphs_say_what_the_network_says(kind):
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         check_lengths(kind, "cuda", 1e-4)
+
+
+@on_gpu
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_gpu_decodes_in_half_precision(graphs):
+    conf = tiny_voices.settings(**KINDS[1])
+    half, full = (Voice(tiny_voices.network(conf).cuda(), conf, graphs=graphs, half=half) for half in (True, False))
+    spoken, expected = (voice.speak(ids(90), "bo", **QUIET).audio for voice in (half, full))
+    assert half.dec is not half.net.dec and full.dec is full.net.dec
+    assert 0 < np.abs(spoken - expected).max() < 5e-3 * np.abs(expected).max()
 
 
 @on_gpu
