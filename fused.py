@@ -70,14 +70,16 @@ def activate(x: Tensor, slope: float) -> Tensor:
 
 
 def weight(conv: nn.Module, x: Tensor) -> Tensor:
-    """`conv.weight`, for a convolution of x. On a GPU it is as cuDNN reads it: in half precision, channels last.
+    """`conv.weight`, for a convolution of x; on a GPU in the type that is computed in and, if cast, as cuDNN reads it.
 
-    Weight norm, cast and layout would each pass over memory, forwards and backwards: a kernel does all three.
+    Weight norm, cast and layout would each pass over memory, forwards and backwards: a kernel does all three at once,
+    PyTorch the last two.
     """
-    if not (takes(x) or x.is_cuda):
+    ours = takes(x)
+    if not (ours or x.is_cuda):
         return conv.weight
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    if not takes(x):
+    if not ours:
         return cast_channels_last(conv.weight, dtype)
     if is_parametrized(conv, "weight"):
         parts = conv.parametrizations.weight

@@ -11,7 +11,7 @@ from torch import Tensor
 
 TILE = 4096  # elements that a program holds at a time
 WARPS = 4
-FEW = 16  # columns of a program that adds up the rows of others
+FEW = 16  # columns of a program that adds up partial sums
 LOOPS, PROGRAMS = 4, 528  # tiles that a program of a backward pass sums over at least, and programs at most
 ROWS = ["rows", "blocks", "loops"]  # sizes that change from batch to batch, which Triton must not compile anew for
 WEIGHT = ["inner", "channels", "taps"]  # and those that change from layer to layer
@@ -57,7 +57,7 @@ def _added_up(partial, out, rows, channels, R: tl.constexpr, C: tl.constexpr):
 
 
 def added_up(partial: Tensor) -> Tensor:
-    """The sum of the rows of few programs, `[n, c]` to `[c]`, in many programs of few columns."""
+    """The sum of `[n, c]` over its rows, `[c]`; each program takes `FEW` columns."""
     n, channels = partial.shape
     out = partial.new_empty(channels)
     _added_up[(triton.cdiv(channels, FEW),)](partial, out, n, channels, TILE // FEW, FEW, num_warps=WARPS)

@@ -253,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", help="file (.wav, .flac, .ogg; - is stdout) or, with -f, folder")
     parser.add_argument("-s", "--speaker", help="name or id, for models of many")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--fp32", action="store_true", help="on a GPU, decode in fp32, not in fp16")
     parser.add_argument("--picture", help="PNG to write, of the spectrogram and the alignment (with -t)")
     parser.add_argument("--source", help="with --convert: the speaker of the recording")
     what = parser.add_mutually_exclusive_group(required=True)
@@ -265,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     with errors_in_one_line("inference"):
         refuse_contradictions(args)
-        voice = Voice.load(args.model, args.config, args.device)
+        voice = Voice.load(args.model, args.config, args.device, half=not args.fp32)
         if args.list_speakers:
             for name, number in voice.speakers.items():
                 print(f"{number}\t{name}")

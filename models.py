@@ -210,7 +210,7 @@ class Generator(modules.Forgetful):
             x = x + self.cond(g)
         for i in range(len(self.ups)):
             x = self.forgetting(self._upsampled, x, i)
-        x = commons.at_least_fp32(F.leaky_relu(x))
+        x = F.leaky_relu(x).to(self.conv_post.weight.dtype)
         with commons.without_autocast(x):  # half precision is too coarse for sound
             return torch.tanh(self.conv_post(x))
 

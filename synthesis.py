@@ -53,8 +53,8 @@ class Voice(BaseVoice):
         on_gpu = self.device.type == "cuda"
         if on_gpu:
             lay_out(self.net)
-        self.dec = HalfDecoder(self.net.dec) if half and on_gpu else self.net.dec
-        self.graphed = GraphedNet(self.net, self.dec) if graphs and on_gpu else None
+        self.half = HalfDecoder(self.net.dec) if half and on_gpu else None
+        self.graphed = GraphedNet(self.net, self.half) if graphs and on_gpu else None
 
     @classmethod
     def load(
@@ -72,7 +72,8 @@ class Voice(BaseVoice):
             config_path: for files of VITS code; left out, the checkpoint's own config or `config.json` beside it.
             device: "cpu", "cuda", "cuda:1", or "auto" for the GPU where there is one.
             graphs: on a GPU, speak by CUDA graphs: in a fraction of the time, after the first sentence of a length.
-            half: on a GPU, decode in fp16: faster, and about as exact as fp32, which is computed in TF32 there.
+            half: on a GPU, speak with a copy of the decoder in fp16: faster, and about as exact as TF32, which newer
+                GPUs compute fp32 in. What is too large for it is decoded again in fp32. Conversion stays in fp32.
 
         Raises:
             ValueError: no such file, another kind of file, no config, or weights that do not fit it.
@@ -122,7 +123,7 @@ class Voice(BaseVoice):
         lengths = torch.tensor([spec.size(2)], device=self.device)
         with self._lock, self._draws(seed)(), torch.inference_mode():
             audio = self.net.voice_conversion(spec, lengths, *speakers)[0]
-        return audio[0, 0].float().cpu().numpy()
+        return audio[0, 0].cpu().numpy()
 
     def posterior_input(self, samples: np.ndarray) -> Tensor:
         """The posterior encoder's input `[1, spec, t]` on the voice's device; samples `[samples]`, float."""
@@ -169,14 +170,15 @@ class Voice(BaseVoice):
     @torch.inference_mode()
     def _decode(self, latent: Latent, start: int, end: int) -> np.ndarray:
         z, g = latent.content
-        decode = self.graphed.dec if self.graphed else self.dec
-        audio = decode(z[:, :, start:end], g)[0, 0].cpu().numpy()
-        if self.dec is self.net.dec or np.isfinite(audio).all():
+        z = z[:, :, start:end]
+        decode = self.graphed.dec if self.graphed else self.half or self.net.dec
+        audio = decode(z, g)[0, 0].cpu().numpy()
+        if self.half is None or np.isfinite(audio).all():
             return audio
-        logger.warning("what this decoder computes is too large for fp16: it goes on in fp32")
-        self.dec = self.net.dec
-        self.graphed = GraphedNet(self.net, capture=self.graphed.capture) if self.graphed else None
-        return self._decode(latent, start, end)
+        exact = self.net.dec(z, g)[0, 0].cpu().numpy()
+        if np.isfinite(exact).all():
+            logger.warning("too large for fp16, so decoded again in fp32; with half=False (--fp32) at once")
+        return exact
 
     def _check_length(self, durations: np.ndarray, lengths: list[int], scales: Scales) -> None:
         for frames, tokens in zip(durations.sum(1), lengths):
@@ -212,10 +214,12 @@ class HalfDecoder(nn.Module):
     def __init__(self, dec: Generator):
         super().__init__()
         self.dec = copy.deepcopy(dec).half()
-        self.dec.conv_post.float()
+        self.dec.conv_post = copy.deepcopy(dec.conv_post)
+        # infinity, which tanh would make a click of, becomes NaN
+        self.dec.conv_post.register_forward_hook(lambda module, inputs, output: output + 0 * output)
 
     def forward(self, x: Tensor, g: Tensor | None = None) -> Tensor:
-        """As `Generator`."""
+        """As `Generator`. Where fp16 was too small, the audio is not finite."""
         return self.dec(x.half(), None if g is None else g.half())
 
 

@@ -35,14 +35,14 @@ class Learner:
 
     def __init__(self, network: nn.Module, train: TrainConfig, device: torch.device):
         self.network = network.to(device)
-        self.parameters = list(network.parameters())  # to walk through a network's modules takes the host a while
+        self.weights = list(network.parameters())  # to walk through a network's modules takes the host a while
         self.wrapped = distributed.wrap(self.network, device)
         self.learning_rate = train.learning_rate
         cuda = device.type == "cuda"
         # on a GPU the rate lives there, where a captured step reads it anew
         self.rate = torch.tensor(self.learning_rate, device=device) if cuda else None
         self.optimizer = torch.optim.AdamW(
-            self.parameters,
+            self.weights,
             self.rate if cuda else self.learning_rate,
             tuple(train.betas),
             train.eps,
@@ -66,20 +66,20 @@ class Learner:
     def update(self, scaler: torch.amp.GradScaler) -> Tensor:
         """Follow the gradients. Returns their norm; where it is not finite, the weights stayed as they were."""
         scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.weights if p.grad is not None])
         scaler.step(self.optimizer)
         return norm
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[nn.Module]:
         """Lend the network as a judge: gradients pass through it and leave none in it."""
-        for parameter in self.parameters:
-            parameter.requires_grad_(False)
+        for weight in self.weights:
+            weight.requires_grad_(False)
         try:
             yield self.network
         finally:
-            for parameter in self.parameters:
-                parameter.requires_grad_(True)
+            for weight in self.weights:
+                weight.requires_grad_(True)
 
 
 @dataclass
@@ -354,7 +354,7 @@ class Trainer:
                 with self.autocast():
                     out = net(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
                     g = net.speaker(batch.sid)
-                    o = net.dec(out.latents.z, g).float()
+                    o = net.dec(out.latents.z, g)
                     logw = net.predict_durations(out.durations.x, out.x_mask, g, 0.0)
                 mel_hat = self.spectrograms(o, batch.wav_lengths)[1]
                 z, y_mask, x_mask = out.latents, out.y_mask, out.x_mask
@@ -386,7 +386,7 @@ class Trainer:
         frames, tokens = int(spec_lengths[0]), int(batch.text_lengths[0])
         alignments = (attn[0, 0, :, :tokens], out.attn[0, 0, :frames, :tokens])
         return (
-            o[0, 0].float().cpu().numpy(),
+            o[0, 0].cpu().numpy(),
             tuple(alignment.T.cpu().numpy() for alignment in alignments),
             mel[0, :, :frames].cpu().numpy(),
             log_mel(o.squeeze(1), self.config.data)[0].cpu().numpy(),

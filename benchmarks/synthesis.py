@@ -183,7 +183,7 @@ def measure(args: argparse.Namespace) -> dict:
         "runtime": args.runtime,
         "device": device,
         "graphs": bool(voice.graphed and voice.graphed.capture),
-        "decoder": str(next(voice.dec.parameters()).dtype).removeprefix("torch."),
+        "decoder": "fp16" if voice.half else "fp32",
         "threads": args.threads,
         "torch": torch.__version__,
         "times_real_time": round(sum(n for *_, n in spoken) / rate / sum(t for _, t, _ in spoken), 2),

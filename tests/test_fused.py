@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import os
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -99,6 +100,9 @@ def check_kernels(device, dtype, tolerance):
             assert len(ours) == len(expected)
             for i, (a, b) in enumerate(zip(ours, expected)):
                 assert (a - b).norm() <= tolerance * b.norm(), f"{name}, {i}"
+    for rows, channels in ((3, 5), (600, 24)):
+        partial = noise(rows, channels).to(device, torch.float32)
+        assert torch.allclose(fused._kernels().added_up(partial), partial.sum(0), atol=1e-4)
 
 
 def check_step():
@@ -197,7 +201,7 @@ def test_where_triton_does_not_run_pytorch_computes(monkeypatch, caplog):
         fused._runs.cache_clear()
 
 
-@pytest.mark.parametrize("shape", [(6, 4, 5), (6, 4, 1), (6, 4, 5, 1)])
+@pytest.mark.parametrize("shape", [(6, 4, 5), (6, 4, 5, 1)])
 def test_a_cast_weight_has_its_channels_side_by_side(shape):
     w = torch.randn(shape, requires_grad=True)
     cast = fused.cast_channels_last(w, torch.bfloat16)
@@ -207,6 +211,15 @@ def test_a_cast_weight_has_its_channels_side_by_side(shape):
     cast.sum().backward()
     assert torch.equal(w.grad, torch.ones(shape))
     assert fused.cast_channels_last(w, torch.float32).data_ptr() == w.data_ptr()
+
+
+def test_without_our_kernels_a_gpu_gets_the_weight_in_the_type_of_its_input(monkeypatch):
+    monkeypatch.setattr(fused, "_enabled", False)
+    conv = weight_norm(Conv1d(6, 4, 5))
+    on_a_gpu = SimpleNamespace(is_cuda=True, dtype=torch.bfloat16, device=torch.device("cuda"))
+    given = fused.weight(conv, on_a_gpu)
+    assert torch.equal(given, conv.weight.bfloat16()) and given.transpose(1, 2).is_contiguous()
+    assert fused.weight(conv, torch.zeros(2, 6, 9, dtype=torch.bfloat16)).dtype == torch.float32
 
 
 def test_on_the_cpu_pytorch_computes():

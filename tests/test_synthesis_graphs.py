@@ -156,25 +156,44 @@ def test_what_was_said_before_stays_as_it_was():
 def test_half_precision_says_nearly_the_same(kind):
     voice, _ = voices(kind)
     full = [voice.speak(ids(40), speaker, **QUIET).audio for speaker in voice.speakers or [None]]
-    voice.dec = HalfDecoder(voice.net.dec)
+    voice.half = HalfDecoder(voice.net.dec)
     for speaker, expected in zip(voice.speakers or [None], full):
         spoken = voice.speak(ids(40), speaker, **QUIET).audio
         assert spoken.dtype == np.float32
         assert 0 < np.abs(spoken - expected).max() < 5e-3 * np.abs(expected).max()
 
 
+def first_layer(dec):
+    return dec.conv_pre.weight
+
+
+def one_channel_of_the_last_block(dec):
+    return dec.resblocks[-1].convs2[-1].weight[1]
+
+
+@pytest.mark.parametrize("too_large", [first_layer, one_channel_of_the_last_block])
 @pytest.mark.parametrize("graphs", [False, True])
-def test_a_decoder_too_loud_for_half_precision_speaks_in_full(graphs, caplog):
+def test_what_is_too_large_for_half_precision_is_decoded_in_full(graphs, too_large, caplog):
     voice, _ = voices(KINDS[1])
-    for conv, factor in ((voice.net.dec.conv_pre, 1e6), (voice.net.dec.conv_post, 1e-6)):
-        conv.weight.data.mul_(factor)
+    too_large(voice.net.dec).data.mul_(1e6)
+    voice.net.dec.conv_post.weight.data.mul_(1e-6)
     expected = voice.speak(ids(40), "bo", **QUIET).audio
-    voice.dec = HalfDecoder(voice.net.dec)
-    voice.graphed = GraphedNet(voice.net, voice.dec, Rerun()) if graphs else None
+    voice.half = HalfDecoder(voice.net.dec)
+    voice.graphed = GraphedNet(voice.net, voice.half, Rerun()) if graphs else None
     for _ in range(2):
         assert np.allclose(voice.speak(ids(40), "bo", **QUIET).audio, expected, atol=1e-5)
-    assert [record.name for record in caplog.records] == ["synthesis"] and voice.dec is voice.net.dec
-    assert np.isfinite(expected).all() and bool(voice.graphed) == graphs
+    assert [record.name for record in caplog.records] == ["synthesis"] * 2
+    assert 1e-3 < np.abs(expected).max() < 1
+
+
+def test_what_no_precision_can_hold_is_not_laid_on_half_precision(caplog):
+    voice, _ = voices(KINDS[0])
+    voice.half = HalfDecoder(voice.net.dec)
+    voice.net.dec.conv_pre.weight.data.fill_(torch.nan)
+    voice.half.dec.conv_pre.weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="its weights are broken"):
+        voice.speak(ids(40), **QUIET)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("works", range(5))
@@ -242,7 +261,7 @@ def test_a_gpu_decodes_in_half_precision(graphs):
     conf = tiny_voices.settings(**KINDS[1])
     half, full = (Voice(tiny_voices.network(conf).cuda(), conf, graphs=graphs, half=half) for half in (True, False))
     spoken, expected = (voice.speak(ids(90), "bo", **QUIET).audio for voice in (half, full))
-    assert half.dec is not half.net.dec and full.dec is full.net.dec
+    assert half.half and not full.half
     assert 0 < np.abs(spoken - expected).max() < 5e-3 * np.abs(expected).max()
 
 
