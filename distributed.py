@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import inspect
 import os
 import signal
 import sys
@@ -129,10 +130,12 @@ def wrap(network: nn.Module, device: torch.device) -> nn.Module:
     if not dist.is_initialized():
         return network
     ids = [device.index] if device.type == "cuda" else None
-    # spectral norm's vectors are each process's own, and the alignment noise is the same in all; newer PyTorch has
-    # another name for it, and warns of this one
-    own_buffers = {"broadcast_buffers": False} if any(True for _ in network.buffers()) else {}
-    return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True, **own_buffers)
+    # spectral norm's vectors are each process's own, and the alignment noise is the same in all
+    named = inspect.signature(DistributedDataParallel).parameters
+    exchange = (
+        "forward_sync_buffers" if "forward_sync_buffers" in named else "broadcast_buffers"
+    )  # from 2.13 on; before
+    return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True, **{exchange: False})
 
 
 def unexchanged(network: nn.Module) -> contextlib.AbstractContextManager:

@@ -259,19 +259,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         weights = "half" if args.half else "int8" if args.int8 else None
         options = {"noise_inputs": args.noise_inputs, "comment": args.comment}
-        if args.split:
-            files = export_split(voice, output, **options, weights=weights)
-        else:
-            options["for_runtimes"] = bool(args.runtime)
-            export(voice, output, **options, weights=weights)
-            files = (output,)
+
+        def write_files(path: Path, weights: str | None) -> tuple[Path, ...]:
+            if args.split:
+                return export_split(voice, path, **options, weights=weights)
+            export(voice, path, **options, for_runtimes=bool(args.runtime), weights=weights)
+            return (path,)
+
+        files = write_files(output, weights)
         for file in files:
             print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, step {voice.step}")
-        if weights and not args.split:
+        if weights:
             with tempfile.TemporaryDirectory() as folder:
-                full = Path(folder) / "fp32.onnx"
-                export(voice, full, **options)
-                print(shrink.compare(full, output, voice))
+                full = write_files(Path(folder) / "fp32.onnx", None)
+                print(shrink.compare(full, files, voice))
         if args.runtime:
             print(*runtimes.RUNTIMES[args.runtime](voice, output), sep="\n")
 

@@ -250,7 +250,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", required=True, help="run in logs/, its folder, or a checkpoint G_STEP.pth")
     parser.add_argument("-c", "--config", help="config file, for checkpoints that hold none and have none beside them")
-    parser.add_argument("-o", "--output", help="file (.wav, .flac, .ogg; - is stdout) or, with -f, folder")
+    parser.add_argument(
+        "-o",
+        "--output",
+        help="file (.wav, .flac, .ogg; - is stdout; default: speech.wav, converted.wav) or, with -f, folder",
+    )
     parser.add_argument("-s", "--speaker", help="name or id, for models of many")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--fp32", action="store_true", help="on a GPU, decode in fp32, not in fp16")

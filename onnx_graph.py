@@ -31,7 +31,7 @@ def noise_from_inputs(model: onnx.ModelProto, channels: dict[str, int]) -> None:
 
 def _repeated(name: str, like: str, output: str) -> list[onnx.NodeProto]:
     """Nodes that repeat or cut the input `name` along its last axis to the length of the tensor `like`."""
-    node = helper.make_node
+    node = _named_node
     return [
         node("Shape", [like], [f"{name}_wanted"]),
         node("Gather", [f"{name}_wanted", "noise_last"], [f"{name}_columns"]),
@@ -41,6 +41,11 @@ def _repeated(name: str, like: str, output: str) -> list[onnx.NodeProto]:
         node("Mod", [f"{name}_column", f"{name}_period"], [f"{name}_source"]),
         node("Gather", [name, f"{name}_source"], [output], axis=2),
     ]
+
+
+def _named_node(operator: str, inputs: list[str], outputs: list[str], **attributes) -> onnx.NodeProto:
+    """A node with a name, from which programs that change the graph make names of their own."""
+    return helper.make_node(operator, inputs, outputs, name=outputs[0], **attributes)
 
 
 def describe(model: onnx.ModelProto, facts: dict[str, str]) -> None:
@@ -69,11 +74,11 @@ def flatten_decoder(model: onnx.ModelProto) -> None:
     for name in sorted(made & wanted):
         last = next(node for node in nodes if name in node.output)
         last.output[list(last.output).index(name)] = f"{name}_of_height_1"
-        squeeze = helper.make_node("Squeeze", [f"{name}_of_height_1", "height_axis"], [name])
+        squeeze = _named_node("Squeeze", [f"{name}_of_height_1", "height_axis"], [name])
         graph.node.insert(list(graph.node).index(last) + 1, squeeze)
     first = min(list(graph.node).index(node) for node in nodes)
     for name, with_height in entering.items():
-        graph.node.insert(first, helper.make_node("Unsqueeze", [name, "height_axis"], [with_height]))
+        graph.node.insert(first, _named_node("Unsqueeze", [name, "height_axis"], [with_height]))
 
 
 def _add_height(conv: onnx.NodeProto, kernel: onnx.TensorProto) -> None:

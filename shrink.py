@@ -6,7 +6,7 @@ the figures.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,9 +78,9 @@ class Measured(NamedTuple):
         return f"{self.megabytes:.1f} MB, {self.times_real_time:.2f} times real time on {THREADS} threads"
 
 
-def measure(path: Path, voice: Voice) -> Measured:
-    """Say SAMPLE without noise with the file of a voice."""
-    spoken = OnnxVoice(path, threads=THREADS)
+def measure(files: Sequence[Path], voice: Voice) -> Measured:
+    """Say SAMPLE without noise with the file, or the two files, of a voice."""
+    spoken = OnnxVoice(files[0], threads=THREADS)
     tokens = [i % voice.n_vocab for i in token_ids(SAMPLE, voice.data)]
     speaker = 0 if voice.data.n_speakers else None
     times = []
@@ -89,7 +89,8 @@ def measure(path: Path, voice: Voice) -> Measured:
         speech = spoken.speak(tokens, speaker, noise_scale=0, noise_scale_w=0)
         times.append(time.perf_counter() - begin)
     mel = log_mel(torch.from_numpy(speech.audio).unsqueeze(0), voice.data)[0].numpy()
-    return Measured(path.stat().st_size / 1e6, speech.seconds / min(times[1:]), mel, speech.durations)
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    return Measured(megabytes, speech.seconds / min(times[1:]), mel, speech.durations)
 
 
 def log_mel_error(a: Measured, b: Measured) -> float:
@@ -100,11 +101,11 @@ def log_mel_error(a: Measured, b: Measured) -> float:
     return float(np.abs(mels[0] - mels[1]).mean())
 
 
-def compare(full: Path, small: Path, voice: Voice) -> str:
-    """Lines about a file and a smaller one of the same voice."""
+def compare(full: Sequence[Path], small: Sequence[Path], voice: Voice) -> str:
+    """Lines about the file or files of a voice, and smaller ones of the same voice."""
     before, after = measure(full, voice), measure(small, voice)
     moved = int((before.durations != after.durations).sum())
     return (
-        f"fp32: {before}\n{small}: {after}, log-mel L1 error {log_mel_error(before, after):.4f}, "
+        f"fp32: {before}\n{small[0]}: {after}, log-mel L1 error {log_mel_error(before, after):.4f}, "
         f"{moved} of {len(before.durations)} durations changed"
     )

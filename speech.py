@@ -37,10 +37,9 @@ class Scales(NamedTuple):
     def check(self) -> None:
         """Raise ValueError for a number that cannot be spoken with."""
         for name, value in self._asdict().items():
-            if not 0 <= value < 100:
-                raise ValueError(f"{name} is {value}; it may be from 0 to 100")
-        if self.length_scale < 0.01:
-            raise ValueError(f"length_scale is {self.length_scale}; it stretches the speech and must exceed 0.01")
+            least = 0.01 if name == "length_scale" else 0
+            if not least <= value < 100:
+                raise ValueError(f"{name} is {value}; it may be from {least} to 100")
 
 
 def check_seed(seed: int | None) -> None:

@@ -90,6 +90,9 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
     begun = any(folder.glob("G_*.pth"))
     if begun and (args.init_from or args.init_discriminator):
         raise ValueError(f"{folder} has begun already: take another name with -m, or leave out --init-...")
+    for path in (args.init_from, args.init_discriminator):
+        if path and not Path(path).is_file():
+            raise ValueError(f"there is no file {path}")
     if args.max_steps is not None and args.max_steps < 1:
         raise ValueError(f"--max-steps is {args.max_steps}; it counts training steps from 1")
     if not config.data.speakers:
@@ -206,6 +209,7 @@ def fit(trainer: Trainer, train_set, epochs: Epochs, batches, validation_loader,
     epochs.epoch, epochs.start = position.epoch, position.batch
     trainer.set_epoch(position.epoch)
     if position.step >= total:
+        logger.info("nothing to train: the run is at step %d of %d", position.step, total)
         return
     for batch in batches:
         record = trainer.step(batch)

@@ -488,6 +488,8 @@ def build_duration_discriminator(config: Config) -> nn.Module:
 def choose_precision(train: TrainConfig, device: torch.device) -> str:
     """fp32, bf16 or fp16: the config's, or what serves the device best. The CPU always trains in fp32."""
     if device.type == "cpu":
+        if train.precision in ("bf16", "fp16"):
+            logger.warning("the CPU trains in fp32, not in %s", train.precision)
         return "fp32"
     if train.precision != "auto":
         return train.precision

@@ -23,17 +23,23 @@ WARM_UP, REPEATS = 3, 20
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--sizes", nargs="+", default=["64x566x110", "64x850x160"], help="batch x frames x tokens")
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=shape,
+        default=[(64, 566, 110), (64, 850, 160)],
+        help="batch x frames x tokens: 64x566x110",
+    )
     args = parser.parse_args()
 
     results = []
     for size in args.sizes:
-        neg_cent, mask = ragged_batch(*map(int, size.split("x")), device=args.device)
+        neg_cent, mask = ragged_batch(*size, device=args.device)
         paths = {name: maximum_path(neg_cent, mask, name) for name in available(args.device)}
         first, *rest = paths.values()
         results.append(
             {
-                "size": size,
+                "size": "x".join(map(str, size)),
                 "equal": all(torch.equal(first, path) for path in rest),
                 "ms": {name: milliseconds(neg_cent, mask, name) for name in paths},
             }
@@ -43,6 +49,14 @@ def main() -> None:
     print(json.dumps({"device": device, "torch": torch.__version__, "results": results}))
     if not all(result["equal"] for result in results):
         raise SystemExit("alignment: the backends found different paths")
+
+
+def shape(text: str) -> tuple[int, int, int]:
+    """`64x566x110` as numbers."""
+    b, t_t, t_s = map(int, text.split("x"))
+    if not 0 < t_s <= t_t or b < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a path needs a token, and a frame for each token")
+    return b, t_t, t_s
 
 
 def available(device: str) -> list[str]:

@@ -27,7 +27,7 @@ from synthesis import Voice, find_device
 from text import espeak, table_of_symbols
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "vits2_ljs_nosdp.json"
-SEED = 1  # a sentence is of one length at every round, whatever the duration predictor
+SEED = 1  # where a voice takes one, a sentence is of one length at every round, whatever the duration predictor
 WARM_UP = 2  # rounds before the timed ones: the first of a length captures CUDA graphs
 FRAMES = 4.5  # a token; rounded up by the network to 5, as LJ Speech has
 SENTENCES = [  # of the lengths of LJ Speech's, about 2, 6 and 10 seconds
@@ -55,7 +55,8 @@ def random_voice(config_path: Path, device: str, **options: bool) -> Voice:
 
 def streamed(voice: BaseVoice) -> Say:
     speaker = 0 if voice.data.n_speakers else None
-    return lambda text: voice.speak(text, speaker, seed=SEED, pause=0, stream=True)
+    seed = SEED if isinstance(voice, Voice) else None
+    return lambda text: voice.speak(text, speaker, seed=seed, pause=0, stream=True)
 
 
 def by_torch(voice: Voice, folder: Path, threads: int) -> Say:

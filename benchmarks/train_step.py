@@ -22,8 +22,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import config as configs
 import distributed
+import fused
 from commons import rounded_up
 from data_utils import Batch, ahead
+from inference import errors_in_one_line
 from train import PAD_FRAMES, PAD_TOKENS
 from trainer import Trainer, choose_precision
 
@@ -58,7 +60,9 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
         cuda_graphs=not (args.plain or args.no_graphs),
         fused_kernels=not (args.plain or args.no_kernels),
     )
-    config = dataclasses.replace(config, train=train)
+    config = configs.from_dict(dataclasses.asdict(dataclasses.replace(config, train=train)), "the command line")
+    if args.sync_check and device.type != "cuda":
+        raise ValueError("--sync-check needs a GPU")
     torch.backends.cudnn.benchmark = True
     began = time.perf_counter()
     trainer = Trainer(config, device)
@@ -94,8 +98,8 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     result = {
         "config": Path(args.config).stem,
         "precision": choose_precision(train, device),
-        "cuda_graphs": train.cuda_graphs,
-        "fused_kernels": train.fused_kernels,
+        "cuda_graphs": trainer.graphs is not None,
+        "fused_kernels": fused.takes(torch.zeros(1, device=device)),
         "batch": args.batch_size,
         "accumulate": train.accumulate,
         "recompute": train.recompute,
@@ -176,7 +180,8 @@ def main() -> None:
     parser.add_argument("--sync-check", action="store_true", help="fail if 50 steps wait for the GPU")
     parser.add_argument("--profile", metavar="FILE", help="write a table of kernels instead of timing")
     args = parser.parse_args()
-    distributed.launch(measure, args.device, args.processes, args)
+    with errors_in_one_line("benchmarks/train_step"):
+        distributed.launch(measure, args.device, args.processes, args)
 
 
 if __name__ == "__main__":

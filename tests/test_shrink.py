@@ -44,13 +44,21 @@ def test_smaller_and_nearly_the_same(voice, full, tmp_path, weights, monkeypatch
     size, error = LIMITS[weights]
     small = tmp_path / "small.onnx"
     export_onnx.export(voice, small, comment="by me", weights=weights)
-    before, after = shrink.measure(full, voice), shrink.measure(small, voice)
+    before, after = shrink.measure([full], voice), shrink.measure([small], voice)
     assert after.megabytes < size * before.megabytes
     assert 0 < shrink.log_mel_error(before, after) < error
     assert (before.durations != after.durations).mean() < 0.05
     models = [onnx.load(path) for path in (full, small)]
     assert len({str(sorted((p.key, p.value) for p in model.metadata_props)) for model in models}) == 1
     assert len({str((model.graph.input, model.graph.output)) for model in models}) == 1
+
+
+@pytest.mark.parametrize("weights", shrink.SHRINK)
+def test_smaller_ones_take_noise_as_inputs(voice, tmp_path, weights):
+    export_onnx.export(voice, tmp_path / "small.onnx", noise_inputs=True, weights=weights)
+    small, speaker = infer_onnx.OnnxVoice(tmp_path / "small.onnx"), 0 if voice.data.n_speakers else None
+    first, again, other = (small.speak([5, 6, 7], speaker, seed=seed).audio for seed in (1, 1, 2))
+    assert np.array_equal(first, again) and not np.array_equal(first[:64], other[:64])
 
 
 def test_int8_rounds_each_kernel_to_its_channels_scale(full):
@@ -85,6 +93,9 @@ def test_what_export_prints(tmp_path, capsys, monkeypatch):
     assert re.fullmatch(f"fp32: {figures}", full)
     assert re.fullmatch(rf".*v\.onnx: {figures}, log-mel L1 error \d\.\d{{4}}, \d+ of \d+ durations changed", small)
     assert len(infer_onnx.OnnxVoice(output).speak("hello", **QUIET).audio)
+    export_onnx.main([f"--model-path={checkpoint}", f"--output={output}", "--half", "--split"])
+    *_, full, small = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(f"fp32: {figures}", full) and re.match(rf".*v\.encoder\.onnx: {figures}, log-mel L1", small)
     with pytest.raises(SystemExit) as end:
         export_onnx.main([f"--model-path={checkpoint}", f"--output={output}", "--int8", "--half"])
     assert end.value.code == 2 and "not allowed with" in capsys.readouterr().err

@@ -1,0 +1,52 @@
+"""The programs in `benchmarks` run as the READMEs say; what they measure is not judged."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_voices
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def run(name: str, *arguments: str) -> None:
+    """The main function of a benchmark, as the command line calls it."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        program.main()
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnx", "onnx-half", "onnx-int8", "onnx-split"])
+def test_every_way_to_speak_is_timed(runtime, tmp_path, capsys):
+    voice = tiny_voices.save(tmp_path / "run", tiny_voices.settings(use_sdp=True, speakers=2))
+    run("synthesis", f"--model={voice}", f"--runtime={runtime}", "--repeats=1", "--threads=1")
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["runtime"] == runtime and result["times_real_time"] > 0 and result["first_sound_ms"] > 0
+    assert len(result["sentences"]) == 3 and all(sentence["ms"] > 0 for sentence in result["sentences"])
+
+
+def test_alignment_is_timed_and_compared(capsys):
+    run("alignment", "--device=cpu", "--sizes", "2x30x20")
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["size"] == "2x30x20" and result["equal"] and result["ms"]["numpy"] > 0
+
+
+@pytest.mark.parametrize(
+    "name, arguments, message",
+    [
+        ("alignment", ["--sizes", "4x10x20"], "a frame for each token"),
+        ("train_step", ["--batch-size=2", "--accumulate=3"], "train.accumulate (3)"),
+        ("train_step", ["--device=cpu", "--sync-check"], "--sync-check needs a GPU"),
+        ("synthesis", ["--repeats=0"], "--repeats is 0"),
+    ],
+)
+def test_wrong_arguments_are_told_in_one_line(name, arguments, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(name, *arguments)
+    said = capsys.readouterr()
+    assert end.value.code == 2 and message in said.err and "Traceback" not in said.err and not said.out
