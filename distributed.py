@@ -127,15 +127,26 @@ def is_main() -> bool:
 
 def wrap(network: nn.Module, device: torch.device) -> nn.Module:
     """The network in DistributedDataParallel, or as it is when this process is alone."""
-    if not dist.is_initialized():
+    if world_size() == 1:
         return network
     ids = [device.index] if device.type == "cuda" else None
     # spectral norm's vectors are each process's own, and the alignment noise is the same in all
     named = inspect.signature(DistributedDataParallel).parameters
-    exchange = (
-        "forward_sync_buffers" if "forward_sync_buffers" in named else "broadcast_buffers"
-    )  # from 2.13 on; before
-    return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True, **{exchange: False})
+    exchange = "forward_sync_buffers" if "forward_sync_buffers" in named else "broadcast_buffers"  # before PyTorch 2.13
+    wrapped = DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True, **{exchange: False})
+    # it times its first ten steps and then every so many, which waits for the device and breaks a capture
+    wrapped._set_ddp_runtime_logging_sample_rate(2**31 - 1)
+    return wrapped
+
+
+def settle(network: nn.Module) -> None:
+    """Let a wrapped network order its exchange, which it does once, where all processes come in the same order.
+
+    Left to itself, it does so at its second forward pass; with other networks' passes between, processes that take
+    other numbers of parts of a batch would wait for each other.
+    """
+    if isinstance(network, DistributedDataParallel):
+        network.reducer._rebuild_buckets()
 
 
 def unexchanged(network: nn.Module) -> contextlib.AbstractContextManager:

@@ -34,7 +34,7 @@ class GraphedSteps:
         self.steps = 0  # of this kind
         self.seen: set[Hashable] = set()
         self.graphs: dict[Hashable, Graph] = {}
-        self.pool = torch.cuda.graph_pool_handle()
+        self.pool = None  # their memory
 
     def __call__(self, step: Step, batch: Batch, kind: Hashable) -> dict[str, Tensor]:
         """Do `step` with a batch on any device; returns its scalars, on the GPU, in tensors of their own.
@@ -46,6 +46,7 @@ class GraphedSteps:
             self.kind, self.steps = kind, 0
             self.seen.clear()
             self.graphs.clear()
+            self.pool = torch.cuda.graph_pool_handle()  # one that has lost all its graphs may not be had again
         self.steps += 1
         shape = tuple((x.shape, x.dtype) if x is not None else None for x in batch)
         if shape not in self.graphs:

@@ -459,6 +459,7 @@ def gathering(parts: Sequence[Batch], learners: Collection[Learner]) -> Iterator
     """Hand out the parts of a batch for learners to accumulate gradients, which processes exchange with the last."""
     for learner in learners:
         learner.optimizer.zero_grad(set_to_none=True)
+        distributed.settle(learner.wrapped)
     *others, last = parts
     with contextlib.ExitStack() as stack:
         for learner in learners:

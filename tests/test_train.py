@@ -484,7 +484,8 @@ def test_processes_are_counted_from_one(workspace, capsys):
 
 
 def test_two_processes_of_unequal_shares_accumulate(workspace):
-    path = tiny.write_config(workspace / "tiny.json", train={"accumulate": 2})
+    judged = {"use_duration_discriminator": True}
+    path = tiny.write_config(workspace / "tiny.json", train={"accumulate": 2}, model=judged)
     lines = Path("train.txt").read_text("utf-8").splitlines()
     Path("train.txt").write_text("\n".join(lines[:3]), "utf-8")
     options = ["-c", path, "-m", "voice", "--device", "cpu", "--processes", "2", "--max-steps", "3"]

@@ -384,14 +384,14 @@ def test_a_part_takes_its_share_of_memory():
     assert most[2] < 0.6 * most[1] and most[4] < 0.4 * most[1]
 
 
-@pytest.mark.parametrize("flow", ["pre_conv", "mono_layer_post_residual"])
-def test_what_is_forgotten_is_computed_again_to_the_last_bit(flow):
+@pytest.mark.parametrize("flow, parts", [("pre_conv", 1), ("pre_conv", 2), ("mono_layer_post_residual", 1)])
+def test_what_is_forgotten_is_computed_again_to_the_last_bit(flow, parts):
     """Noise and dropout are on, which a second draw would show. The generator keeps less than half of what it did."""
     model = {**JUDGED["model"], **tiny.MANY_VOICES["model"], "transformer_flow_type": flow}
     model |= {"resblock": "1", "resblock_kernel_sizes": [3, 5], "resblock_dilation_sizes": [[1, 3, 5]] * 2}
     results, bytes_kept = [], []
     for recompute in (False, True):
-        config = tiny.config(tiny.MANY_VOICES, model=model, train={"recompute": recompute})
+        config = tiny.config(tiny.MANY_VOICES, model=model, train={"recompute": recompute, "accumulate": parts})
         run, kept = Trainer(config, CPU), Kept()
         with kept.counting():
             record = run.step(batch(config))
@@ -402,6 +402,13 @@ def test_what_is_forgotten_is_computed_again_to_the_last_bit(flow):
     plain, again = results
     assert tiny.equal(plain, again)
     assert bytes_kept[1] < 0.5 * bytes_kept[0]
+
+
+def test_a_process_that_is_alone_is_not_wrapped(monkeypatch):
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed.dist, "get_world_size", lambda: 1)  # as torchrun starts it
+    network = torch.nn.Linear(1, 1)
+    assert distributed.wrap(network, CPU) is network
 
 
 def without_posterior_noise(run):
