@@ -89,7 +89,7 @@ def weight(conv: nn.Module, x: Tensor) -> Tensor:
 
 def cast_channels_last(w: Tensor, dtype: torch.dtype) -> Tensor:
     """A weight `[n, c, ...]` in another type and, if that is a copy, with its channels side by side."""
-    return w.movedim(1, -1).to(dtype, memory_format=torch.contiguous_format).movedim(-1, 1)
+    return _channels(w.movedim(1, -1).to(dtype, memory_format=torch.contiguous_format))
 
 
 class _Weight(Function):

@@ -112,6 +112,8 @@ class Trainer:
         settings = {} if self.scales else {"init_scale": 1.0, "growth_interval": 2**31 - 1}
         self.scaler = torch.amp.GradScaler(device.type, **settings)
         logger.info("training on %s in %s, %d process(es)", device, precision, distributed.world_size())
+        if train.precision not in ("auto", precision):
+            logger.warning("the CPU trains in fp32, not in %s", train.precision)
 
         fused.enable(train.fused_kernels)
 
@@ -489,8 +491,6 @@ def build_duration_discriminator(config: Config) -> nn.Module:
 def choose_precision(train: TrainConfig, device: torch.device) -> str:
     """fp32, bf16 or fp16: the config's, or what serves the device best. The CPU always trains in fp32."""
     if device.type == "cpu":
-        if train.precision in ("bf16", "fp16"):
-            logger.warning("the CPU trains in fp32, not in %s", train.precision)
         return "fp32"
     if train.precision != "auto":
         return train.precision

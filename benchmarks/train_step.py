@@ -112,7 +112,7 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     if device.type == "cuda":
         result["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
         result["reserved_memory_gb"] = round(torch.cuda.memory_reserved(device) / 1e9, 2)
-    if args.sync_check and device.type == "cuda":
+    if args.sync_check:
         torch.cuda.set_sync_debug_mode("error")
         steps(50)
         torch.cuda.set_sync_debug_mode("default")
