@@ -1,6 +1,6 @@
 # make setup   a virtual environment in .venv with the pinned packages, and the compiled alignment search
 # make demo    train a small voice on synthetic speech for some minutes, and hear it (ARGS="--steps 2000" goes on)
-# make test    the whole test suite (ARGS="-k text" for a part)
+# make test    the whole test suite (ARGS="-k text" for a part, JOBS=8 for eight processes)
 # make lint    style
 #
 # PYTHON=python3.12 chooses the Python of a new environment. Where there is no GPU, the smaller torch does:
@@ -8,6 +8,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 RUN = $(VENV)/bin/python
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.lock
 
@@ -20,7 +21,7 @@ demo: setup
 
 # One thread a process: the tests' networks are too small for more.
 test: setup $(VENV)/.test-installed
-	OMP_NUM_THREADS=1 $(RUN) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/.test-installed
 	$(RUN) -m ruff check .
