@@ -254,17 +254,20 @@ class Trainer:
             return mel, self.generator.wrapped(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
 
     def judge_losses(self, batch: Batch, out: TrainingOutput) -> Iterator[tuple[str, Tensor]]:
-        """How far each of the judges is from telling real from generated; each listens when its turn comes."""
+        """How far each of the judges is from telling real from generated; each listens when its turn comes.
+
+        The judge of durations always computes in fp32: what the text teaches it is the difference of two passes that
+        nearly cancel, of which half precision leaves rounding.
+        """
         judges = self.judges()
         if "d" in judges:
             with self.autocast():
                 scores_r, scores_g, _, _ = judges["d"].wrapped(self.real_segments(batch.wav, out), out.o.detach())
             yield "d", losses.discriminator_loss(scores_r, scores_g)[0]
         if "dur_d" in judges:  # every valid token counts the same
-            x, logw, logw_ = out.durations
-            with self.autocast():
-                condition = self.duration_condition(batch)
-                scores_r, scores_g = judges["dur_d"].wrapped(x, out.x_mask, logw_, logw.detach(), condition)
+            x, logw, logw_ = map(commons.at_least_fp32, out.durations)
+            condition = self.duration_condition(batch)
+            scores_r, scores_g = judges["dur_d"].wrapped(x, out.x_mask, logw_, logw.detach(), condition)
             yield "dur_d", losses.discriminator_loss(scores_r, scores_g, out.x_mask.transpose(1, 2))[0]
 
     def generator_losses(self, batch: Batch, mel: Tensor, out: TrainingOutput) -> dict[str, Tensor]:
@@ -299,8 +302,8 @@ class Trainer:
 
     def duration_adversarial_loss(self, judge: Learner, batch: Batch, out: TrainingOutput) -> Tensor:
         """How far the predicted durations are from passing as real."""
-        x, logw, _ = out.durations
-        with judge.frozen() as network, self.autocast():
+        x, logw, _ = map(commons.at_least_fp32, out.durations)
+        with judge.frozen() as network:
             features = network.text_features(x, out.x_mask, self.duration_condition(batch))
             score = network.score(features, out.x_mask, logw)
         return losses.generator_loss([score], out.x_mask.transpose(1, 2))[0]

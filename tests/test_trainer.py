@@ -259,6 +259,22 @@ def test_spectral_norm_keeps_full_precision_under_autocast():
     assert conv.weight.dtype == conv.weight_u.dtype == torch.float32 and conv.weight_orig.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("voices", [{}, {**tiny.MANY_VOICES, "model": {"gin_channels": 8, "use_duration_noise": True}}])
+def test_the_judge_of_durations_computes_in_fp32_under_autocast(voices):
+    config = tiny.config(JUDGED, voices)
+    run, seen = Trainer(config, CPU), {"judge": [], "decoder": []}
+    run.autocast = lambda: torch.autocast("cpu", torch.bfloat16)
+    layers = {
+        "judge": run.learners["duration_discriminator"].network.conv_1,
+        "decoder": run.generator.network.dec.conv_pre,
+    }
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda _, inputs, out, name=name: seen[name].append(out.dtype))
+    assert all(value.isfinite() for value in run.step(batch(config)).values())
+    assert seen["judge"] == [torch.float32] * 2  # as it learns, and as the generator does
+    assert seen["decoder"] == [torch.bfloat16]
+
+
 def test_spectral_norm_trains():
     config = tiny.config(model={"use_spectral_norm": True})
     assert all(value.isfinite() for value in Trainer(config, CPU).step(batch(config)).values())
