@@ -125,11 +125,10 @@ class FFN(nn.Module):
 
     def forward(self, x: Tensor, x_mask: Tensor) -> Tensor:
         """Args: x `[b, c, t]`; x_mask `[b, 1, t]`. Returns `[b, c, t]`."""
-        x = self.drop(self.conv_1(self._padded(x, x_mask), slope=0.0))
-        return commons.masked(self.conv_2(self._padded(x, x_mask)), x_mask)
+        x = self.drop(self.conv_1(self._padded(commons.masked(x, x_mask)), slope=0.0, mask=x_mask))
+        return self.conv_2(self._padded(x), mask=x_mask)
 
-    def _padded(self, x: Tensor, x_mask: Tensor) -> Tensor:
-        x = commons.masked(x, x_mask)
+    def _padded(self, x: Tensor) -> Tensor:
         return F.pad(x, self.padding) if self.padding else x
 
 

@@ -4,7 +4,8 @@ cuDNN's fastest kernels read channels that lie side by side. PyTorch keeps that 
 input of an `nn.Conv1d` is laid out anew before each call, and its output after it. What is computed is the same.
 
 All take what follows in the same pass over memory: `conv(x, slope)` is `leaky_relu(conv(x), slope)`, with ReLU for a
-slope of 0, `conv(x, plus=y)` is `y + conv(x)`, and `conv.before_and_after(x, slope)` is both sides of an activation.
+slope of 0, `conv(x, plus=y)` is `y + conv(x)`, `conv(x, mask=m)` is zero where the mask is, and
+`conv.before_and_after(x, slope)` is both sides of an activation.
 """
 
 import torch
@@ -19,8 +20,8 @@ WIDE, SHORT = 50, 512  # places that a dilated kernel spans at least, and of its
 class _WithActivation:
     """What `Conv1d`, `Conv2d` and `ConvTranspose1d` share: the choice of layout, and what follows in the same pass."""
 
-    def forward(self, x: Tensor, slope: float = 1.0, plus: Tensor | None = None) -> Tensor:
-        return fused.conv_act(self, x, slope, plus)
+    def forward(self, x: Tensor, slope: float = 1.0, plus: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        return fused.conv_act(self, x, slope, plus, mask)
 
     def before_and_after(self, x: Tensor, slope: float, plus: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`conv(x, plus=y)` before its activation and after it."""

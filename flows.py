@@ -6,7 +6,6 @@
 from torch import Tensor, nn
 
 import attentions
-import commons
 import modules
 from convolutions import Conv1d, cat_channels
 
@@ -33,7 +32,7 @@ class Coupling(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Args: x `[b, inter, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]`. Returns `[b, inter, t]` and a zero `[b]`."""
         x0, x1 = x.chunk(2, 1)
-        m = self.post(self.hidden(x0, x_mask, g)) * x_mask
+        m = self.post(self.hidden(x0, x_mask, g), mask=x_mask)
         x1 = (x1 - m) * x_mask if reverse else m + x1 * x_mask
         return cat_channels(x0, x1), x.new_zeros(x.size(0))
 
@@ -62,7 +61,7 @@ class ResidualCoupling(Coupling):
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """`[b, inter / 2, t]` to `[b, h, t]`."""
-        return self.enc(commons.masked(self.pre(x0), x_mask), x_mask, g)
+        return self.enc(self.pre(x0, mask=x_mask), x_mask, g)
 
 
 class PreConvCoupling(Coupling):
@@ -77,7 +76,7 @@ class PreConvCoupling(Coupling):
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """`[b, inter / 2, t]` to `[b, h, t]`."""
-        h = commons.masked(self.pre(x0 + self.pre_transformer(x0, x_mask)), x_mask)
+        h = self.pre(x0 + self.pre_transformer(x0, x_mask), mask=x_mask)
         return self.enc(h, x_mask, g)
 
 
@@ -97,7 +96,7 @@ class PreConv2Coupling(Coupling):
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """`[b, inter / 2, t]` to `[b, h, t]`."""
-        h = commons.masked(self.pre(x0), x_mask)
+        h = self.pre(x0, mask=x_mask)
         return self.enc(h + self.pre_transformer(h, x_mask), x_mask, g)
 
 
@@ -121,7 +120,7 @@ class FFTCoupling(Coupling):
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """`[b, inter / 2, t]` to `[b, h, t]`."""
-        h = commons.masked(self.pre(x0), x_mask)
+        h = self.pre(x0, mask=x_mask)
         return h + self.enc(h, x_mask, g)
 
 
@@ -160,7 +159,7 @@ class MonoPostResidualCoupling(Coupling):
         if reverse:
             x = x / 2
             x0, x1 = x.chunk(2, 1)
-            half_m = self.post(self.hidden(x0, x_mask, g)) * x_mask / 2
+            half_m = self.post(self.hidden(x0, x_mask, g), mask=x_mask) / 2
             return cat_channels(x0, x1 - half_m) * x_mask, x.new_zeros(x.size(0))
         coupled, logdet = super().forward(x, x_mask, g)
         return (x + coupled) * x_mask, logdet

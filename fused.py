@@ -109,18 +109,21 @@ class _Weight(Function):
         return grad_v.view(v.shape), grad_g, None
 
 
-def conv_act(conv: nn.Module, x: Tensor, slope: float, plus: Tensor | None) -> Tensor:
-    """`activate(plus + conv(x), slope)`."""
+def conv_act(
+    conv: nn.Module, x: Tensor, slope: float, plus: Tensor | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """`activate(plus + conv(x), slope) * mask`, in the type of the convolution; mask `[b, 1, t]`."""
     if conv.bias is not None and takes(x):
-        return _BiasAct.apply(plus, conv.convolve(x), conv.bias, slope, False)
+        return _BiasAct.apply(plus, conv.convolve(x), conv.bias, mask, slope, False)
     y = conv.convolve(x, conv.bias)
-    return activate(y if plus is None else plus + y, slope)
+    y = activate(y if plus is None else plus + y, slope)
+    return y if mask is None else commons.masked(y, mask)
 
 
 def conv_before_and_after_act(conv: nn.Module, x: Tensor, slope: float, plus: Tensor | None) -> tuple[Tensor, Tensor]:
     """`plus + conv(x)`, and the activation of it."""
     if conv.bias is not None and takes(x):
-        return _BiasAct.apply(plus, conv.convolve(x), conv.bias, slope, True)
+        return _BiasAct.apply(plus, conv.convolve(x), conv.bias, None, slope, True)
     y = conv_act(conv, x, 1.0, plus)
     return y, activate(y, slope)
 
@@ -129,10 +132,11 @@ class _BiasAct(Function):
     """The value after the activation; with `both`, the value before it too, and first."""
 
     @staticmethod
-    def forward(ctx, plus, y, bias, slope, both):
-        before, out = _kernels().bias_act(_rows(plus), _rows(y), bias, slope, both)
+    def forward(ctx, plus, y, bias, mask, slope, both):
+        mask = None if mask is None else mask.contiguous()
+        before, out = _kernels().bias_act(_rows(plus), _rows(y), bias, slope, both, mask)
         ctx.slope, ctx.adds = slope, plus is not None
-        ctx.save_for_backward(out if slope != 1.0 else None)
+        ctx.save_for_backward(out if slope != 1.0 else None, mask)
         return (_channels(before), _channels(out)) if both else _channels(out)
 
     @staticmethod
@@ -141,11 +145,12 @@ class _BiasAct(Function):
         *before, grad = map(_rows, grads)
         before = before[0] if before else None
         bias = None
+        out, mask = ctx.saved_tensors
         learns = ctx.needs_input_grad[2]
-        if learns or before is not None or ctx.slope != 1.0:
-            grad, bias = _kernels().bias_act_backward(before, grad, *ctx.saved_tensors, ctx.slope, learns)
+        if learns or before is not None or out is not None or mask is not None:
+            grad, bias = _kernels().bias_act_backward(before, grad, out, ctx.slope, learns, mask)
         grad = _channels(grad)
-        return grad if ctx.adds else None, grad, bias, None, None
+        return grad if ctx.adds else None, grad, bias, None, None, None
 
 
 def gate(conv: nn.Module, x: Tensor, condition: Tensor | None = None) -> Tensor:

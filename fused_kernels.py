@@ -45,6 +45,13 @@ def _tile(rows, channels, block, R: tl.constexpr, C: tl.constexpr):
     return r[:, None] * channels + c[None, :], (r < rows)[:, None], c
 
 
+@triton.jit
+def _valid(mask, rows, block, R: tl.constexpr):
+    """The mask of a tile's rows `[R, 1]`."""
+    r = block.to(tl.int64) * R + tl.arange(0, R)
+    return tl.load(mask + r, r < rows, 0.0).to(tl.float32)[:, None]
+
+
 @triton.jit(do_not_specialize=ROWS)
 def _added_up(partial, out, rows, channels, R: tl.constexpr, C: tl.constexpr):
     c = tl.program_id(0) * C + tl.arange(0, C)
@@ -66,8 +73,8 @@ def added_up(partial: Tensor) -> Tensor:
 
 @triton.jit(do_not_specialize=ROWS)
 def _bias_act(
-    x, y, bias, before, out, rows, channels, slope, ADD: tl.constexpr, BOTH: tl.constexpr, R: tl.constexpr,
-    C: tl.constexpr,
+    x, y, bias, mask, before, out, rows, channels, slope, ADD: tl.constexpr, BOTH: tl.constexpr, MASK: tl.constexpr,
+    R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     at, inside, c = _tile(rows, channels, tl.program_id(0), R, C)
     value = tl.load(y + at, inside, 0.0).to(tl.float32) + tl.load(bias + c).to(tl.float32)[None, :]
@@ -76,52 +83,64 @@ def _bias_act(
     if BOTH:
         tl.store(before + at, value.to(before.dtype.element_ty), inside)
     value = tl.where(value > 0, value, value * slope)
+    if MASK:
+        value *= _valid(mask, rows, tl.program_id(0), R)
     tl.store(out + at, value.to(out.dtype.element_ty), inside)
 
 
 @triton.jit(do_not_specialize=ROWS)
 def _bias_act_backward(
-    grad_before, grad, out, grad_y, partial, rows, channels, slope, loops, BOTH: tl.constexpr, ACT: tl.constexpr,
-    R: tl.constexpr, C: tl.constexpr,
+    grad_before, grad, out, mask, grad_y, partial, rows, channels, slope, loops, BOTH: tl.constexpr,
+    ACT: tl.constexpr, MASK: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     total = tl.zeros([R, C], tl.float32)
     for i in range(loops):
-        at, inside, c = _tile(rows, channels, tl.program_id(0) * loops + i, R, C)
+        block = tl.program_id(0) * loops + i
+        at, inside, c = _tile(rows, channels, block, R, C)
         g = tl.load(grad + at, inside, 0.0).to(tl.float32)
+        if MASK:
+            g *= _valid(mask, rows, block, R)
         if ACT:
             g = tl.where(tl.load(out + at, inside, 0.0).to(tl.float32) > 0, g, g * slope)
         if BOTH:
             g += tl.load(grad_before + at, inside, 0.0).to(tl.float32)
-        if ACT or BOTH:
+        if ACT or BOTH or MASK:
             tl.store(grad_y + at, g.to(grad_y.dtype.element_ty), inside)
         total += g
     c = tl.program_id(1) * C + tl.arange(0, C)
     tl.store(partial + tl.program_id(0) * channels + c, tl.sum(total, 0))
 
 
-def bias_act(x: Tensor | None, y: Tensor, bias: Tensor, slope: float, both: bool) -> tuple[Tensor | None, Tensor]:
-    """`x + y + bias`, None unless both are asked for, and `leaky_relu` of it; x, y `[..., c]`, bias `[c]`."""
+def bias_act(
+    x: Tensor | None, y: Tensor, bias: Tensor, slope: float, both: bool, mask: Tensor | None = None
+) -> tuple[Tensor | None, Tensor]:
+    """`x + y + bias`, None unless both are asked for, and `leaky_relu` of it, masked.
+
+    Args: x, y `[..., c]`, bias `[c]`, mask contiguous, one number for each row.
+    """
     before, out = torch.empty_like(y) if both else None, torch.empty_like(y)
     rows, channels = size(y)
     r, c, side = tiling(channels)
     grid = triton.cdiv(rows, r), side
-    _bias_act[grid](x, y, bias, before, out, rows, channels, slope, x is not None, both, r, c, num_warps=WARPS)
+    adds, masks = x is not None, mask is not None
+    _bias_act[grid](x, y, bias, mask, before, out, rows, channels, slope, adds, both, masks, r, c, num_warps=WARPS)
     return before, out
 
 
 def bias_act_backward(
-    grad_before: Tensor | None, grad: Tensor, out: Tensor | None, slope: float, learns: bool
+    grad_before: Tensor | None, grad: Tensor, out: Tensor | None, slope: float, learns: bool, mask: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of y (and x) and, if it learns, of the bias, from those of both sides of the activation."""
     rows, channels = size(grad)
     r, c, side = tiling(channels)
     loops, programs = sharing(triton.cdiv(rows, r))
-    act, both = slope != 1.0, grad_before is not None
-    grad_y = torch.empty_like(grad) if act or both else grad
+    act, both, masks = slope != 1.0, grad_before is not None, mask is not None
+    grad_y = torch.empty_like(grad) if act or both or masks else grad
     partial = torch.empty(programs, channels, dtype=torch.float32, device=grad.device)
     _bias_act_backward[programs, side](
-        grad_before, grad, out, grad_y, partial, rows, channels, slope, loops, both, act, r, c, num_warps=WARPS
-    )
+        grad_before, grad, out, mask, grad_y, partial, rows, channels, slope, loops, both, act, masks, r, c,
+        num_warps=WARPS,
+    )  # fmt: skip
     return grad_y, added_up(partial) if learns else None
 
 
@@ -207,8 +226,7 @@ def _residual_and_skip(
 ):
     at, inside, c = _tile(rows, channels, tl.program_id(0), R, C)
     at_y, _, _ = _tile(rows, 2 * channels, tl.program_id(0), R, C)
-    r = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
-    on = tl.load(mask + r, r < rows, 0.0).to(tl.float32)[:, None]
+    on = _valid(mask, rows, tl.program_id(0), R)
     residual = tl.load(y + at_y, inside, 0.0).to(tl.float32) + tl.load(bias + c).to(tl.float32)[None, :]
     value = (tl.load(x + at, inside, 0.0).to(tl.float32) + residual) * on
     tl.store(x_out + at, value.to(x_out.dtype.element_ty), inside)
@@ -229,9 +247,7 @@ def _residual_and_skip_backward(
         block = tl.program_id(0) * loops + i
         at, inside, _ = _tile(rows, channels, block, R, C)
         at_y, _, _ = _tile(rows, 2 * channels, block, R, C)
-        r = block.to(tl.int64) * R + tl.arange(0, R)
-        on = tl.load(mask + r, r < rows, 0.0).to(tl.float32)[:, None]
-        g = tl.load(grad_x + at, inside, 0.0).to(tl.float32) * on
+        g = tl.load(grad_x + at, inside, 0.0).to(tl.float32) * _valid(mask, rows, block, R)
         skip = tl.load(grad_skips + at, inside, 0.0).to(tl.float32)
         tl.store(grad_x_in + at, g.to(grad_x_in.dtype.element_ty), inside)
         tl.store(grad_y + at_y, g.to(grad_y.dtype.element_ty), inside)

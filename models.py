@@ -136,7 +136,7 @@ class TextEncoder(nn.Module):
         x = self.emb(x).transpose(1, 2) * math.sqrt(self.hidden_channels)
         x_mask = commons.sequence_mask(x_lengths, x.size(2)).unsqueeze(1).to(x.dtype)
         x = self.encoder(x, x_mask, g)
-        m, logs = commons.at_least_fp32(self.proj(x) * x_mask).chunk(2, 1)
+        m, logs = commons.at_least_fp32(self.proj(x, mask=x_mask)).chunk(2, 1)
         return x, m, logs, x_mask
 
 
@@ -164,8 +164,8 @@ class PosteriorEncoder(nn.Module):
         Returns z, m, logs `[b, inter, t_t]` in fp32 and y_mask `[b, 1, t_t]`.
         """
         y_mask = commons.sequence_mask(y_lengths, y.size(2)).unsqueeze(1).to(y.dtype)
-        h = self.enc(commons.masked(self.pre(y), y_mask), y_mask, g)
-        m, logs = commons.at_least_fp32(self.proj(h) * y_mask).chunk(2, 1)
+        h = self.enc(self.pre(y, mask=y_mask), y_mask, g)
+        m, logs = commons.at_least_fp32(self.proj(h, mask=y_mask)).chunk(2, 1)
         # drawn frame by frame, however m lies in memory: a seed is a seed with every kernel
         noise = torch.randn(m.transpose(1, 2).shape, dtype=m.dtype, device=m.device).transpose(1, 2)
         z = (m + noise * logs.exp()) * y_mask

@@ -90,7 +90,7 @@ class WN(Forgetful):
         for in_layer, res_skip, condition in layers:
             x, skips = fused.residual_and_skip(res_skip, fused.gate(in_layer, x, condition), x, skips, x_mask)
         in_layer, res_skip, condition = last
-        return res_skip(fused.gate(in_layer, x, condition), plus=skips) * x_mask
+        return res_skip(fused.gate(in_layer, x, condition), plus=skips, mask=x_mask)
 
 
 def _residual_conv(channels: int, kernel_size: int, dilation: int) -> nn.Module:

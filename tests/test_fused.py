@@ -34,6 +34,13 @@ def cases():
             bias_conv,
             [noise(2, 12, 70), noise(2, 48, 70)],
         )
+        yield (
+            f"masked convolution plus input, slope {slope}",
+            lambda m, x, y, s=slope: m(x, s, plus=y, mask=mask.to(x)),
+            bias_conv,
+            [noise(3, 12, 70), noise(3, 48, 70)],
+        )
+    yield "masked convolution", lambda m, x: m(x, mask=mask.to(x)), bias_conv, [noise(3, 12, 70)]
     for slope in (1.0, 0.1):
         yield (
             f"both sides of an activation, slope {slope}",
@@ -46,6 +53,7 @@ def cases():
     frozen = Conv1d(12, 48, 3, padding=1).requires_grad_(False)
     for slope in (1.0, 0.1):
         yield f"a frozen convolution, slope {slope}", lambda m, x, s=slope: m(x, s), frozen, [noise(2, 12, 70)]
+    yield "a frozen masked convolution", lambda m, x: m(x, mask=mask.to(x)), frozen, [noise(3, 12, 70)]
     laid_out = convolutions.lay_out(Conv1d(12, 48, 3, padding=1))
     yield "a weight in another layout", lambda m, x: m(x), laid_out, [noise(2, 12, 70)]
     normed = {
@@ -138,8 +146,8 @@ def test_kernels_in_the_interpreter(call):
 POINTERS = {"h": "*bf16", "f": "*fp32", "i": "i32", "r": "fp32"}
 COMPILED = [  # each kernel with the types of its arguments in a training step, and its constants
     ("_added_up", "ffii", 256, 16),
-    ("_bias_act", "hhfhhiir", True, True, 64, 64),
-    ("_bias_act_backward", "hhhhfiiri", True, True, 64, 64),
+    ("_bias_act", "hhffhhiir", True, True, True, 64, 64),
+    ("_bias_act_backward", "hhhfhfiiri", True, True, True, 64, 64),
     ("_gate", "hfhiiii", 64, 64),
     ("_gate_backward", "hhfhfiiiii", 32, 64),
     ("_residual_and_skip", "hfhffhfii", True, 64, 64),
