@@ -8,11 +8,14 @@ slope of 0, `conv(x, plus=y)` is `y + conv(x)`, `conv(x, mask=m)` is zero where 
 `conv.before_and_after(x, slope)` is both sides of an activation.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fused
+from commons import at_least_fp32
 
 WIDE, SHORT = 50, 512  # places that a dilated kernel spans at least, and of its input at most, for it to be folded
 
@@ -42,7 +45,7 @@ class Conv1d(_WithActivation, nn.Conv1d):
             # a matrix product, for which no library tries its kernels anew at every length
             return F.linear(x.movedim(1, -1), weight.squeeze(2), bias).movedim(-1, 1)
         if self.in_channels == d == 1 and weight.dtype.itemsize == 2:
-            return _of_one_channel(x, weight, bias, s, p)
+            return _as_product(x, weight, bias, s, p)
         if self.groups > 1 and s > 1 and self.out_channels // self.groups >= 16:
             return _flat(F.conv2d(*self._unstrided(x, weight), bias, groups=self.groups))
         if d * (k - 1) >= WIDE and x.size(2) <= SHORT and self.groups == s == k % 2 == 1 and 2 * p == d * (k - 1):
@@ -72,6 +75,16 @@ class Conv1d(_WithActivation, nn.Conv1d):
         return y.flatten(2)[:, :, :t]
 
 
+class ProductConv1d(Conv1d):
+    """A `Conv1d` that is a matrix product on a GPU: for small layers in fp32, without dilation or groups.
+
+    Trying its algorithms for these, cuDNN takes tens of gigabytes for a moment, anew at each length.
+    """
+
+    def _channels_last(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _as_product(x, weight, bias, self.stride[0], self.padding[0])
+
+
 class ConvTranspose1d(_WithActivation, nn.ConvTranspose1d):
     """`nn.ConvTranspose1d` in the faster layout of the device: `[b, c_in, t]` to `[b, c_out, t']`."""
 
@@ -91,7 +104,7 @@ class Conv2d(_WithActivation, nn.Conv2d):
     def _channels_last(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         (_, k), (s, s_2), (p, p_2) = self.kernel_size, self.stride, self.padding
         if self.in_channels == k == s_2 == 1 and p_2 == 0 and self.dilation == (1, 1) and weight.dtype.itemsize == 2:
-            return _of_one_channel(x, weight, bias, s, p)
+            return _as_product(x, weight, bias, s, p)
         return self._conv_forward(x.contiguous(memory_format=torch.channels_last), weight, bias)
 
 
@@ -119,17 +132,17 @@ def cat_channels(*parts: Tensor) -> Tensor:
     return torch.cat([part.movedim(1, -1) for part in parts], -1).movedim(-1, 1)
 
 
-def _of_one_channel(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
-    """A convolution of one channel along the first dimension of `[b, 1, n]` or `[b, 1, n, p]`, as a matrix product.
+def _as_product(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    """A convolution along the first dimension of `[b, c, n]` or `[b, c, n, p]` as one matrix product.
 
-    With one channel nothing can lie side by side; here each place's neighbours do, as many as products are fast with.
+    Each place's neighbours are copied side by side, as many as products are fast with.
     """
     k = weight.size(2)
-    more = -k % 8
-    x = F.pad(x.float().squeeze(1), (0, 0) * (x.dim() - 3) + (padding, padding + more))
-    # contiguous, because it would be a product for each place otherwise
-    neighbours = x.unfold(1, k + more, stride).to(weight.dtype, memory_format=torch.contiguous_format)
-    return F.linear(neighbours, F.pad(weight.flatten(1), (0, more)), bias).movedim(-1, 1)
+    more = -k % (8 // math.gcd(8, x.size(1)))
+    x = F.pad(at_least_fp32(x).movedim(1, -1), (0, 0) * (x.dim() - 2) + (padding, padding + more))
+    neighbours = x.unfold(1, k + more, stride).to(weight.dtype, memory_format=torch.contiguous_format).flatten(-2)
+    weight = F.pad(weight.flatten(2), (0, more)).flatten(1)
+    return F.linear(neighbours.contiguous(), weight, bias).movedim(-1, 1)
 
 
 def _tall(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from attentions import LayerNorm
 from commons import get_padding, without_autocast
-from convolutions import Conv1d, Conv2d, Dropout
+from convolutions import Conv1d, Conv2d, Dropout, ProductConv1d
 from modules import LRELU_SLOPE
 
 PERIODS = (2, 3, 5, 7, 11)
@@ -128,7 +128,8 @@ class MultiPeriodDiscriminator(nn.Module):
 class DurationDiscriminatorV1(nn.Module):
     """Scores each token's log duration given the text state (VITS2, section 2.1).
 
-    It is linear up to the last sigmoid: an accident of the reference which published DUR files depend on.
+    It is linear up to the last sigmoid: an accident of the reference which published DUR files depend on. Training
+    computes it in fp32, because what it learns is the difference of two passes that nearly cancel.
     """
 
     nonlinear = False
@@ -141,18 +142,18 @@ class DurationDiscriminatorV1(nn.Module):
         norm = LayerNorm if self.nonlinear else nn.Identity
         self.activation = nn.ReLU() if self.nonlinear else nn.Identity()
         self.drop = Dropout(p_dropout) if self.nonlinear else nn.Identity()
-        self.conv_1 = Conv1d(in_channels, filter_channels, kernel_size, padding=pad)
+        self.conv_1 = ProductConv1d(in_channels, filter_channels, kernel_size, padding=pad)
         self.norm_1 = norm(filter_channels)
-        self.conv_2 = Conv1d(filter_channels, filter_channels, kernel_size, padding=pad)
+        self.conv_2 = ProductConv1d(filter_channels, filter_channels, kernel_size, padding=pad)
         self.norm_2 = norm(filter_channels)
-        self.dur_proj = Conv1d(1, filter_channels, 1)
-        self.pre_out_conv_1 = Conv1d(2 * filter_channels, filter_channels, kernel_size, padding=pad)
+        self.dur_proj = ProductConv1d(1, filter_channels, 1)
+        self.pre_out_conv_1 = ProductConv1d(2 * filter_channels, filter_channels, kernel_size, padding=pad)
         self.pre_out_norm_1 = norm(filter_channels)
-        self.pre_out_conv_2 = Conv1d(filter_channels, filter_channels, kernel_size, padding=pad)
+        self.pre_out_conv_2 = ProductConv1d(filter_channels, filter_channels, kernel_size, padding=pad)
         self.pre_out_norm_2 = norm(filter_channels)
         self.output_layer = nn.Sequential(nn.Linear(filter_channels, 1), nn.Sigmoid())
         if gin_channels:
-            self.cond = Conv1d(gin_channels, in_channels, 1)
+            self.cond = ProductConv1d(gin_channels, in_channels, 1)
 
     def text_features(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
         """Args: x `[b, h, t_s]`, detached here; x_mask `[b, 1, t_s]`; g `[b, gin, 1]`. Returns `[b, f, t_s]`."""

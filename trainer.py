@@ -254,11 +254,7 @@ class Trainer:
             return mel, self.generator.wrapped(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
 
     def judge_losses(self, batch: Batch, out: TrainingOutput) -> Iterator[tuple[str, Tensor]]:
-        """How far each of the judges is from telling real from generated; each listens when its turn comes.
-
-        The judge of durations always computes in fp32: what the text teaches it is the difference of two passes that
-        nearly cancel, of which half precision leaves rounding.
-        """
+        """How far each of the judges is from telling real from generated; each listens when its turn comes."""
         judges = self.judges()
         if "d" in judges:
             with self.autocast():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import convolutions
-from convolutions import Conv1d, Conv2d, ConvTranspose1d, Dropout, cat_channels
+from convolutions import Conv1d, Conv2d, ConvTranspose1d, Dropout, ProductConv1d, cat_channels
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,9 @@ from convolutions import Conv1d, Conv2d, ConvTranspose1d, Dropout, cat_channels
         (Conv1d(6, 10, 11, dilation=5, padding=25), 60),
         (Conv1d(6, 10, 11, dilation=6, padding=30, bias=False), convolutions.SHORT + 1),
         (Conv1d(6, 10, 11, dilation=5, padding=20), 80),
+        (ProductConv1d(16, 10, 3, padding=1), 33),
+        (ProductConv1d(6, 10, 3, padding=1), 33),
+        (ProductConv1d(1, 10, 1), 33),
         (ConvTranspose1d(6, 10, 16, 8, 4), 33),
         (ConvTranspose1d(6, 10, 4, 3, 1, output_padding=1), 33),
     ],
