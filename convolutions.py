@@ -142,6 +142,7 @@ def _as_product(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, pad
     x = F.pad(at_least_fp32(x).movedim(1, -1), (0, 0) * (x.dim() - 2) + (padding, padding + more))
     neighbours = x.unfold(1, k + more, stride).to(weight.dtype, memory_format=torch.contiguous_format).flatten(-2)
     weight = F.pad(weight.flatten(2), (0, more)).flatten(1)
+    # contiguous, because it would be a product for each place otherwise
     return F.linear(neighbours.contiguous(), weight, bias).movedim(-1, 1)
 
 
