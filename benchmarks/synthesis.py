@@ -53,15 +53,14 @@ def random_voice(config_path: Path, device: str, **options: bool) -> Voice:
     return Voice(net.to(find_device(device)), config, **options)
 
 
-def streamed(voice: BaseVoice) -> Say:
+def streamed(voice: BaseVoice, seed: int | None = None) -> Say:
     speaker = 0 if voice.data.n_speakers else None
-    seed = SEED if isinstance(voice, Voice) else None
     return lambda text: voice.speak(text, speaker, seed=seed, pause=0, stream=True)
 
 
 def by_torch(voice: Voice, folder: Path, threads: int) -> Say:
     checkpoint.save_checkpoint(voice.net, None, 0.0, 0, folder / "voice.pth")
-    return streamed(voice)
+    return streamed(voice, SEED)
 
 
 def by_onnx(voice: Voice, folder: Path, threads: int, **options) -> Say:
