@@ -4,7 +4,7 @@ cuDNN's fastest kernels read channels that lie side by side. PyTorch keeps that 
 input of an `nn.Conv1d` is laid out anew before each call, and its output after it. What is computed is the same.
 
 All take what follows in the same pass over memory: `conv(x, slope)` is `leaky_relu(conv(x), slope)`, with ReLU for a
-slope of 0, `conv(x, plus=y)` is `y + conv(x)`, `conv(x, mask=m)` is zero where the mask is, and
+slope of 0, `conv(x, plus=y)` is `y + conv(x)`, `conv(x, mask=m)` is `conv(x) * m`, and
 `conv.before_and_after(x, slope)` is both sides of an activation.
 """
 
@@ -76,13 +76,16 @@ class Conv1d(_WithActivation, nn.Conv1d):
 
 
 class ProductConv1d(Conv1d):
-    """A `Conv1d` that is a matrix product on a GPU: for small layers in fp32, without dilation or groups.
+    """A `Conv1d` that is a matrix product on a GPU: for small layers in fp32.
 
     Trying its algorithms for these, cuDNN takes tens of gigabytes for a moment, anew at each length.
     """
 
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0):
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding)
+
     def _channels_last(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _as_product(x, weight, bias, self.stride[0], self.padding[0])
+        return _as_product(x, weight, bias, 1, self.padding[0])
 
 
 class ConvTranspose1d(_WithActivation, nn.ConvTranspose1d):

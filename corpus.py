@@ -127,8 +127,8 @@ def speaker_table(lists: Sequence[Sequence[Clip]], n_speakers: int) -> dict[str,
     if max(table.values()) >= n_speakers:
         label = max(table, key=table.get)
         raise ValueError(
-            f"speaker {label!r} (line {training[label].line}) has id {table[label]}: data.n_speakers, now "
-            f"{n_speakers}, must be {table[label] + 1} or more"
+            f"line {training[label].line} ({training[label].path}): speaker {label!r} has id {table[label]}: "
+            f"data.n_speakers, now {n_speakers}, must be {table[label] + 1} or more"
         )
     for clips in others:
         for label in sorted(set(clips) - set(table)):

@@ -62,6 +62,11 @@ def _channels(rows: Tensor) -> Tensor:
     return rows.movedim(-1, 1)
 
 
+def _row_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
+    """A mask `[b or 1, 1, t]` with one number for each row of x `[b, c, t]`."""
+    return None if mask is None else mask.expand(x.size(0), 1, x.size(2)).contiguous()
+
+
 def activate(x: Tensor, slope: float) -> Tensor:
     """Leaky ReLU; a slope of 1 leaves `x` as it is, and 0 is ReLU."""
     if slope == 1.0:
@@ -133,7 +138,7 @@ class _BiasAct(Function):
 
     @staticmethod
     def forward(ctx, plus, y, bias, mask, slope, both):
-        mask = None if mask is None else mask.contiguous()
+        mask = _row_mask(mask, y)
         before, out = _kernels().bias_act(_rows(plus), _rows(y), bias, slope, both, mask)
         ctx.slope, ctx.adds = slope, plus is not None
         ctx.save_for_backward(out if slope != 1.0 else None, mask)
@@ -195,7 +200,7 @@ def residual_and_skip(
 class _ResidualAndSkip(Function):
     @staticmethod
     def forward(ctx, x, skips, y, bias, mask):
-        mask = mask.contiguous()
+        mask = _row_mask(mask, y)
         ctx.save_for_backward(mask)
         ctx.dtype, ctx.first = y.dtype, skips is None
         x, skips = _kernels().residual_and_skip(_rows(x), _rows(skips), _rows(y), bias, mask)

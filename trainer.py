@@ -445,7 +445,7 @@ class Trainer:
             if len(state["random"]) == distributed.world_size():
                 set_random_state(self.device, state["random"][distributed.rank()])
             else:
-                logger.warning("%s was written by %d processes: random draws start anew", path, len(state["random"]))
+                logger.warning("%s was written by %d process(es): random draws start anew", path, len(state["random"]))
         logger.info("resumed from %s at step %d", path, self.position.step)
         return True
 

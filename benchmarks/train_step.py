@@ -63,6 +63,10 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     config = configs.from_dict(dataclasses.asdict(dataclasses.replace(config, train=train)), "the command line")
     if args.sync_check and device.type != "cuda":
         raise ValueError("--sync-check needs a GPU")
+    if args.profile and device.type != "cuda":
+        raise ValueError("--profile needs a GPU")
+    if min(args.batches, args.rounds) < 1:
+        raise ValueError(f"--batches is {args.batches} and --rounds {args.rounds}; both may be 1 or more")
     torch.backends.cudnn.benchmark = True
     began = time.perf_counter()
     trainer = Trainer(config, device)
@@ -155,9 +159,10 @@ def _profile(steps, n: int, path: Path, device: torch.device) -> None:
     with torch.profiler.profile(activities=activities, record_shapes=False) as profile:
         steps(n)
         _wait(device)
-    averages = profile.key_averages()
-    path.write_text(averages.table(sort_by="self_cuda_time_total", row_limit=60, max_name_column_width=90))
-    print(f"profile of {n} steps: {path}")
+    if distributed.is_main():
+        averages = profile.key_averages()
+        path.write_text(averages.table(sort_by="self_cuda_time_total", row_limit=60, max_name_column_width=90))
+        print(f"profile of {n} steps: {path}")
 
 
 def main() -> None:

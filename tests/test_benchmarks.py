@@ -42,6 +42,8 @@ def test_alignment_is_timed_and_compared(capsys):
         ("alignment", ["--sizes", "4x10x20"], "a frame for each token"),
         ("train_step", ["--batch-size=2", "--accumulate=3"], "train.accumulate (3)"),
         ("train_step", ["--device=cpu", "--sync-check"], "--sync-check needs a GPU"),
+        ("train_step", ["--device=cpu", "--profile=profile.txt"], "--profile needs a GPU"),
+        ("train_step", ["--device=cpu", "--batches=0"], "--batches is 0"),
         ("synthesis", ["--repeats=0"], "--repeats is 0"),
     ],
 )

@@ -41,6 +41,8 @@ def cases():
             [noise(3, 12, 70), noise(3, 48, 70)],
         )
     yield "masked convolution", lambda m, x: m(x, mask=mask.to(x)), bias_conv, [noise(3, 12, 70)]
+    yield "one mask for all", lambda m, x: m(x, mask=mask[:1].to(x)), bias_conv, [noise(3, 12, 70)]
+    yield "a boolean mask", lambda m, x: m(x, 0.1, mask=mask.bool().to(x.device)), bias_conv, [noise(3, 12, 70)]
     for slope in (1.0, 0.1):
         yield (
             f"both sides of an activation, slope {slope}",

@@ -10,6 +10,7 @@ import torch
 import discriminators
 import models
 from checkpoint import DEAD, reference_state_dict
+from convolutions import ProductConv1d
 from flows import FLOWS
 
 FRAMES, TOKENS = (60, 44), (7, 5)
@@ -225,6 +226,12 @@ def test_duration_discriminators_judge_each_token_alone_of_padding(version, gin)
 
     (padded,), _ = net(pad(x), pad(mask), pad(real), pad(guess), g)
     assert torch.allclose(valid(padded.transpose(1, 2), TOKENS), valid(scores_r.transpose(1, 2), TOKENS), atol=1e-6)
+
+
+def test_duration_discriminators_ask_cudnn_for_no_algorithm():
+    for kind in discriminators.DURATION_DISCRIMINATORS.values():
+        layers = [module for module in kind(8, 8, 3, 0.1, 6).modules() if isinstance(module, torch.nn.Conv1d)]
+        assert len(layers) == 6 and all(isinstance(layer, ProductConv1d) for layer in layers)
 
 
 SMALL = json.loads((GOLDEN / "state_dict_small.json").read_text("utf-8"))
