@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import tiny_voices
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -36,6 +37,21 @@ def test_alignment_is_timed_and_compared(capsys):
     assert result["size"] == "2x30x20" and result["equal"] and result["ms"]["numpy"] > 0
 
 
+@pytest.mark.parametrize("speakers", [0, 2])
+def test_what_is_learnt_is_measured_by_many_validations(speakers, workspace, capsys):
+    tiny.write_corpus(workspace, speakers=speakers)
+    config = tiny.write_config(Path("tiny.json"), tiny.MANY_VOICES if speakers else {})
+    results = []
+    for steps in (6, 9):
+        run("learning", config, f"--steps={steps}", "--last=4", "--every=2", "--seed=5", "--device=cpu")
+        results.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    before, after = results
+    assert before["validations"] == after["validations"] == 2 and before["seed"] == 5
+    assert before["mel_least"] < before["mel"] < before["mel_most"]
+    assert after["mel"] < before["mel"] and after["mel_of_mean_weights"] < before["mel_of_mean_weights"]
+    assert after["training_mel"] < before["training_mel"]
+
+
 @pytest.mark.parametrize(
     "name, arguments, message",
     [
@@ -45,6 +61,7 @@ def test_alignment_is_timed_and_compared(capsys):
         ("train_step", ["--device=cpu", "--profile=profile.txt"], "--profile needs a GPU"),
         ("train_step", ["--device=cpu", "--batches=0"], "--batches is 0"),
         ("synthesis", ["--repeats=0"], "--repeats is 0"),
+        ("learning", [str(BENCHMARKS.parent / "configs/demo.json"), "--every=0"], "--every is 0"),
     ],
 )
 def test_wrong_arguments_are_told_in_one_line(name, arguments, message, capsys):
