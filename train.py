@@ -95,8 +95,7 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
             raise ValueError(f"there is no file {path}")
     if args.max_steps is not None and args.max_steps < 1:
         raise ValueError(f"--max-steps is {args.max_steps}; it counts training steps from 1")
-    if not config.data.speakers:
-        config = with_speakers(config, corpus.speaker_table(read_lists(config), config.data.n_speakers))
+    config = with_speakers_of_lists(config)
     folder.mkdir(parents=True, exist_ok=True)
     return config, folder
 
@@ -104,6 +103,18 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
 def with_speakers(config: Config, speakers: dict[str, int]) -> Config:
     """The config with a table of speakers."""
     return dataclasses.replace(config, data=dataclasses.replace(config.data, speakers=speakers))
+
+
+def with_speakers_of_lists(config: Config) -> Config:
+    """The config with its own table of speakers or, if it has none, that of its filelists."""
+    if config.data.speakers:
+        return config
+    return with_speakers(config, corpus.speaker_table(read_lists(config), config.data.n_speakers))
+
+
+def plain(config: Config) -> Config:
+    """The config of the same training by PyTorch's own operations, one after the other."""
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, cuda_graphs=False, fused_kernels=False))
 
 
 def read_lists(config: Config) -> list[list[corpus.Clip]]:
@@ -121,8 +132,7 @@ def run(device: torch.device, config: Config, folder: Path, args: argparse.Names
     if not args.skip_check:
         distributed.main_first(lambda: check(config, folder) if distributed.is_main() else None)
     train_set, epochs, train_loader, validation_loader = make_loaders(config, device)
-    plain = {"cuda_graphs": False, "fused_kernels": False} if args.plain else {}  # of this start, not of the run
-    trainer = Trainer(dataclasses.replace(config, train=dataclasses.replace(config.train, **plain)), device)
+    trainer = Trainer(plain(config) if args.plain else config, device)  # of this start, not of the run
     if not trainer.resume(folder):
         for path, name in ((args.init_from, "generator"), (args.init_discriminator, "discriminator")):
             if path:

@@ -22,7 +22,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import config as configs
-import corpus
 import distributed
 import train
 from data_utils import ahead
@@ -35,12 +34,11 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     if not 1 <= args.every <= args.last <= args.steps:
         asked = f"--every is {args.every}, --last {args.last}, --steps {args.steps}"
         raise ValueError(f"{asked}; each may be 1 or more, and no larger than the next")
-    config = configs.load(args.config)
-    changes = {"seed": config.train.seed if args.seed is None else args.seed}
+    config = train.with_speakers_of_lists(configs.load(args.config))
+    if args.seed is not None:
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=args.seed))
     if args.plain:
-        changes |= {"cuda_graphs": False, "fused_kernels": False}
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
-    config = train.with_speakers(config, corpus.speaker_table(train.read_lists(config), config.data.n_speakers))
+        config = train.plain(config)
     torch.backends.cudnn.benchmark = device.type == "cuda"
     _, epochs, loader, validation = train.make_loaders(config, device)
     trainer = Trainer(config, device)
@@ -52,7 +50,8 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
         for step, batch in enumerate(islice(batches, args.steps), 1):
             mel = trainer.step(batch)["loss/g/mel"]
             trainer.position.step = step
-            trainer.set_epoch(step // len(epochs.sampler))
+            if step % len(epochs.sampler) == 0:
+                trainer.set_epoch(step // len(epochs.sampler))
             if step <= args.steps - args.last:
                 continue
             mels.append(mel)
