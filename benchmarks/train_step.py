@@ -3,15 +3,17 @@
     python benchmarks/train_step.py --config configs/vits2_ljs_nosdp.json --precision bf16
 
 Every step gets a new batch. Frame lengths are uniform within the buckets of `BUCKETS`, taken in turn, with one token
-for 5.4 frames. `--profile FILE` writes where the GPU's time goes instead.
+for 5.4 frames. `--profile FILE` tells where the GPU's time goes too.
 """
 
 import argparse
 import dataclasses
 import json
+import re
 import statistics
 import sys
 import time
+from collections import defaultdict
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -31,6 +33,29 @@ from trainer import Trainer, choose_precision
 
 BUCKETS = [(150, 300), (300, 400), (400, 500), (500, 600), (600, 700), (700, 800), (700, 800), (800, 870)]
 FRAMES_PER_TOKEN = 5.4
+
+KINDS = {  # of kernels, with a pattern of their names
+    "attention": "sdpa|flash|softmax|cudnn::fusion",
+    "convolutions": "implicit_gemm|ImplicitGemm|cudnn|nhwc",
+    "matrix products": "gemm|nvjet|cublas",
+    "copies from the host": "Memcpy HtoD",
+    "bias, activation, residual, mask": "^_bias_act",
+    "gates and skips": "^_gate|^_residual_and_skip",
+    "weight norm, cast and layout of weights": "^_weight",
+    "bias gradients' sums": "^_added_up",
+    "layer norms": "^_add_norm",
+    "feature distances": "^_l1",
+    "alignment search": "^_search",
+    "optimizers and gradient norms": "multi_tensor_apply",
+    "exchange between GPUs": "nccl",
+    "dropout": "dropout|masked_scale",
+    "copies and casts": "copy|[Mm]emcpy|CatArray|flip",
+    "memory set": "[Mm]emset|FillFunctor",
+    "gathering": "gather|scatter|sort",
+    "spectra": "fft",
+    "sums": "reduce_kernel",
+    "other elementwise operations": "",
+}
 
 
 def random_batch(config, size: int, bucket: tuple[int, int], draws: torch.Generator) -> Batch:
@@ -89,9 +114,6 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     steps(args.warmup)
     _wait(device)
     warmup = time.perf_counter() - began
-    if args.profile:
-        _profile(steps, len(BUCKETS), Path(args.profile), device)
-        return
     rounds = []
     for _ in range(args.rounds):
         start = time.perf_counter()
@@ -121,6 +143,8 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
         steps(50)
         torch.cuda.set_sync_debug_mode("default")
         result["host_syncs_in_50_steps"] = 0
+    if args.profile:
+        result |= _profile(steps, Path(args.profile), device)
     if args.flops:
         result |= _flops(trainer, steps, result["seconds_a_step"], device)
     if distributed.is_main():
@@ -154,15 +178,35 @@ def _flops(trainer: Trainer, steps, seconds: float, device: torch.device) -> dic
     return result | {"matrix_tflop_a_second": round(rate), "share": round(tflop / seconds / rate, 3)}
 
 
-def _profile(steps, n: int, path: Path, device: torch.device) -> None:
-    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities, record_shapes=False) as profile:
+def _profile(steps, path: Path, device: torch.device) -> dict[str, object]:
+    """Write which kernels the GPU runs in a step, and return how long each kind of them keeps it busy."""
+    n = len(BUCKETS)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         steps(n)
         _wait(device)
+    kernels = defaultdict(list)
+    for event in profile.events():
+        if event.device_type == torch.autograd.DeviceType.CUDA:
+            kernels[event.name].append(event.device_time_total / 1000)
+    kinds = defaultdict(float)
+    lines = [f"{'ms a step':>9} {'launches':>8}  kernel"]
+    for name, times in sorted(kernels.items(), key=lambda item: -sum(item[1])):
+        kinds[kind_of(name)] += sum(times) / n
+        lines.append(f"{sum(times) / n:9.3f} {len(times) / n:8.1f}  {name}")
     if distributed.is_main():
-        averages = profile.key_averages()
-        path.write_text(averages.table(sort_by="self_cuda_time_total", row_limit=60, max_name_column_width=90))
-        print(f"profile of {n} steps: {path}")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    by_time = sorted(kinds.items(), key=lambda item: -item[1])
+    return {
+        "profile": str(path),
+        "gpu_ms_a_step": round(sum(kinds.values()), 1),
+        "launches_a_step": round(sum(map(len, kernels.values())) / n),
+        "ms_of": {kind: round(ms, 2) for kind, ms in by_time},
+    }
+
+
+def kind_of(kernel: str) -> str:
+    """What a kernel of this name does: the first of `KINDS` whose pattern it has."""
+    return next(kind for kind, pattern in KINDS.items() if re.search(pattern, kernel))
 
 
 def main() -> None:
@@ -183,7 +227,7 @@ def main() -> None:
     parser.add_argument("--wait", action="store_true", help="wait for the GPU after every step")
     parser.add_argument("--flops", action="store_true", help="count operations too, and their share of the chip's rate")
     parser.add_argument("--sync-check", action="store_true", help="fail if 50 steps wait for the GPU")
-    parser.add_argument("--profile", metavar="FILE", help="write a table of kernels instead of timing")
+    parser.add_argument("--profile", metavar="FILE", help="write a table of kernels, and sum up what they do")
     args = parser.parse_args()
     with errors_in_one_line("benchmarks/train_step"):
         distributed.launch(measure, args.device, args.processes, args)

@@ -12,14 +12,19 @@ import tiny_voices
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
+def program(name: str):
+    """A benchmark as a module."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def run(name: str, *arguments: str) -> None:
     """The main function of a benchmark, as the command line calls it."""
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"{name}.py", *arguments])
-        program.main()
+        program(name).main()
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnx", "onnx-half", "onnx-int8", "onnx-split"])
@@ -35,6 +40,23 @@ def test_alignment_is_timed_and_compared(capsys):
     run("alignment", "--device=cpu", "--sizes", "2x30x20")
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert result["size"] == "2x30x20" and result["equal"] and result["ms"]["numpy"] > 0
+
+
+@pytest.mark.parametrize(
+    "kernel, kind",
+    [
+        ("sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc_tilesize128x128x64", "convolutions"),
+        ("_ZN17cutlass__5x_cudnn6KernelINS_4conv6kernel23ImplicitGemmConvolutionINS1", "convolutions"),
+        ("sm80_xmma_gemm_f32f32_f32f32_f32_tn_n_tilesize64x64x8_execute_kernel__5x_cublas", "matrix products"),
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma_f16_knob_26", "attention"),
+        ("Memcpy HtoD (Pinned -> Device)", "copies from the host"),
+        ("_gate_backward", "gates and skips"),
+        ("void at::native::vectorized_elementwise_kernel<4, at::native::FillFunctor<float> >", "memory set"),
+        ("void at::native::vectorized_elementwise_kernel<8, CUDAFunctor_add>", "other elementwise operations"),
+    ],
+)
+def test_kernels_are_told_apart_by_their_names(kernel, kind):
+    assert program("train_step").kind_of(kernel) == kind
 
 
 @pytest.mark.parametrize("speakers", [0, 2])
