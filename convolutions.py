@@ -46,7 +46,7 @@ class Conv1d(_WithActivation, nn.Conv1d):
             return F.linear(x.movedim(1, -1), weight.squeeze(2), bias).movedim(-1, 1)
         if self.in_channels == d == 1 and weight.dtype.itemsize == 2:
             return _as_product(x, weight, bias, s, p)
-        if self.groups > 1 and s > 1 and self.out_channels // self.groups >= 16:
+        if self.groups > 1 and s > 1 and d == 1 and self.out_channels // self.groups >= 16:
             return _flat(F.conv2d(*self._unstrided(x, weight), bias, groups=self.groups))
         if d * (k - 1) >= WIDE and x.size(2) <= SHORT and self.groups == s == k % 2 == 1 and 2 * p == d * (k - 1):
             return self._folded(x, weight, bias)

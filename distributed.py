@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 PATIENCE = datetime.timedelta(hours=2)  # the others wait while the main process looks at every recording of a corpus
+INTERRUPTED = 130  # the status of a process that Ctrl-C ended
 
 
 def launch(run: Callable, device: str, processes: int | None, *args) -> None:
@@ -51,6 +52,8 @@ def launch(run: Callable, device: str, processes: int | None, *args) -> None:
         try:
             _wait(children)
         except mp.ProcessExitedException as ended:  # with a status of its own it has said why
+            if ended.exit_code == INTERRUPTED:
+                raise KeyboardInterrupt from None
             raise SystemExit(ended.exit_code if ended.exit_code > 0 else str(ended)) from None
 
 
@@ -79,6 +82,8 @@ def _spawned(rank: int, run: Callable, kind: str, world: int, meeting: str, *arg
     except ValueError as error:  # of the user's making: a message, and no tracebacks of several processes
         print(reason(error), file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:  # which would end this process with status 0
+        raise SystemExit(INTERRUPTED) from None
 
 
 def reason(error: ValueError) -> str:
@@ -171,20 +176,16 @@ def gather(value: object) -> list:
     return values
 
 
-def main_first(function: Callable):
-    """Call `function` in the main process, then, with its work done, in the others; each gets its own result.
-
-    An error in the main process stops all of them.
-    """
-    result = error = None
+def in_main(function: Callable[[], None]) -> None:
+    """Call `function` in the main process, while the others wait. An error there stops all of them."""
+    error = None
     if is_main():
         try:
-            result = function()
+            function()
         except (ValueError, SystemExit) as raised:
             error = raised
-    failed = gather(str(error) if error is not None else None)[0]
+    failed = gather(error is not None)[0]
     if error is not None:
         raise error
-    if failed is not None:
+    if failed:
         raise SystemExit(1)
-    return result if is_main() else function()

@@ -396,7 +396,12 @@ class SynthesizerTrn(nn.Module):
 
         Returns audio `[b, 1, t_t * hop]`, attn `[b, 1, t_t, t_s]`, y_mask `[b, 1, t_t]`, (z, z_p, m_p, logs_p).
         """
-        planned = self.plan(x, x_lengths, sid, length_scale, noise_scale_w)
+        return self.speak(self.plan(x, x_lengths, sid, length_scale, noise_scale_w), noise_scale, max_len)
+
+    def speak(
+        self, planned: Plan, noise_scale: float = 1, max_len: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """What `infer` does once all tokens are timed; returns what it returns."""
         z, z_p, m_p, logs_p, y_mask = self.latent(planned, noise_scale)
         attn_mask = planned.x_mask.unsqueeze(2) * y_mask.unsqueeze(3)
         attn = commons.generate_path(planned.durations.unsqueeze(1), attn_mask)
@@ -423,8 +428,8 @@ class SynthesizerTrn(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Second step of synthesis: draw from the prior and undo the flow. The third is the decoder.
 
-        Returns z, z_p, m_p, logs_p `[b, inter, t_t]`, zero beyond each item's last frame, and y_mask `[b, 1, t_t]`;
-        leaving `t_t` out makes it as long as the longest item.
+        Returns z, z_p, m_p, logs_p `[b, inter, t_t]` and y_mask `[b, 1, t_t]`; leaving `t_t` out makes it as long as
+        the longest item. Beyond each item's last frame all but z_p, which is noise there, is zero.
         """
         token, y_mask = commons.tokens_of_frames(planned.durations, t_t)
         y_mask = y_mask.unsqueeze(1).to(planned.m_p.dtype)

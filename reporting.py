@@ -84,7 +84,7 @@ class Reporter:
             shown = {short: f"{values[name]:.2f}" for name, short in names.items() if name in values}
             self.bar.set_postfix(epoch=epoch + 1, **shown)
 
-    def scalars(self, step: int, values: dict[str, float], seconds_a_step: float | None = None) -> None:
+    def scalars(self, step: int, values: dict[str, float]) -> None:
         """Write numbers to TensorBoard, metrics.jsonl and train.log."""
         if not self.active:
             return
@@ -96,8 +96,7 @@ class Reporter:
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        speed = f" ({seconds_a_step:.3f} s a step)" if seconds_a_step else ""
-        logger.info("step %d%s: %s", step, speed, text)
+        logger.info("step %d: %s", step, text)
 
     def pictures(self, step: int, images: dict[str, np.ndarray]) -> None:
         """Write pictures `[height, width, 3]` to TensorBoard."""

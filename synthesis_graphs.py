@@ -63,7 +63,7 @@ class GraphedNet:
         return Plan(*self._run(("plan", tokens), step, x=x, x_lengths=x_lengths, sid=sid, **scales))
 
     def latent(self, planned: Plan, noise_scale: float, t_t: int) -> Results:
-        """As `SynthesizerTrn.latent`; what it returns has frames beyond `t_t`, all zero."""
+        """As `SynthesizerTrn.latent`; what it returns has frames beyond `t_t`, all zero but those of z_p."""
         frames = rounded_up(t_t, PAD_FRAMES)
         if planned.durations.shape != (1, MOST_TOKENS) or frames > MOST_FRAMES:
             return self.net.latent(planned, noise_scale, t_t)

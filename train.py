@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL = 25  # steps between looks at the losses for the progress bar and for steps that went wrong
 MAX_BAD_STEPS = 5  # updates in such a stretch that may be left out before training stops
+SCALE_SEARCH = 16  # gradients that may overflow in a stretch of fp16, which halves its scale from 65536 to 1
 VALIDATION_BATCH = 16
 PAD_FRAMES, PAD_TOKENS = 100, 64  # multiples that batches are padded to on a GPU
 
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # training itself takes the signal for a wish
         print("train.py: stopped before training began", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(distributed.INTERRUPTED) from None
 
 
 def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
@@ -130,7 +131,7 @@ def run(device: torch.device, config: Config, folder: Path, args: argparse.Names
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # batches come in few shapes, see `make_loaders`
     if not args.skip_check:
-        distributed.main_first(lambda: check(config, folder) if distributed.is_main() else None)
+        distributed.in_main(lambda: check(config, folder))
     train_set, epochs, train_loader, validation_loader = make_loaders(config, device)
     trainer = Trainer(plain(config) if args.plain else config, device)  # of this start, not of the run
     if not trainer.resume(folder):
@@ -210,7 +211,7 @@ def report_transfer(path: str, taken: int, missing: list[str], unused: list[str]
 def fit(trainer: Trainer, train_set, epochs: Epochs, batches, validation_loader, reporter, folder, total) -> None:
     """Train until `total` steps are done, looking, measuring and saving on the way."""
     train, position = trainer.config.train, trainer.position
-    meter, window = Meter(), Window(train_set.names)
+    meter, window = Meter(), Window(train_set.names, SCALE_SEARCH if trainer.scales else 0)
     stop = StopRequest(trainer.device)
     timer = Timer(position.step)
     epoch_length = len(epochs.sampler)
@@ -224,7 +225,7 @@ def fit(trainer: Trainer, train_set, epochs: Epochs, batches, validation_loader,
     for batch in batches:
         record = trainer.step(batch)
         meter.add(record)
-        window.add(batch.index, record, scale_is_found=not trainer.scales)
+        window.add(batch.index, record)
         position.step += 1
         position.batch += 1
         reporter.step()
@@ -299,32 +300,40 @@ class Timer:
 
 
 class Window:
-    """The latest steps' losses and utterances, to find steps that were left out without waiting for each."""
+    """The latest steps' losses and utterances, to find steps that were left out without waiting for each.
 
-    def __init__(self, names: list[str]):
-        self.names = names
+    Args:
+        names: of the corpus's utterances.
+        overflows: how many of the steps may have finite losses and gradients that are not, which is how fp16 finds its
+            scale; with more, something is wrong.
+    """
+
+    def __init__(self, names: list[str], overflows: int):
+        self.names, self.overflows = names, overflows
         self.steps: deque = deque(maxlen=PROGRESS_INTERVAL)
 
-    def add(self, index: torch.Tensor, record: dict[str, torch.Tensor], scale_is_found: bool) -> None:
-        """Remember a step: which utterances, and whether all was finite.
-
-        While fp16 finds its scale by trying, gradients may overflow and only losses count.
-        """
-        values = [value for name, value in record.items() if scale_is_found or not name.startswith("grad_norm")]
-        self.steps.append((index, torch.stack([value.float() for value in values]).isfinite().all()))
+    def add(self, index: torch.Tensor, record: dict[str, torch.Tensor]) -> None:
+        """Remember a step: which utterances, and whether its losses and its gradients were finite."""
+        losses = [value.float() for name, value in record.items() if not name.startswith("grad_norm")]
+        gradients = [value.float() for name, value in record.items() if name.startswith("grad_norm")]
+        finite = [torch.stack(values).isfinite().all() for values in (losses, gradients)]
+        self.steps.append((index, torch.stack(finite)))
 
     def stop_if_broken(self, step: int) -> None:
         """Name the utterances of steps that were left out, and stop after too many. Waits for the device."""
-        broken = torch.stack([~ok for _, ok in self.steps]).float()
-        finite = (distributed.sum_over_ranks(broken) == 0).tolist()  # all processes stop together
-        bad = [index for (index, _), ok in zip(self.steps, finite) if not ok]
+        broken = torch.stack([~finite for _, finite in self.steps]).float()
+        losses, gradients = (distributed.sum_over_ranks(broken) > 0).cpu().unbind(1)  # all processes stop together
+        overflowed = gradients & ~losses
+        left_out = losses | overflowed if overflowed.sum() > self.overflows else losses
+        bad = [index for (index, _), is_bad in zip(self.steps, left_out) if is_bad]
+        seen = len(self.steps)
         self.steps.clear()
         for index in bad[:MAX_BAD_STEPS]:
             names = ", ".join(self.names[i] for i in index.tolist()[:8])
             logger.warning("before step %d, an update was left out: not finite. Utterances: %s ...", step, names)
         if len(bad) > MAX_BAD_STEPS:
             raise SystemExit(
-                f"{len(bad)} of {len(finite)} updates before step {step} had losses or gradients that are not finite; "
+                f"{len(bad)} of {seen} updates before step {step} had losses or gradients that are not finite; "
                 "the weights are as the good steps left them. Look at the utterances above, or try --precision fp32."
             )
 

@@ -29,6 +29,8 @@ from text import table_of_symbols
 
 logger = logging.getLogger(__name__)
 
+LONGEST_SAMPLE = 10  # times a recording's length that its synthesis in training may take
+
 
 class Learner:
     """A network with its optimizer, wrapped for many processes where there are many."""
@@ -95,7 +97,7 @@ class Position:
 
 
 class Trainer:
-    """The networks of a run and what one does with them. All methods are called by all processes together."""
+    """The networks of a run and what one does with them. All processes call its methods together, but `synthesise`."""
 
     FILES = {"generator": "G", "discriminator": "D", "duration_discriminator": "DUR"}
 
@@ -129,6 +131,7 @@ class Trainer:
                     "use_duration_discriminator with the stochastic duration predictor (use_sdp) gives unsteady "
                     "rhythm in many users' ears; use_sdp false goes well with it"
                 )
+        self.set_epoch(0)
         self.generator.network.draw_logw = model.use_duration_discriminator
         set_recompute(self.generator.network, train.recompute)
         self.set_training()
@@ -381,7 +384,11 @@ class Trainer:
         `[bands, frames]` of the recording and of the synthesis.
         """
         with self.looking() as net, self.autocast():
-            o, attn, _, _ = net.infer(batch.text, batch.text_lengths, batch.sid, 0.667, 1.0, 0.8)
+            planned = net.plan(batch.text, batch.text_lengths, batch.sid, noise_scale_w=0.8)
+            # an untrained predictor's exponentials fill any memory
+            most = LONGEST_SAMPLE * batch.wav_lengths / self.config.data.hop_length / batch.text_lengths
+            durations = planned.durations.nan_to_num(1.0).minimum(most.ceil())
+            o, attn, _, _ = net.speak(planned._replace(durations=durations), 0.667)
             spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
             out = net(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
         frames, tokens = int(spec_lengths[0]), int(batch.text_lengths[0])
@@ -417,7 +424,8 @@ class Trainer:
     def resume(self, folder: Path) -> bool:
         """Go on from a folder's newest checkpoint, if there is one; returns whether there was.
 
-        Files of VITS, which say less about a run, are gone on from at the start of their epoch.
+        Files of VITS, which say less about a run, are gone on from at the start of their epoch. Those of step 0, which
+        no run writes, are weights and optimizers that somebody put there to begin with.
 
         Raises:
             ValueError: a file is missing or does not fit; the message names it.
@@ -435,7 +443,9 @@ class Trainer:
         content = checkpoint.read(path)
         checkpoint.refuse_other_flow(content, dataclasses.asdict(self.config.model), str(path))
         state = content.get("state")
-        if state is None:
+        if step == 0:
+            self.position = Position()
+        elif state is None:
             logger.warning("%s was not written here: random draws and the order of the data start anew", path)
             self.position = Position(step=step, epoch=max(content.get("iteration") or 1, 1) - 1)
         else:

@@ -2,8 +2,8 @@
 
     python benchmarks/train_step.py --config configs/vits2_ljs_nosdp.json --precision bf16
 
-Every step gets a new batch. Frame lengths are uniform within the buckets of `BUCKETS`, taken in turn, with one token
-for 5.4 frames. `--profile FILE` tells where the GPU's time goes too.
+Frame lengths are uniform within the buckets of `BUCKETS`, taken in turn, with one token for 5.4 frames. `--batches`
+different batches are used, one after the other. `--profile FILE` tells where the GPU's time goes too.
 """
 
 import argparse

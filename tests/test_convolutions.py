@@ -14,6 +14,7 @@ from convolutions import Conv1d, Conv2d, ConvTranspose1d, Dropout, ProductConv1d
         (Conv1d(6, 10, 5, padding=2), 33),
         (Conv1d(6, 10, 4, 2, 1), 33),
         (Conv1d(16, 64, 41, 4, 20, groups=4), 333),
+        (Conv1d(4, 32, 3, 4, 0, dilation=3, groups=2), 38),
         (Conv1d(6, 10, 11, dilation=5, padding=25), 33),
         (Conv1d(6, 10, 11, dilation=5, padding=25), 60),
         (Conv1d(6, 10, 11, dilation=6, padding=30, bias=False), convolutions.SHORT + 1),

@@ -30,7 +30,7 @@ def test_everything_is_written(tmp_path):
     reporter = reporting.Reporter(tmp_path, 0, 10, time.time() - 100)
     reporter.step()
     reporter.show(0, {"loss/g/mel": 1.0})
-    reporter.scalars(3, {"loss/g/mel": 1.5, "learning_rate": 2e-4}, 0.25)
+    reporter.scalars(3, {"loss/g/mel": 1.5, "learning_rate": 2e-4})
     reporter.pictures(3, {"gen/mel": np.zeros((8, 9, 3), np.uint8)})
     reporter.audio(3, {"gen/audio": np.zeros(100, np.float32)}, 16000)
     reporter.close()

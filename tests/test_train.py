@@ -302,7 +302,33 @@ def test_checkpoints_of_vits_train_on_from_step_0(workspace, capsys):
     assert all(torch.equal(value, wanted[name]) for name, value in after["model"].items())
     assert after["state"]["position"]["step"] == 3
     assert all(path.read_bytes() == content for path, content in before.items())
-    assert "was not written here" in said
+    assert "resumed from" in said
+
+
+def test_checkpoints_of_vits_are_gone_on_from_at_their_epoch(workspace, capsys):
+    config = tiny.config()
+    Path("logs/voice").mkdir(parents=True)
+    for name, network in (("G", trainer.build_generator(config)), ("D", trainer.build_discriminator(config))):
+        optimizer = torch.optim.AdamW(network.parameters())
+        checkpoint.save_checkpoint(network, optimizer, 2e-4, 4, Path(f"logs/voice/{name}_50.pth"))
+    begin()("--max-steps", 51)
+    assert "G_50.pth was not written here" in capsys.readouterr().err
+    position = torch.load("logs/voice/G_51.pth", weights_only=True)["state"]["position"]
+    assert (position["step"], position["epoch"], position["batch"]) == (51, 3, 1)
+
+
+def test_own_checkpoints_as_step_0_begin_another_run(workspace):
+    begin(name="source", train={"eval_interval": 3})("--max-steps", 7)
+    position = torch.load("logs/source/G_7.pth", weights_only=True)["state"]["position"]
+    assert position["epoch"] > 0 and position["best"] < float("inf")
+    Path("logs/voice").mkdir()
+    for name in ("G", "D"):
+        shutil.copy(f"logs/source/{name}_7.pth", f"logs/voice/{name}_0.pth")
+    begin(train=STILL)("--max-steps", 1)
+    mine, source = (torch.load(path, weights_only=True) for path in ("logs/voice/G_1.pth", "logs/source/G_7.pth"))
+    assert all(torch.allclose(mine["model"][name], source["model"][name], rtol=0, atol=1e-20) for name in mine["model"])
+    assert (mine["state"]["position"]["step"], mine["state"]["position"]["epoch"]) == (1, 0)
+    assert Path("logs/voice/G_best.pth").exists()
 
 
 def test_a_generator_alone_is_enough_to_start_from(workspace, capsys):
@@ -533,6 +559,22 @@ def test_bad_numbers_are_left_out_named_and_end_the_run_after_a_few(workspace, c
         write(np.full(6000, np.nan, np.float32))(workspace / f"train{i}.wav")
     with pytest.raises(SystemExit, match=r"7 of 7 updates before step 7 had losses or gradients that are not finite"):
         begin(name="all", train={"batch_size": 1})("--skip-check", "--max-steps", 7)
+
+
+def test_fp16_may_overflow_while_it_finds_its_scale_and_no_longer(caplog):
+    window = train.Window(["a", "b"], train.SCALE_SEARCH)
+    finite, overflowed = ({"loss/g/total": torch.tensor(1.0), "grad_norm_g": torch.tensor(g)} for g in (1.0, np.inf))
+
+    def look(overflows: int, step: int) -> None:
+        for i in range(train.PROGRESS_INTERVAL):
+            window.add(torch.tensor([0, 1]), overflowed if i < overflows else finite)
+        window.stop_if_broken(step)
+
+    look(train.SCALE_SEARCH, 25)
+    assert not caplog.text
+    with pytest.raises(SystemExit, match="17 of 25 updates before step 50"):
+        look(train.SCALE_SEARCH + 1, 50)
+    assert caplog.text.count("Utterances: a, b") == train.MAX_BAD_STEPS
 
 
 def test_tensorboard_holds_losses_norms_pictures_and_sound(workspace):

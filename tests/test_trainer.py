@@ -222,6 +222,17 @@ def test_measuring_changes_nothing_and_is_repeatable():
     assert run.generator.network.training
 
 
+@pytest.mark.parametrize("bias", [30.0, float("inf"), float("nan")])
+def test_a_sample_of_an_untrained_predictor_is_cut(bias):
+    config = tiny.config()
+    run = Trainer(config, CPU)
+    run.generator.network.dp.proj.bias.data.fill_(bias)
+    audio, (attn, _), _, mel = run.synthesise(batch(config, (40,), (4,)))
+    frames = mel.shape[1]
+    assert 4 <= frames <= trainer.LONGEST_SAMPLE * 40
+    assert attn.shape == (4, frames) and audio.shape == (frames * config.data.hop_length,)
+
+
 def test_measures_are_means_over_frames_and_tokens():
     config = tiny.config()
     run = Trainer(config, CPU)
@@ -239,6 +250,8 @@ def test_learning_rates_decay_by_epochs_after_a_warm_up():
         train={"lr_decay": 0.5, "learning_rate": 1.0, "warmup_epochs": 2, "init_lr_ratio": 0.2}
     ).train
     assert [trainer.learning_rate(settings, epoch) for epoch in range(4)] == pytest.approx([0.2, 0.3, 0.25, 0.125])
+    run = Trainer(tiny.config(JUDGED, train={"warmup_epochs": 2, "init_lr_ratio": 0.2}), CPU)
+    assert all(learner.optimizer.param_groups[0]["lr"] == 2e-4 for learner in run.learners.values())
     run = Trainer(tiny.config(JUDGED, train={"lr_decay": 0.5}), CPU)
     run.set_epoch(3)
     for learner in run.learners.values():
@@ -512,10 +525,21 @@ def test_two_processes_exchange_gradients_once_a_step_and_learn_from_all_parts(t
         assert_close(a[2]["weights"][name], learner.network.state_dict())
 
 
+def interrupted_on_each_rank(device):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_many_processes_is_told_to_the_program():
+    with pytest.raises(KeyboardInterrupt):
+        distributed.launch(interrupted_on_each_rank, "cpu", 2)
+
+
 def test_a_summary_of_ranks_says_which_process_this_is():
     assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
     assert distributed.gather({"a": 1}) == [{"a": 1}]
-    assert distributed.main_first(lambda: 5) == 5
+    calls = []
+    distributed.in_main(lambda: calls.append(1))
+    assert calls == [1]
     assert distributed.sum_over_ranks(torch.tensor(2.0)) == 2
     with pytest.raises(ValueError, match="PyTorch sees no GPU"):
         distributed.launch(print, "cuda", 1)
