@@ -7,6 +7,7 @@ stored as `weight_g` and `weight_v`. Reading runs no code from a file.
 import logging
 import pickle
 import re
+import shutil
 from pathlib import Path
 
 import torch
@@ -56,7 +57,11 @@ def save_checkpoint(
         **more,
     }
     with replacing(checkpoint_path) as unfinished:
-        torch.save(content, unfinished)
+        try:
+            torch.save(content, unfinished)
+        except RuntimeError as error:  # which its writer raises when a disk is full
+            free = shutil.disk_usage(unfinished.parent).free // 2**20
+            raise OSError(f"{checkpoint_path} cannot be written; {free} MB are free: {error}") from error
 
 
 def _portable(state: dict) -> dict:
@@ -65,24 +70,29 @@ def _portable(state: dict) -> dict:
     return {**state, "param_groups": groups}
 
 
+class Unreadable(ValueError):
+    """A checkpoint's file is missing, cut off, or none."""
+
+
 def read(path: str | Path) -> dict:
     """Read a checkpoint onto the CPU.
 
     Raises:
-        ValueError: the file is missing, is no checkpoint, or holds anything but data.
+        Unreadable: the file is missing, is no checkpoint, or holds anything but data.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
+        raise Unreadable(f"there is no file {path}") from None
     except pickle.UnpicklingError:  # torch's own words advise to run what the file holds
         reason = "it is none, or holds more than weights and numbers"
-        raise ValueError(f"{path} does not load as a checkpoint: {reason}") from None
+        raise Unreadable(f"{path} does not load as a checkpoint: {reason}") from None
     except Exception as error:  # torch raises many types for broken files, and all of them mean the same
         reason = str(error).strip().splitlines()
-        raise ValueError(f"{path} does not load as a checkpoint: {reason[0] if reason else repr(error)}") from None
+        said = reason[0] if reason else repr(error)
+        raise Unreadable(f"{path} does not load as a checkpoint, as if cut off or damaged: {said}") from None
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise ValueError(f"{path} is no checkpoint of VITS: it holds no dict named 'model'")
+        raise Unreadable(f"{path} is no checkpoint of VITS: it holds no dict named 'model'")
     return content
 
 
@@ -189,6 +199,12 @@ def latest_checkpoint_path(dir_path: str | Path, regex: str = "G_*.pth") -> str:
     if not paths:
         raise ValueError(f"{dir_path} holds no checkpoint {regex}")
     return str(max(paths, key=step_of))
+
+
+def earlier_step(dir_path: str | Path, step: int) -> int | None:
+    """The last step before `step` that a folder has a generator's checkpoint of."""
+    steps = [step_of(path) for path in Path(dir_path).glob("G_*.pth")]
+    return max((other for other in steps if 0 <= other < step), default=None)
 
 
 def prune(folder: str | Path, keep: int, newest: int) -> None:

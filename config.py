@@ -52,7 +52,7 @@ class TrainConfig:
     fused_kernels: bool = True  # on a GPU, what `fused` holds; false: PyTorch's own operations
     accumulate: int = 1  # equal parts that each process takes its batch in, one by one, in the memory of one part
     recompute: bool = False  # the generator's inner activations are computed again for gradients, not kept
-    num_workers: int = 4  # processes that read recordings, on each GPU
+    num_workers: int = 4  # processes that read recordings, on each GPU; no more than there are cores
     keep_checkpoints: int = 3  # newest checkpoints kept beside the best; 0 keeps all
     duration_discriminator_start: int = 0  # step at which the duration discriminator joins
     duration_stage_start: int | None = None  # from this step on only duration predictor and discriminator (VITS2, 3)
@@ -237,6 +237,8 @@ def _contradictions(config: Config) -> Iterable[str]:
     from text import repeated_symbols
 
     train, data, model = config.train, config.data, config.model
+    if train.seed >= 2**63:
+        yield f"train.seed is {train.seed}, and should be below 2 to the power of 63"
     hop = math.prod(model.upsample_rates)
     if data.hop_length != hop:
         rates = " x ".join(map(str, model.upsample_rates))

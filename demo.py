@@ -23,6 +23,7 @@ import preprocess
 import train
 from audio import save_audio
 from config import Config
+from files import run_folder
 from mel_processing import log_mel
 from plots import save_overview
 from reporting import read_metrics
@@ -75,7 +76,7 @@ def demo(steps: int, speakers: int, clips: int, text: str, device: str) -> Path:
     train.main([*arguments, "--device", device, "--processes", "1"])
     minutes = (time.monotonic() - started) / 60
     print(f"3. speaking, after {minutes:.1f} minutes of training: {text}", flush=True)
-    folder = Path("logs") / name
+    folder = run_folder(name)
     voice = Voice.load(folder, device=device)
     spoken = [voice.speak(text, speaker, NOISE_SCALE, seed=1) for speaker in list(voice.speakers)[:speakers] or [None]]
     save(folder, voice, spoken, text)
@@ -100,7 +101,7 @@ def save(folder: Path, voice: Voice, spoken: list[Speech], text: str) -> None:
     curves = {title: read_metrics(folder, name) for title, name in CURVES.items()}
     save_overview(folder / "demo.png", mel, first, curves)
     print(f"""
-{folder / "demo.wav"}   the sentence, which is not in the training data; after {STEPS} steps it is a hum without words
+{folder / "demo.wav"}   the sentence, which was not trained on; after {voice.step} steps it is a hum without words
 {folder / "demo.png"}   from top to bottom
     the spectrogram of what you hear: bands are the voice, dark gaps the stops between sounds
     which sound of the text speaks when: steps nearly even at first, of different widths once durations are learnt

@@ -79,14 +79,14 @@ def _spawned(rank: int, run: Callable, kind: str, world: int, meeting: str, *arg
     os.environ["LOCAL_RANK"] = str(rank)
     try:
         _join(run, kind, rank, world, meeting, *args)
-    except ValueError as error:  # of the user's making: a message, and no tracebacks of several processes
+    except (ValueError, OSError) as error:  # of the user's making: a message, and no tracebacks of several processes
         print(reason(error), file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # which would end this process with status 0
         raise SystemExit(INTERRUPTED) from None
 
 
-def reason(error: ValueError) -> str:
+def reason(error: ValueError | OSError) -> str:
     """What an error says; of one from a loader's worker, which comes with its traceback, the last line."""
     said = str(error).strip()
     return said.splitlines()[-1].removeprefix("ValueError: ") if "DataLoader worker" in said else said
@@ -182,7 +182,7 @@ def in_main(function: Callable[[], None]) -> None:
     if is_main():
         try:
             function()
-        except (ValueError, SystemExit) as raised:
+        except (ValueError, OSError, SystemExit) as raised:
             error = raised
     failed = gather(error is not None)[0]
     if error is not None:

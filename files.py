@@ -1,9 +1,24 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Where runs keep their files, and writing files so that nobody ever sees half of one."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+RUNS = Path("logs")  # of training, each in a folder of its name
+
+
+def run_folder(name: str) -> Path:
+    """A run's folder, by its name or by the folder itself.
+
+    Raises:
+        ValueError: an empty name, or one with `..`.
+    """
+    given = Path(name)
+    inside = given.relative_to(RUNS) if given.is_relative_to(RUNS) else given
+    if not inside.parts or ".." in inside.parts:
+        raise ValueError(f"{name!r} names no run: its name is that of its folder in {RUNS}, as in -m my_voice")
+    return RUNS / inside
 
 
 @contextmanager

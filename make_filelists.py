@@ -14,12 +14,14 @@ import argparse
 import json
 import os
 import random
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from preprocess import clean_filelist, report_unknown, write_lines
+from text.cleaners import get_cleaner
 
 FACTS = Path(__file__).parent / "filelists"
 SPLITS = ("train", "val", "test")
@@ -111,6 +113,9 @@ def folder(
     folder. `val` and `test` are numbers of clips, by default one in twenty, at most 100. Raises ValueError naming
     what is missing or ambiguous.
     """
+    for split, size in (("val", val), ("test", test)):
+        if size is not None and size < 0:
+            raise ValueError(f"{size} {split} clips were asked for; there may be 0 or more")
     found = _find_audio(corpus)
     if not found:
         raise ValueError(f"{corpus} has no recordings ({', '.join(AUDIO_SUFFIXES)})")
@@ -161,13 +166,15 @@ def _clips_of_metadata(metadata: Path, found: list[Path], columns: Sequence[str]
     if not columns:
         _refuse_speakers_as_text(metadata, rows)
     columns = columns or {2: ("id", "text"), 3: ("id", "text", "normalised")}.get(width, ())
+    if width == 1:
+        raise ValueError(f"{metadata} has one column: id and text are separated by |")
     if len(columns) != width or "id" not in columns or not {"text", "normalised"} & set(columns):
         raise ValueError(
             f"{metadata} has {width} columns: name them, as in --columns id,speaker,text; "
             "id and text (or normalised) are needed"
         )
     recordings = _Recordings(metadata.parent, found)
-    clips, without_audio = [], []
+    clips, without_audio, again, taken = [], [], [], set()
     for number, row in rows:
         if len(row) != width:
             raise ValueError(f"{metadata}:{number}: {len(row)} columns, where most lines have {width}")
@@ -177,11 +184,15 @@ def _clips_of_metadata(metadata: Path, found: list[Path], columns: Sequence[str]
         if not text:
             raise ValueError(f"{metadata}:{number}: {name} has no text")
         path = recordings.find(name, f"{metadata}:{number}")
-        if path:
-            clips.append(Clip(str(path), values.get("speaker", ""), text))
-        else:
+        if path is None:
             without_audio.append(name)
+        elif path in taken:  # it would train and validate
+            again.append(name)
+        else:
+            taken.add(path)
+            clips.append(Clip(str(path), values.get("speaker", ""), text))
     _report_left_out("no recording", without_audio)
+    _report_left_out("recording of an earlier line", again)
     return clips
 
 
@@ -203,7 +214,7 @@ class _Recordings:
         self.corpus = corpus
         self.by_name: dict[str, list[Path]] = {}
         for path in found:
-            for name in {path.name, path.stem}:
+            for name in {_composed(path.name), _composed(path.stem)}:
                 self.by_name.setdefault(name, []).append(path)
 
     def find(self, name: str, where: str) -> Path | None:
@@ -211,7 +222,7 @@ class _Recordings:
 
         Raises ValueError if it may be one of several.
         """
-        called = Path(name.replace("\\", "/"))
+        called = Path(_composed(name.replace("\\", "/")))
         candidates = self.by_name.get(called.name, [])
         if len(candidates) > 1:
             exact = [path for path in candidates if called in self._paths(path)]
@@ -223,8 +234,13 @@ class _Recordings:
         return candidates[0] if candidates else None
 
     def _paths(self, path: Path) -> tuple[Path, Path]:
-        relative = path.relative_to(self.corpus)
+        relative = Path(_composed(str(path.relative_to(self.corpus))))
         return relative, relative.with_suffix("")
+
+
+def _composed(name: str) -> str:
+    """The name with its accents in the letters: macOS writes them as characters of their own."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _overlap(path: Path, other: Path) -> bool:
@@ -236,10 +252,10 @@ def _overlap(path: Path, other: Path) -> bool:
 def _clips_of_texts(corpus: Path, found: list[Path]) -> list[Clip]:
     texts: dict[str, list[Path]] = {}
     for path in sorted(corpus.rglob("*.txt")):
-        texts.setdefault(path.stem, []).append(path)
+        texts.setdefault(_composed(path.stem), []).append(path)
     clips, without_text = [], []
     for path in found:
-        source = _text_of(path, texts.get(path.stem, []))
+        source = _text_of(path, texts.get(_composed(path.stem), []))
         text = _one_line(_read_text(source)) if source else ""
         if text:
             clips.append(Clip(str(path), "", text))
@@ -335,6 +351,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--seed", type=int, default=1234)
     given = parser.parse_args(arguments)
     try:
+        for cleaner in given.clean or ():
+            get_cleaner(cleaner)  # before anything is written: there may be none of that name
         if given.kind == "ljspeech":
             prefix, splits = "ljs", ljspeech(given.corpus)
             link(given.corpus / "wavs", Path("DUMMY1"))

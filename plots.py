@@ -158,8 +158,10 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"{args.run} holds no metrics.jsonl: it is no run, or has not reached its first log_interval")
     try:
         save_curves(args.output, args.run)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         parser.error(f"{args.output} cannot be written: {error}")
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

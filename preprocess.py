@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             unknown += clean_filelist(
                 filelist, options.text_index, options.text_cleaners, options.out_extension, options.jobs
             )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
     report_unknown(unknown)
 

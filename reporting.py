@@ -67,6 +67,8 @@ class Reporter:
             self.redirect.__enter__()
             self.board = SummaryWriter(folder, purge_step=step + 1)
             self.metrics = folder / "metrics.jsonl"
+            if self.metrics.exists():
+                _cut_off_half_a_line(self.metrics)
 
     def elapsed(self) -> float:
         """Seconds that the run has taken."""
@@ -132,5 +134,18 @@ def read_metrics(folder: str | Path, name: str) -> tuple[list[int], list[float]]
 
 
 def _records(folder: str | Path) -> list[dict]:
-    lines = (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    path = Path(folder) / "metrics.jsonl"
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")  # after the last line's end: nothing, or half a line
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: no JSON: {error}") from None
+    return records
+
+
+def _cut_off_half_a_line(path: Path) -> None:
+    """Take off what a process wrote of its last line when it was killed, or the disk was full."""
+    with path.open("rb+") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)

@@ -7,7 +7,6 @@ of the network that can be taken one by one: `plan` (text encoder and durations)
 import copy
 import difflib
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
@@ -22,6 +21,7 @@ import checkpoint
 import config as configs
 from audio import load_audio
 from convolutions import lay_out
+from files import RUNS
 from mel_processing import log_mel, spectrogram_torch
 from models import Generator, SynthesizerTrn
 from modules import remove_weight_norm
@@ -30,7 +30,6 @@ from synthesis_graphs import GraphedNet
 
 logger = logging.getLogger(__name__)
 
-RUNS = "logs"
 # Speech has 5 to 10 frames a token. Far more comes from an untrained predictor, whose exponentials fill any memory.
 MOST_FRAMES_PER_TOKEN = 200
 
@@ -231,7 +230,7 @@ def find_checkpoint(path: str | Path) -> Path:
     """
     path = Path(path)
     empty = []
-    for folder in (path, Path(RUNS) / path):  # a folder of another kind must not hide a run of its name
+    for folder in (path, RUNS / path):  # a folder of another kind must not hide a run of its name
         if folder.is_file():
             return folder
         if folder.is_dir():
@@ -242,7 +241,7 @@ def find_checkpoint(path: str | Path) -> Path:
             empty.append(folder)
     if empty:
         raise ValueError(f"{empty[-1]} holds no checkpoint G_*.pth")
-    runs = [name for name in (os.listdir(RUNS) if Path(RUNS).is_dir() else []) if (Path(RUNS) / name).is_dir()]
+    runs = [run.name for run in RUNS.iterdir() if run.is_dir()] if RUNS.is_dir() else []
     near = difflib.get_close_matches(path.name, runs, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ValueError(f"there is no checkpoint or run {path}, here or in {RUNS}/{hint}")

@@ -5,17 +5,21 @@ GPUs of a machine and, started by torchrun, on many machines; a run that was sto
 """
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import logging
 import multiprocessing.util
+import os
 import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader, Subset
 
 import checkpoint
@@ -24,6 +28,7 @@ import corpus
 import distributed
 from config import Config
 from data_utils import Collate, DistributedBucketSampler, Epochs, SpeechDataset, ahead
+from files import run_folder
 from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
 from reporting import Meter, Reporter, set_up_logging
 from text.cleaners import get_cleaner
@@ -35,6 +40,7 @@ PROGRESS_INTERVAL = 25  # steps between looks at the losses for the progress bar
 MAX_BAD_STEPS = 5  # updates in such a stretch that may be left out before training stops
 SCALE_SEARCH = 16  # gradients that may overflow in a stretch of fp16, which halves its scale from 65536 to 1
 VALIDATION_BATCH = 16
+LOCK_PATIENCE = 15  # seconds that the workers of a run that was killed may still be there and hold its folder
 PAD_FRAMES, PAD_TOKENS = 100, 64  # multiples that batches are padded to on a GPU
 
 
@@ -66,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         config, folder = prepare_run(args)
         distributed.launch(run, args.device, args.processes, config, folder, args)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"train.py: {distributed.reason(error)}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # training itself takes the signal for a wish
@@ -76,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
     """The run's folder, made if it is new, and its config: the one given, else the one the run began with."""
-    folder = Path("logs") / args.model
+    folder = run_folder(args.model)
     kept = folder / "config.json"
     if args.config:
         config = configs.load(args.config)
@@ -125,6 +131,33 @@ def read_lists(config: Config) -> list[list[corpus.Clip]]:
 
 def run(device: torch.device, config: Config, folder: Path, args: argparse.Namespace) -> None:
     """What one process does from start to end."""
+    with contextlib.ExitStack() as stack:
+        distributed.in_main(lambda: stack.enter_context(alone_in(folder)))
+        train_in(folder, device, config, args)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other programs from training in a run's folder meanwhile.
+
+    Raises:
+        ValueError: another program trains there.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=LOCK_PATIENCE)
+    except Timeout:
+        raise ValueError(f"{folder} is being trained by another program: another name with -m is another run") from None
+    except NotImplementedError:
+        logger.warning("%s: its file system has no locks; mind that only one program trains there", folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def train_in(folder: Path, device: torch.device, config: Config, args: argparse.Namespace) -> None:
+    """Train in a folder that is this program's own."""
     set_up_logging(folder)
     # what still lives at the end hears no signal: see `leave_signals_to_main`
     multiprocessing.util.Finalize(None, end_workers, exitpriority=10)
@@ -155,8 +188,16 @@ def run(device: torch.device, config: Config, folder: Path, args: argparse.Names
 
 def check(config: Config, folder: Path) -> None:
     """Look at every recording and text before any time is spent on training; stop if one would spoil it."""
-    report = corpus.check_corpus(list(itertools.chain(*read_lists(config))), config.data, folder / "corpus.json")
+    lists = read_lists(config)
+    report = corpus.check_corpus(list(itertools.chain(*lists)), config.data, folder / "corpus.json")
     logger.info("%s", report)
+    trained, validated = ({clip.path for clip in clips} for clips in lists)
+    if both := sorted(trained & validated):
+        logger.warning(
+            "%d recordings are in both lists (%s, ...): what is learnt by heart will look well in validation",
+            len(both),
+            both[0],
+        )
     report.stop_on_errors()
     for name in config.data.text_cleaners if config.data.cleaned_text else ():
         try:
@@ -175,7 +216,7 @@ def make_loaders(config: Config, device: torch.device):
     epochs = Epochs(sampler)
     common = {
         "collate_fn": Collate(data.hop_length, *((PAD_FRAMES, PAD_TOKENS) if cuda else (1, 1))),
-        "num_workers": train.num_workers,
+        "num_workers": min(train.num_workers, usable_cores()),
         "pin_memory": cuda,
         "worker_init_fn": leave_signals_to_main,
         "generator": torch.Generator(),  # its own: a loader must not move the training's random draws
@@ -185,6 +226,11 @@ def make_loaders(config: Config, device: torch.device):
     mine = Subset(validation_set, by_length[distributed.rank() :: distributed.world_size()])
     validation_loader = DataLoader(mine, min(VALIDATION_BATCH, train.batch_size), **common)
     return train_set, epochs, train_loader, validation_loader
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def leave_signals_to_main(worker: int) -> None:

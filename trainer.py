@@ -434,13 +434,19 @@ class Trainer:
             return False
         path = Path(checkpoint.latest_checkpoint_path(folder))
         step = checkpoint.step_of(path)
-        for name, learner in self.learners.items():
-            file = folder / f"{self.FILES[name]}_{step}.pth"
-            if not file.exists() and (step == 0 or name == "duration_discriminator"):
-                logger.warning("%s does not exist: that network starts anew", file)
-                continue
-            checkpoint.load_checkpoint(file, learner.network, learner.optimizer)
-        content = checkpoint.read(path)
+        try:
+            for name, learner in self.learners.items():
+                file = folder / f"{self.FILES[name]}_{step}.pth"
+                if not file.exists() and (step == 0 or name == "duration_discriminator"):
+                    logger.warning("%s does not exist: that network starts anew", file)
+                    continue
+                checkpoint.load_checkpoint(file, learner.network, learner.optimizer)
+            content = checkpoint.read(path)
+        except checkpoint.Unreadable as error:
+            earlier = checkpoint.earlier_step(folder, step)
+            if earlier is None:
+                raise
+            raise ValueError(f"{error}. To go on from step {earlier}, remove the files of step {step}") from None
         checkpoint.refuse_other_flow(content, dataclasses.asdict(self.config.model), str(path))
         state = content.get("state")
         if step == 0:

@@ -10,6 +10,7 @@ import config as _config
 from audio import load_audio, read_header
 from checkpoint import latest_checkpoint_path, load_checkpoint, save_checkpoint
 from corpus import read_filelist
+from files import run_folder
 from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
 
 __all__ = [
@@ -83,7 +84,7 @@ def get_hparams(init: bool = True) -> HParams:
     parser.add_argument("-c", "--config", default="./configs/vits2_ljs_nosdp.json", help="JSON file")
     parser.add_argument("-m", "--model", required=True, help="name of the run in logs/")
     args = parser.parse_args()
-    folder = Path("logs") / args.model
+    folder = run_folder(args.model)
     if init:
         folder.mkdir(parents=True, exist_ok=True)
         _config.save(_config.load(args.config), folder / "config.json")

@@ -2,7 +2,8 @@
 
     python benchmarks/loader.py FILELIST --workers 2
 
-FILELIST holds lines `path|phonemes`. All are read once before the clock starts, to fill the system's file cache.
+FILELIST holds lines `path|phonemes` or `path|speaker|phonemes`. All are read once before the clock starts, to fill the
+system's file cache.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config import DataConfig
+from corpus import read_filelist
 from data_utils import Collate, DistributedBucketSampler, Epochs, SpeechDataset
 from inference import errors_in_one_line
 from train import PAD_FRAMES, PAD_TOKENS
@@ -36,7 +38,8 @@ def main() -> None:
 
 def measure(args: argparse.Namespace) -> dict:
     """What the command line asks for."""
-    data = DataConfig(add_blank=False)
+    names = sorted({clip.speaker for clip in read_filelist(args.filelist)} - {None})
+    data = DataConfig(add_blank=False, n_speakers=len(names), speakers={name: i for i, name in enumerate(names)})
     dataset = SpeechDataset(args.filelist, data)
     sampler = DistributedBucketSampler(dataset, args.batch_size, [0, *range(300, 1001, 100)])
     loader = DataLoader(

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -101,12 +102,15 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
         batches = [batch.pin_memory() for batch in batches]
 
     endless = cycle(batches)
+    total = args.warmup + args.rounds * len(BUCKETS)
+    bar = tqdm(total=total, unit="step", leave=False, disable=None if distributed.is_main() else True)
 
     def steps(n: int) -> dict[str, torch.Tensor]:
         record = {}
         for batch in ahead(islice(endless, n), device):
             record = trainer.step(batch)
             trainer.position.step += 1
+            bar.update()
             if args.wait:
                 _wait(device)
         return record
@@ -121,6 +125,7 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
         _wait(device)
         rounds.append((time.perf_counter() - start) / len(BUCKETS))
         assert all(value.isfinite() for value in record.values())
+    bar.close()
     result = {
         "config": Path(args.config).stem,
         "precision": choose_precision(train, device),

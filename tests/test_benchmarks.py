@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 import tiny
 import tiny_voices
 
@@ -72,6 +73,18 @@ def test_what_is_learnt_is_measured_by_many_validations(speakers, workspace, cap
     assert before["mel_least"] < before["mel"] < before["mel_most"]
     assert after["mel"] < before["mel"] and after["mel_of_mean_weights"] < before["mel_of_mean_weights"]
     assert after["training_mel"] < before["training_mel"]
+
+
+@pytest.mark.parametrize("speakers", [0, 2])
+def test_the_loader_is_timed_alone(speakers, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = []
+    for i in range(4):
+        soundfile.write(f"{i}.wav", tiny.speech(0.6, i, 22050), 22050)
+        lines.append("|".join([f"{i}.wav", *([f"voice {i % 2}"] if speakers else []), "hˈa."]))
+    Path("list.txt").write_text("\n".join(lines), "utf-8")
+    run("loader", "list.txt", "--workers=0", "--batches=2", "--batch-size=2")
+    assert json.loads(capsys.readouterr().out)["utterances_a_second"] > 0
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def test_what_is_saved_is_loaded(tmp_path):
         ("train", "duration_stage_start", 5, "duration_stage_start needs model.use_duration_discriminator"),
         ("train", "learning_rate", float("nan"), "train.learning_rate is NaN, and should be above 0"),
         ("train", "learning_rate", float("inf"), "train.learning_rate is Infinity, and should be above 0"),
+        ("train", "seed", 2**70, r"train.seed is \d+, and should be below 2 to the power of 63"),
         ("data", "mel_fmin", 8000, r"mel_fmin \(8000\) is not below the highest frequency of the mel bands, 8000"),
         ("data", "min_text_len", 300, r"min_text_len \(300\) is above data.max_text_len \(190\)"),
         ("data", "filter_length", 32, r"hop_length \(64\) is longer than data.filter_length \(32\)"),

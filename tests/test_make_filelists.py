@@ -1,5 +1,8 @@
 import hashlib
 import json
+import unicodedata
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -152,6 +155,7 @@ def test_folder_with_a_text_for_each_recording(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
+        ("a,x\nb,y\n", r"metadata.csv has one column: id and text are separated by \|"),
         ("a|x|y|z\nb|x|y|z\n", r"has 4 columns: name them, as in --columns id,speaker,text"),
         ("a|x\nb|x|y\nc|x\n", r"metadata.csv:2: 3 columns, where most lines have 2"),
         ("a|x\nb|\n", r"metadata.csv:2: b has no text"),
@@ -168,6 +172,42 @@ def test_folder_says_what_is_wrong(tmp_path, metadata, message):
     touch(tmp_path / "voice/metadata.csv", metadata)
     with pytest.raises(ValueError, match=message):
         make_filelists.folder(tmp_path / "voice")
+
+
+def test_clips_cannot_be_fewer_than_none(tmp_path, capsys):
+    for name in "abc":
+        touch(tmp_path / f"voice/{name}.wav")
+        touch(tmp_path / f"voice/{name}.txt", name)
+    for option in ("--val", "--test"):
+        with pytest.raises(SystemExit, match=r"-1 (val|test) clips were asked for; there may be 0 or more"):
+            make_filelists.main(["folder", "voice", option, "-1"])
+    with pytest.raises(SystemExit, match="no_such_cleaner"):
+        make_filelists.main(["folder", "voice", "--clean", "no_such_cleaner"])
+    assert not (tmp_path / "filelists").exists()
+
+
+def test_a_recording_is_in_one_list_once(tmp_path, capsys):
+    for name in "abcd":
+        touch(tmp_path / f"voice/{name}.wav")
+    touch(tmp_path / "voice/metadata.csv", "".join(f"{name}|{name} says\n" for name in "abcdb"))
+    clips = [clip for part in make_filelists.folder(tmp_path / "voice").values() for clip in part]
+    assert sorted(clip.text for clip in clips) == ["a says", "b says", "c says", "d says"]
+    assert "Left out, recording of an earlier line: 1 clips (b)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("texts", ["metadata", "files"])
+@pytest.mark.parametrize("forms", [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_are_found_however_they_are_written(texts, forms, tmp_path):
+    recording, text = (partial(unicodedata.normalize, form) for form in forms)
+    names = [f"grüß{i}" for i in range(3)]
+    for name in names:
+        touch(tmp_path / "voice" / recording(f"{name}.wav"))
+        if texts == "files":
+            touch(tmp_path / "voice/texts" / text(f"{name}.txt"), name)
+    if texts == "metadata":
+        touch(tmp_path / "voice/metadata.csv", "".join(text(f"{name}|{name}\n") for name in names))
+    clips = [clip for part in make_filelists.folder(tmp_path / "voice").values() for clip in part]
+    assert len(clips) == 3 and all(Path(clip.path).exists() for clip in clips)
 
 
 def test_recordings_of_one_name_are_told_apart_by_their_folders(tmp_path):

@@ -58,6 +58,19 @@ def test_what_a_resumed_run_did_again_counts_once(tmp_path):
     assert [event.step for event in read_board(tmp_path).Scalars("loss")] == [1, 2, 3, 4, 5]
 
 
+def test_half_a_line_of_a_killed_process_does_not_count(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "elapsed": 1.0, "loss": 4.0}\n{"step": 2, "el', "utf-8")
+    assert reporting.read_metrics(tmp_path, "loss") == ([1], [4.0])
+    reporter = reporting.Reporter(tmp_path, 1, 10, time.time())
+    reporter.scalars(2, {"loss": 3.0})
+    reporter.close()
+    assert reporting.read_metrics(tmp_path, "loss") == ([1, 2], [4.0, 3.0])
+    path.write_text('{"step": 1\n{"step": 2}\n', "utf-8")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1: no JSON"):
+        reporting.read_metrics(tmp_path, "loss")
+
+
 def test_log_lines_go_to_the_file_and_the_terminal_once(tmp_path, capsys):
     for _ in range(2):
         reporting.set_up_logging(tmp_path)

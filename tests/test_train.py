@@ -317,6 +317,58 @@ def test_checkpoints_of_vits_are_gone_on_from_at_their_epoch(workspace, capsys):
     assert (position["step"], position["epoch"], position["batch"]) == (51, 3, 1)
 
 
+def test_a_folder_is_trained_in_by_one_program(workspace, monkeypatch, capsys):
+    monkeypatch.setattr(train, "LOCK_PATIENCE", 0.1)
+    begin()("--max-steps", 1)
+    with train.alone_in(Path("logs/voice")):
+        said = refused(capsys, "-c", "tiny.json", "-m", "voice", "--device", "cpu")
+    assert "is being trained by another program" in said
+    begin()("--max-steps", 2)
+    assert Path("logs/voice/G_2.pth").exists()
+
+
+def test_a_run_is_called_by_its_name_or_its_folder(workspace, capsys):
+    begin(name="logs/voice")("--max-steps", 1)
+    begin(name="voice")("--max-steps", 2)
+    assert Path("logs/voice/G_2.pth").exists() and not Path("logs/logs").exists()
+    for name in ("", ".", "logs", "../voice"):
+        assert "names no run" in refused(capsys, "-c", "tiny.json", "-m", name)
+
+
+def test_what_is_trained_on_and_validated_is_told(workspace, capsys):
+    lines = Path("train.txt").read_text("utf-8-sig").splitlines()
+    Path("val.txt").write_text(lines[0], "utf-8")
+    begin()("--max-steps", 1)
+    assert re.search(r"1 recordings are in both lists \(.*train0\.wav", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("harm", ["cut off", "empty", "gone"])
+def test_a_damaged_checkpoint_says_how_to_go_on(harm, workspace, capsys):
+    begin(train={"eval_interval": 1})("--max-steps", 2)
+    path = Path("logs/voice/D_2.pth")
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:1000] if harm == "cut off" else b"")
+    said = refused(capsys, "-m", "voice", "--device", "cpu")
+    assert "D_2.pth" in said and "To go on from step 1, remove the files of step 2" in said
+    for file in Path("logs/voice").glob("*_2.pth"):
+        file.unlink()
+    train.main(["-m", "voice", "--device", "cpu", "--max-steps", "2"])
+    assert path.exists()
+
+
+def test_a_full_disk_is_one_line(workspace, monkeypatch, capsys):
+    def full(content, path):
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    said = refused(capsys, "-c", tiny.write_config(Path("tiny.json")), "-m", "voice", "--device", "cpu")
+    assert re.search(r"^train\.py: \S+\.pth cannot be written; \d+ MB are free", said, re.MULTILINE)
+    assert not list(Path("logs/voice").glob(".*.tmp"))
+
+
 def test_own_checkpoints_as_step_0_begin_another_run(workspace):
     begin(name="source", train={"eval_interval": 3})("--max-steps", 7)
     position = torch.load("logs/source/G_7.pth", weights_only=True)["state"]["position"]
