@@ -365,6 +365,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         paths = write_filelists(splits, prefix, given.out)
         if given.clean:
             _clean(paths, given.clean)
+        for cleaned in (Path(f"{path}.cleaned") for path in paths if not given.clean):
+            if cleaned.exists():
+                print(f"{cleaned} is that of an earlier list: --clean or preprocess.py makes it anew")
     except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
 

@@ -110,7 +110,7 @@ def test_vctk_gets_the_splits_and_speakers_of_vits(audio, tmp_path, capsys):
     assert (tmp_path / "DUMMY2").resolve() == audio
 
 
-def test_clean_writes_the_copies_for_training(tmp_path):
+def test_clean_writes_the_copies_for_training(tmp_path, capsys):
     for name in "abc":
         touch(tmp_path / f"voice/wavs/{name}.wav")
     touch(tmp_path / "voice/metadata.csv", "a|7|A B\nb|8|B\nc|8|C\n")
@@ -121,6 +121,10 @@ def test_clean_writes_the_copies_for_training(tmp_path):
     assert lists == [f"voice_audio_sid_text_{split}_filelist.txt.cleaned" for split in ("test", "train", "val")]
     rows = sorted("".join((tmp_path / "filelists" / name).read_text() for name in lists).splitlines())
     assert rows == ["voice/wavs/a.wav|7|a b", "voice/wavs/b.wav|8|b", "voice/wavs/c.wav|8|c"]
+    assert "earlier list" not in capsys.readouterr().out
+    make_filelists.main(["folder", "voice", "--columns", "id,speaker,text", "--val", "1", "--test", "1"])
+    said = capsys.readouterr().out
+    assert all(f"{Path('filelists') / name} is that of an earlier list" in said for name in lists)
 
 
 def test_folder_splits_by_chance_the_same_every_time(tmp_path):
