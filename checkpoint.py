@@ -201,10 +201,9 @@ def latest_checkpoint_path(dir_path: str | Path, regex: str = "G_*.pth") -> str:
     return str(max(paths, key=step_of))
 
 
-def earlier_step(dir_path: str | Path, step: int) -> int | None:
-    """The last step before `step` that a folder has a generator's checkpoint of."""
-    steps = [step_of(path) for path in Path(dir_path).glob("G_*.pth")]
-    return max((other for other in steps if 0 <= other < step), default=None)
+def steps_in(folder: str | Path) -> list[int]:
+    """The steps that a folder has a generator's checkpoint of, in order."""
+    return sorted({step_of(path) for path in Path(folder).glob("G_*.pth")} - {-1})
 
 
 def prune(folder: str | Path, keep: int, newest: int) -> None:
@@ -212,8 +211,7 @@ def prune(folder: str | Path, keep: int, newest: int) -> None:
 
     Nor are files of step 0: no run writes them, so somebody put them there to start from.
     """
-    steps = sorted({step_of(path) for path in Path(folder).glob("G_*.pth")})
-    past = [step for step in steps if 0 < step <= newest]
+    past = [step for step in steps_in(folder) if 0 < step <= newest]
     for step in past[:-keep] if keep else []:
         for name in ("G", "D", "DUR"):
             (Path(folder) / f"{name}_{step}.pth").unlink(missing_ok=True)

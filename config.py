@@ -220,6 +220,8 @@ def _out_of_range(config: Config) -> Iterable[str]:
             least = "0 or more" if key in MAY_BE_ZERO else "above 0"
             if not all(0 <= n < math.inf and (n or key in MAY_BE_ZERO) for n in _numbers(value)):
                 yield f"{section}.{key} is {json.dumps(value)}, and should be {least}"
+    if config.train.seed >= 2**63:
+        yield f"train.seed is {config.train.seed}, and should be below 2 to the power of 63"
 
 
 def _numbers(value) -> list:
@@ -237,8 +239,6 @@ def _contradictions(config: Config) -> Iterable[str]:
     from text import repeated_symbols
 
     train, data, model = config.train, config.data, config.model
-    if train.seed >= 2**63:
-        yield f"train.seed is {train.seed}, and should be below 2 to the power of 63"
     hop = math.prod(model.upsample_rates)
     if data.hop_length != hop:
         rates = " x ".join(map(str, model.upsample_rates))

@@ -365,11 +365,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         paths = write_filelists(splits, prefix, given.out)
         if given.clean:
             _clean(paths, given.clean)
-        for cleaned in (Path(f"{path}.cleaned") for path in paths if not given.clean):
-            if cleaned.exists():
-                print(f"{cleaned} is that of an earlier list: --clean or preprocess.py makes it anew")
+        else:
+            _report_old_copies(paths)
     except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
+
+
+def _report_old_copies(paths: list[Path]) -> None:
+    for path in paths:
+        if Path(f"{path}.cleaned").exists():
+            print(f"{path}.cleaned is that of an earlier list: --clean or preprocess.py makes it anew")
 
 
 def _clean(paths: list[Path], cleaner_names: list[str]) -> None:

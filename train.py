@@ -372,14 +372,13 @@ class Window:
         overflowed = gradients & ~losses
         left_out = losses | overflowed if overflowed.sum() > self.overflows else losses
         bad = [index for (index, _), is_bad in zip(self.steps, left_out) if is_bad]
-        seen = len(self.steps)
         self.steps.clear()
         for index in bad[:MAX_BAD_STEPS]:
             names = ", ".join(self.names[i] for i in index.tolist()[:8])
             logger.warning("before step %d, an update was left out: not finite. Utterances: %s ...", step, names)
         if len(bad) > MAX_BAD_STEPS:
             raise SystemExit(
-                f"{len(bad)} of {seen} updates before step {step} had losses or gradients that are not finite; "
+                f"{len(bad)} of {len(losses)} updates before step {step} had losses or gradients that are not finite; "
                 "the weights are as the good steps left them. Look at the utterances above, or try --precision fp32."
             )
 

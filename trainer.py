@@ -384,12 +384,12 @@ class Trainer:
         `[bands, frames]` of the recording and of the synthesis.
         """
         with self.looking() as net, self.autocast():
+            spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
             planned = net.plan(batch.text, batch.text_lengths, batch.sid, noise_scale_w=0.8)
             # an untrained predictor's exponentials fill any memory
-            most = LONGEST_SAMPLE * batch.wav_lengths / self.config.data.hop_length / batch.text_lengths
-            durations = planned.durations.nan_to_num(1.0).minimum(most.ceil())
+            most = (LONGEST_SAMPLE * spec_lengths / batch.text_lengths).ceil()
+            durations = planned.durations.nan_to_num(1.0).minimum(most)
             o, attn, _, _ = net.speak(planned._replace(durations=durations), 0.667)
-            spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
             out = net(batch.text, batch.text_lengths, spec, spec_lengths, batch.sid)
         frames, tokens = int(spec_lengths[0]), int(batch.text_lengths[0])
         alignments = (attn[0, 0, :, :tokens], out.attn[0, 0, :frames, :tokens])
@@ -430,23 +430,18 @@ class Trainer:
         Raises:
             ValueError: a file is missing or does not fit; the message names it.
         """
-        if not any(checkpoint.step_of(path) >= 0 for path in folder.glob("G_*.pth")):
+        steps = checkpoint.steps_in(folder)
+        if not steps:
             return False
-        path = Path(checkpoint.latest_checkpoint_path(folder))
-        step = checkpoint.step_of(path)
+        *earlier, step = steps
+        path = folder / f"{self.FILES['generator']}_{step}.pth"
         try:
-            for name, learner in self.learners.items():
-                file = folder / f"{self.FILES[name]}_{step}.pth"
-                if not file.exists() and (step == 0 or name == "duration_discriminator"):
-                    logger.warning("%s does not exist: that network starts anew", file)
-                    continue
-                checkpoint.load_checkpoint(file, learner.network, learner.optimizer)
+            self._load(folder, step)
             content = checkpoint.read(path)
         except checkpoint.Unreadable as error:
-            earlier = checkpoint.earlier_step(folder, step)
-            if earlier is None:
+            if not earlier:
                 raise
-            raise ValueError(f"{error}. To go on from step {earlier}, remove the files of step {step}") from None
+            raise ValueError(f"{error}. To go on from step {earlier[-1]}, remove the files of step {step}") from None
         checkpoint.refuse_other_flow(content, dataclasses.asdict(self.config.model), str(path))
         state = content.get("state")
         if step == 0:
@@ -464,6 +459,15 @@ class Trainer:
                 logger.warning("%s was written by %d process(es): random draws start anew", path, len(state["random"]))
         logger.info("resumed from %s at step %d", path, self.position.step)
         return True
+
+    def _load(self, folder: Path, step: int) -> None:
+        """Fill networks and optimizers from the files of a step."""
+        for name, learner in self.learners.items():
+            file = folder / f"{self.FILES[name]}_{step}.pth"
+            if not file.exists() and (step == 0 or name == "duration_discriminator"):
+                logger.warning("%s does not exist: that network starts anew", file)
+                continue
+            checkpoint.load_checkpoint(file, learner.network, learner.optimizer)
 
     def _write(self, name: str, path: Path, **more) -> None:
         learner = self.learners[name]

@@ -20,6 +20,7 @@ import numpy as np
 
 import inference
 from audio import read_header, to_pcm
+from files import RUNS
 from speech import Scales
 from synthesis import Voice, find_checkpoint
 
@@ -331,7 +332,7 @@ def serve(page: gr.Blocks, port: int | None, share: bool = False, quiet: bool = 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--voices", default="logs", help="folder of runs to choose from (default: %(default)s)")
+    which.add_argument("--voices", default=RUNS, help="folder of runs to choose from (default: %(default)s)")
     which.add_argument("-m", "--model", help="one voice only: run, folder or checkpoint")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--port", type=int, default=7860)

@@ -13,7 +13,7 @@ import re
 import statistics
 import sys
 import time
-from collections import defaultdict
+from collections import Counter
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -189,23 +189,22 @@ def _profile(steps, path: Path, device: torch.device) -> dict[str, object]:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         steps(n)
         _wait(device)
-    kernels = defaultdict(list)
+    times, launches, kinds = Counter(), Counter(), Counter()  # a step, in ms
     for event in profile.events():
         if event.device_type == torch.autograd.DeviceType.CUDA:
-            kernels[event.name].append(event.device_time_total / 1000)
-    kinds = defaultdict(float)
+            times[event.name] += event.device_time_total / 1000 / n
+            launches[event.name] += 1 / n
     lines = [f"{'ms a step':>9} {'launches':>8}  kernel"]
-    for name, times in sorted(kernels.items(), key=lambda item: -sum(item[1])):
-        kinds[kind_of(name)] += sum(times) / n
-        lines.append(f"{sum(times) / n:9.3f} {len(times) / n:8.1f}  {name}")
+    for name, ms in times.most_common():
+        kinds[kind_of(name)] += ms
+        lines.append(f"{ms:9.3f} {launches[name]:8.1f}  {name}")
     if distributed.is_main():
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    by_time = sorted(kinds.items(), key=lambda item: -item[1])
     return {
         "profile": str(path),
-        "gpu_ms_a_step": round(sum(kinds.values()), 1),
-        "launches_a_step": round(sum(map(len, kernels.values())) / n),
-        "ms_of": {kind: round(ms, 2) for kind, ms in by_time},
+        "gpu_ms_a_step": round(times.total(), 1),
+        "launches_a_step": round(launches.total()),
+        "ms_of": {kind: round(ms, 2) for kind, ms in kinds.most_common()},
     }
 
 
