@@ -1,9 +1,9 @@
-# make setup   a virtual environment in .venv with the pinned packages, and the compiled alignment search
-# make demo    train a small voice on synthetic speech for some minutes, and hear it (ARGS="--steps 2000" goes on)
-# make test    the whole test suite (ARGS="-k text" for a part, JOBS=8 for eight processes)
-# make lint    style
+# make setup   create a virtual environment in .venv with the pinned packages and the compiled alignment search
+# make demo    train a small voice on synthetic speech for some minutes and synthesize (ARGS="--steps 2000" continues)
+# make test    run the whole test suite (ARGS="-k text" for a part, JOBS=8 for eight processes)
+# make lint    check style, format and types
 #
-# PYTHON=python3.12 chooses the Python of a new environment. Where there is no GPU, the smaller torch does:
+# PYTHON=python3.12 chooses the Python of a new environment. Without a GPU the smaller PyTorch is enough:
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup
 
 PYTHON ?= python3
@@ -19,25 +19,26 @@ setup: $(VENV)/.installed $(VENV)/.built
 demo: setup
 	$(RUN) demo.py $(ARGS)
 
-# One thread a process: the tests' networks are too small for more.
+# One thread for each process, because the networks of the tests are small.
 test: setup $(VENV)/.test-installed
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/.test-installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
-# The files are stamps: what they stand for is up to date with what they depend on.
+# These files are stamps. A stamp is newer than its dependencies if the step is up to date.
 $(VENV)/.python:
-	@$(PYTHON) -c '' || { echo "make: Python 3.10 to 3.13 is needed, and '$(PYTHON)' does not run: install it, or name one: make PYTHON=python3.12"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { echo "make: Python 3.10 to 3.13 is needed, and '$(PYTHON)' is $$($(PYTHON) -V 2>&1): name one: make PYTHON=python3.12"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: '$(PYTHON)' has no venv: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
-	@echo "A virtual environment in $(VENV) with $$($(PYTHON) -V)"
+	@$(PYTHON) -c '' || { echo "make: '$(PYTHON)' does not run. Install Python 3.10 to 3.13, or name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { echo "make: '$(PYTHON)' is $$($(PYTHON) -V 2>&1), but Python 3.10 to 3.13 is needed. Name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: '$(PYTHON)' has no venv module. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Creating a virtual environment in $(VENV) with $$($(PYTHON) -V)"
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.python requirements.txt requirements.lock
-	@echo "Installing the packages of requirements.txt; torch is large, this takes minutes"
+	@echo "Installing the packages of requirements.txt. PyTorch is large, so this takes minutes."
 	@$(INSTALL) -r requirements.txt
 	@touch $@
 
@@ -47,6 +48,6 @@ $(VENV)/.built: $(VENV)/.installed monotonic_align/core.pyx monotonic_align/setu
 	@touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed requirements-dev.txt requirements-extras.txt
-	@echo "Installing what the tests need"
+	@echo "Installing the packages of the tests"
 	@$(INSTALL) -r requirements.txt -r requirements-dev.txt
 	@touch $@

@@ -1,4 +1,4 @@
-"""Transformer blocks: the text encoder's relative attention (Shaw et al. 2018) and the causal block of `fft` flows."""
+"""Transformer blocks: an encoder with relative positions (Shaw et al. 2018) and the causal block of `fft` flows."""
 
 import math
 
@@ -7,12 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import commons
-import fused
-from convolutions import Conv1d, Dropout
+from kernels import fused
+from kernels.convolutions import Conv1d, Dropout
+
+RELATIVE_WINDOW = 4  # distance up to which positions have relative embeddings, as in Glow-TTS
+MASKED_SCORE = -1e4  # attention score of masked positions; finite in fp16
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the channels of `[b, c, t]`."""
+    """Layer normalization over the channels of `[b, c, t]`. `kernels.fused.enable` sets `use_kernels`."""
+
+    use_kernels = True
 
     def __init__(self, channels: int, eps: float = 1e-5):
         super().__init__()
@@ -21,14 +26,21 @@ class LayerNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        """Normalise x, or `plus + x`, `[b, c, t]`."""
-        return fused.add_norm(plus, x, self.gamma, self.beta, self.eps)
+        """Normalize x or `plus + x`, `[b, c, t]` to `[b, c, t]`."""
+        return fused.add_norm(plus, x, self.gamma, self.beta, self.eps, self.use_kernels)
 
 
 class MultiHeadAttention(nn.Module):
-    """Scaled dot-product self-attention, with relative positions in a window where `window_size` is given.
+    """Scaled dot-product self-attention, optionally with relative position embeddings (Shaw et al. 2018, section 3.2).
 
-    The relative embeddings are shared by the heads, as in VITS. `proximal_init` starts with keys equal to queries.
+    Args:
+        channels: must be a multiple of `n_heads`.
+        p_dropout: dropout probability of the attention weights.
+        window_size: distance up to which positions have embeddings, shared by all heads; None for no embeddings.
+        proximal_init: start with the key projection equal to the query projection.
+
+    Raises:
+        ValueError: `n_heads` does not divide `channels`.
     """
 
     def __init__(
@@ -36,12 +48,13 @@ class MultiHeadAttention(nn.Module):
         channels: int,
         n_heads: int,
         p_dropout: float = 0.0,
+        *,
         window_size: int | None = None,
         proximal_init: bool = False,
     ):
         super().__init__()
         if channels % n_heads:
-            raise ValueError(f"{channels} channels cannot be shared by {n_heads} attention heads")
+            raise ValueError(f"MultiHeadAttention: channels ({channels}) must be a multiple of n_heads ({n_heads})")
         self.n_heads = n_heads
         self.k_channels = channels // n_heads
         self.p_dropout = p_dropout
@@ -61,7 +74,7 @@ class MultiHeadAttention(nn.Module):
             self.conv_k.load_state_dict(self.conv_q.state_dict())
 
     def forward(self, x: Tensor, attn_mask: Tensor) -> Tensor:
-        """Args: x `[b, c, t]`; attn_mask `[b, 1, 1 or t, t]`, boolean, true where a place may be seen.
+        """Args: x `[b, c, t]`; attn_mask `[b, 1, 1 or t, t]`, boolean, True where attention is allowed.
 
         Returns `[b, c, t]`.
         """
@@ -74,57 +87,55 @@ class MultiHeadAttention(nn.Module):
             p_dropout = self.p_dropout if self.training else 0.0
             output = F.scaled_dot_product_attention(q, k, v, attn_mask, p_dropout)
         else:
-            output = self._relative_attention(q, k, v, attn_mask)
+            output = self._relative_attention(q, k, v, attn_mask, self.window_size)
         return self.conv_o(output.transpose(2, 3).flatten(1, 2))
 
-    def _relative_attention(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
-        """Attention whose keys and values carry an embedding of the distance; `[b, heads, t, d]` in and out."""
+    def _relative_attention(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, window: int) -> Tensor:
+        """Compute attention whose keys and values include an embedding of the distance; q, k, v `[b, heads, t, d]`."""
         q = q / math.sqrt(self.k_channels)
         scores = q @ k.transpose(2, 3)
-        scores = scores + self._relative_to_absolute(q @ self.emb_rel_k.transpose(1, 2))
-        scores = scores.masked_fill(~attn_mask, -1e4)
+        scores = scores + _relative_to_absolute(q @ self.emb_rel_k.transpose(1, 2), window)
+        scores = scores.masked_fill(~attn_mask, MASKED_SCORE)
         p_attn = F.dropout(scores.softmax(-1), self.p_dropout, self.training)
-        return p_attn @ v + self._absolute_to_relative(p_attn) @ self.emb_rel_v
+        return p_attn @ v + _absolute_to_relative(p_attn, window) @ self.emb_rel_v
 
-    def _relative_to_absolute(self, x: Tensor) -> Tensor:
-        """`[b, heads, t, 2w + 1]` by distance to `[b, heads, t, t]` by place, zero outside the window.
 
-        Rows padded to t + 2w and read back one shorter shift each row one place further than the last.
-        """
-        b, heads, t, _ = x.shape
-        w = self.window_size
-        x = F.pad(x, (0, t - 1)).flatten(2)[:, :, : t * (t + 2 * w - 1)]
-        return x.view(b, heads, t, t + 2 * w - 1)[..., w : w + t]
+def _relative_to_absolute(x: Tensor, window: int) -> Tensor:
+    """Convert scores `[b, heads, t, 2w + 1]` by distance to `[b, heads, t, t]` by position, 0 outside the window.
 
-    def _absolute_to_relative(self, x: Tensor) -> Tensor:
-        """`[b, heads, t, t]` by place to `[b, heads, t, 2w + 1]` by distance: the inverse of the above."""
-        b, heads, t, _ = x.shape
-        w = self.window_size
-        x = F.pad(F.pad(x, (w, w - 1)).flatten(2), (0, t))
-        return x.view(b, heads, t, t + 2 * w)[..., : 2 * w + 1]
+    Reading rows of length t + 2w with a stride of t + 2w - 1 shifts each row by one position.
+    """
+    b, heads, t, _ = x.shape
+    x = F.pad(x, (0, t - 1)).flatten(2)[:, :, : t * (t + 2 * window - 1)]
+    return x.view(b, heads, t, t + 2 * window - 1)[..., window : window + t]
+
+
+def _absolute_to_relative(x: Tensor, window: int) -> Tensor:
+    """Convert weights `[b, heads, t, t]` by position to `[b, heads, t, 2w + 1]` by distance."""
+    b, heads, t, _ = x.shape
+    x = F.pad(F.pad(x, (window, window - 1)).flatten(2), (0, t))
+    return x.view(b, heads, t, t + 2 * window)[..., : 2 * window + 1]
 
 
 class FFN(nn.Module):
-    """Two convolutions with ReLU between them; `causal` pads on the left only."""
+    """Position-wise feed-forward network: two convolutions with ReLU and dropout between them.
+
+    The output has the length of the input; `causal` pads on the left only.
+    """
 
     def __init__(
-        self,
-        channels: int,
-        filter_channels: int,
-        kernel_size: int,
-        p_dropout: float = 0.0,
-        causal: bool = False,
+        self, channels: int, filter_channels: int, kernel_size: int, p_dropout: float = 0.0, *, causal: bool = False
     ):
         super().__init__()
         left, right = (kernel_size - 1, 0) if causal else ((kernel_size - 1) // 2, kernel_size // 2)
-        self.padding = (left, right) if left != right else None  # what the convolutions cannot do themselves
-        both = left if left == right else 0
-        self.conv_1 = Conv1d(channels, filter_channels, kernel_size, padding=both)
-        self.conv_2 = Conv1d(filter_channels, channels, kernel_size, padding=both)
+        self.padding = (left, right) if left != right else None  # convolutions can only pad both sides equally
+        symmetric = left if left == right else 0
+        self.conv_1 = Conv1d(channels, filter_channels, kernel_size, padding=symmetric)
+        self.conv_2 = Conv1d(filter_channels, channels, kernel_size, padding=symmetric)
         self.drop = Dropout(p_dropout)
 
     def forward(self, x: Tensor, x_mask: Tensor) -> Tensor:
-        """Args: x `[b, c, t]`; x_mask `[b, 1, t]`. Returns `[b, c, t]`."""
+        """Args: x `[b, c, t]`; x_mask `[b, 1, t]`. Returns `[b, c, t]`, masked."""
         x = self.drop(self.conv_1(self._padded(commons.masked(x, x_mask)), slope=0.0, mask=x_mask))
         return self.conv_2(self._padded(x), mask=x_mask)
 
@@ -133,9 +144,15 @@ class FFN(nn.Module):
 
 
 class Encoder(nn.Module):
-    """`n_layers` of post-norm self-attention and FFN; a speaker enters before the third (VITS2, section 2.4)."""
+    """A stack of post-norm transformer layers: attention and FFN, each followed by dropout, residual sum and LayerNorm.
 
-    SPEAKER_LAYER = 2
+    With `gin_channels`, a condition such as the speaker is added to the input of the third layer (VITS2, section 2.4).
+
+    Raises:
+        ValueError: `gin_channels` is given and there are fewer than three layers.
+    """
+
+    CONDITION_LAYER = 2  # index of the layer whose input the condition is added to
 
     def __init__(
         self,
@@ -145,17 +162,19 @@ class Encoder(nn.Module):
         n_layers: int,
         kernel_size: int = 1,
         p_dropout: float = 0.0,
-        window_size: int | None = 4,
+        *,
+        window_size: int | None = RELATIVE_WINDOW,
         gin_channels: int = 0,
     ):
         super().__init__()
         self.drop = Dropout(p_dropout)
-        if gin_channels and n_layers <= self.SPEAKER_LAYER:
+        if gin_channels and n_layers <= self.CONDITION_LAYER:
             raise ValueError(
-                f"a speaker enters the encoder before layer {self.SPEAKER_LAYER + 1}; n_layers is {n_layers}"
+                f"Encoder: a condition enters layer {self.CONDITION_LAYER + 1}, so n_layers must be at least "
+                f"{self.CONDITION_LAYER + 1}, got {n_layers}"
             )
         self.attn_layers = nn.ModuleList(
-            MultiHeadAttention(hidden_channels, n_heads, p_dropout, window_size) for _ in range(n_layers)
+            MultiHeadAttention(hidden_channels, n_heads, p_dropout, window_size=window_size) for _ in range(n_layers)
         )
         self.norm_layers_1 = nn.ModuleList(LayerNorm(hidden_channels) for _ in range(n_layers))
         self.ffn_layers = nn.ModuleList(
@@ -167,11 +186,11 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
         """Args: x `[b, h, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]` or None. Returns `[b, h, t]`, masked."""
-        attn_mask = x_mask.unsqueeze(1).bool()  # [b, 1, 1, t]: nobody looks at padding
+        attn_mask = x_mask.unsqueeze(1).bool()  # [b, 1, 1, t]: every position attends to all valid ones
         x = x * x_mask
         layers = zip(self.attn_layers, self.norm_layers_1, self.ffn_layers, self.norm_layers_2)
         for i, (attention, norm_1, ffn, norm_2) in enumerate(layers):
-            if g is not None and i == self.SPEAKER_LAYER:
+            if g is not None and i == self.CONDITION_LAYER:
                 x = (x + self.spk_emb_linear(g.transpose(1, 2)).transpose(1, 2)) * x_mask
             x = norm_1(self.drop(attention(x, attn_mask)), plus=x)
             x = norm_2(self.drop(ffn(x, x_mask)), plus=x)
@@ -179,7 +198,7 @@ class Encoder(nn.Module):
 
 
 class FFT(nn.Module):
-    """The causal block of `fft` flows. A speaker gates the input of every layer."""
+    """The causal transformer block of `fft` flows. With `gin_channels`, a condition gates the input of every layer."""
 
     def __init__(
         self,
@@ -188,6 +207,7 @@ class FFT(nn.Module):
         n_heads: int,
         n_layers: int,
         kernel_size: int,
+        *,
         gin_channels: int = 0,
     ):
         super().__init__()
@@ -207,7 +227,7 @@ class FFT(nn.Module):
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
         """Args: x `[b, h, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]` or None. Returns `[b, h, t]`, masked."""
-        # padding stands at the end, where a causal mask already keeps valid places from seeing it
+        # padding follows the valid frames, so the causal mask hides it from them too
         attn_mask = commons.subsequent_mask(x.size(2), x.device).bool()
         conditions = self.cond_layer(g).chunk(len(self.ffn_layers), 1) if g is not None else ()
         x = x * x_mask

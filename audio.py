@@ -1,6 +1,7 @@
-"""Reading and writing recordings: every format of libsndfile in, mono float32 at one rate out."""
+"""Read recordings in any format of libsndfile as mono float32, and write 16-bit audio files."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -8,36 +9,40 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 import soxr
+from numpy.typing import ArrayLike
 
 from files import replacing
 
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
-WRITE_BLOCK = 1 << 16  # samples; libsndfile's Vorbis encoder overflows the stack on minutes of audio in one call
+WRITE_BLOCK = 1 << 16  # samples per call; libsndfile's Vorbis encoder overflows the stack on minutes of audio
+MAX_FRAMES = 1 << 48  # libsndfile reports more if the length is unknown, as in FLAC that was encoded from a pipe
+FULL_SCALE = 32768  # the scale of reading, so that 16-bit audio that is read and written again stays the same
 
 
 class Header(NamedTuple):
-    """What a file says about itself: `frames` samples per channel at `rate` samples a second."""
+    """The header of an audio file: `frames` samples per channel at `rate` Hz."""
 
     frames: int
     rate: int
 
 
 def resampled_frames(frames: int, rate: int, sampling_rate: int) -> int:
-    """Samples that `load_audio` returns for `frames` samples at `rate`: the ratio, halves rounded up."""
+    """Return the number of samples that `load_audio` returns for `frames` samples at `rate` Hz (halves round up)."""
     return (2 * frames * sampling_rate + rate) // (2 * rate)
 
 
 def read_header(path: str | Path) -> Header:
     """Read the length and the rate of a recording without decoding it.
 
-    Raises ValueError naming the file if it is missing, is no audio, or does not state its length.
+    Raises:
+        ValueError: the file is missing, is not audio, or does not state its length.
     """
     with _named(path), soundfile.SoundFile(path) as file:
         return _header(file)
 
 
 def audio_length(path: str | Path, sampling_rate: int, resample: bool = True) -> int:
-    """Samples that `load_audio` will return, from the header alone; raises what it raises, damaged data apart."""
+    """Return the number of samples that `load_audio` returns, from the header. Raises as `read_header`."""
     with _named(path), soundfile.SoundFile(path) as file:
         return resampled_frames(*_header(file, sampling_rate, resample), sampling_rate)
 
@@ -45,9 +50,13 @@ def audio_length(path: str | Path, sampling_rate: int, resample: bool = True) ->
 def load_audio(path: str | Path, sampling_rate: int, resample: bool = True) -> np.ndarray:
     """Decode a recording of any bit depth and number of channels to mono.
 
-    Returns float32 `[samples]` in -1..1 at `sampling_rate`, exactly `audio_length` samples; channels are averaged and
-    other rates resampled (soxr HQ).
-    Raises ValueError naming the file if it cannot be decoded whole, or, with `resample` false, has another rate.
+    Channels are averaged, and other sampling rates are resampled (soxr, quality HQ).
+
+    Returns:
+        float32 `[audio_length(...)]` in -1..1 at `sampling_rate` Hz.
+
+    Raises:
+        ValueError: the file cannot be decoded completely or, with `resample` false, has another rate.
     """
     with _named(path), soundfile.SoundFile(path) as file:
         frames, rate = _header(file, sampling_rate, resample)
@@ -63,28 +72,32 @@ def load_audio(path: str | Path, sampling_rate: int, resample: bool = True) -> n
 
 
 def to_pcm(samples: np.ndarray) -> np.ndarray:
-    """Float samples in -1..1 as 16-bit integers; louder ones are clipped, never wrapped."""
-    # 32768 is the scale that reading uses, so a 16-bit file that is read and written again stays the same
-    return np.clip(np.round(samples.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
+    """Convert float samples in -1..1 to 16-bit integers. Louder samples are clipped."""
+    return np.clip(np.round(samples.astype(np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
-def save_audio(path: str | Path, samples, sampling_rate: int) -> None:
-    """Write mono float `samples` (array or tensor, `[samples]` or `[1, samples]`, -1..1) as 16-bit audio.
+def save_audio(path: str | Path, samples: ArrayLike, sampling_rate: int) -> None:
+    """Write mono samples atomically as 16-bit audio: WAV, FLAC or Ogg Vorbis, by the suffix.
 
-    The suffix chooses WAV, FLAC or Ogg Vorbis. Louder values are clipped, never wrapped; the file appears whole.
-    Raises ValueError for another suffix, another shape, or samples that are not finite.
+    Args:
+        path: the file to write.
+        samples: float `[samples]` or `[1, samples]` in -1..1, an array or a tensor. Louder samples are clipped.
+        sampling_rate: in Hz.
+
+    Raises:
+        ValueError: another suffix or shape, or samples that are not finite.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: cannot write {path.suffix or 'a file without suffix'}: use {', '.join(FORMATS)}")
-    samples = np.asarray(samples)
-    if samples.ndim == 2 and samples.shape[0] == 1:
-        samples = samples[0]
-    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
-        raise ValueError(f"{path}: expected mono float samples, got {samples.dtype} of shape {samples.shape}")
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{path}: the samples hold NaN or infinity")
-    pcm = to_pcm(samples)
+        raise ValueError(f"{path}: cannot write {path.suffix or 'a file without suffix'}; use {', '.join(FORMATS)}")
+    mono = np.asarray(samples)
+    if mono.ndim == 2 and mono.shape[0] == 1:
+        mono = mono[0]
+    if mono.ndim != 1 or not np.issubdtype(mono.dtype, np.floating):
+        raise ValueError(f"{path}: expected mono float samples, got {mono.dtype} of shape {mono.shape}")
+    if not np.isfinite(mono).all():
+        raise ValueError(f"{path}: the samples contain NaN or infinity")
+    pcm = to_pcm(mono)
     kind, subtype = FORMATS[path.suffix.lower()]
     try:
         with (
@@ -98,8 +111,8 @@ def save_audio(path: str | Path, samples, sampling_rate: int) -> None:
 
 
 @contextmanager
-def _named(path: str | Path):
-    """Turn whatever goes wrong while reading `path` into a ValueError that begins with its name."""
+def _named(path: str | Path) -> Iterator[None]:
+    """Turn errors while reading `path` into a ValueError that begins with the path."""
     try:
         if not os.path.isfile(path):
             raise ValueError("no such file")
@@ -110,8 +123,8 @@ def _named(path: str | Path):
 
 
 def _header(file: soundfile.SoundFile, sampling_rate: int = 0, resample: bool = True) -> Header:
-    if file.frames > 1 << 48:  # libsndfile's "unknown", as in FLAC that was encoded from a pipe
-        raise ValueError("the header does not state the length: encode the file again, from a file and not a pipe")
+    if file.frames > MAX_FRAMES:
+        raise ValueError("the header does not state the length: encode the recording again, not through a pipe")
     if file.samplerate != sampling_rate and not resample:
         raise ValueError(
             f"sampled at {file.samplerate} Hz, the configuration says {sampling_rate} Hz: "

@@ -1,26 +1,32 @@
-"""Files of weights: VITS's names inside, whole or not there at all outside.
+"""Checkpoint files in VITS's format, and saving and resuming a run.
 
 A file is a dict with `model`, `optimizer`, `learning_rate` and `iteration`, as VITS code writes it. Weight norm is
-stored as `weight_g` and `weight_v`. Reading runs no code from a file.
+stored as `weight_g` and `weight_v`. Files are written atomically, and reading executes no code from a file.
 """
 
+import dataclasses
 import logging
 import pickle
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+import distributed
+from config import Config
 from files import replacing
 
 logger = logging.getLogger(__name__)
 
 WEIGHT_NORM = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
-# Layers that the reference builds and never calls: the second transformer of `pre_conv` flows, and V1's norms.
-DEAD = re.compile(r"^flow\.flows\.\d+\.post_transformer\.|^pre_out_norm_[12]\.(gamma|beta)$")
+# Layers that the reference builds and never calls: the second transformer of `pre_conv` flows, and the norms of V1
+UNUSED = re.compile(r"^flow\.flows\.\d+\.post_transformer\.|^pre_out_norm_[12]\.(gamma|beta)$")
+FILES = {"generator": "G", "discriminator": "D", "duration_discriminator": "DUR"}  # learner and file name
 KINDS = {
     "enc_p.emb.weight": "a synthesizer (G)",
     "discriminators.0.conv_post.bias": "a discriminator (D)",
@@ -28,27 +34,67 @@ KINDS = {
 }
 
 
+@dataclass
+class Position:
+    """The progress of a run: completed steps, and the epoch and batch that come next."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best: float = float("inf")  # lowest validation measure so far
+    measure: str = "mel"  # name of that measure
+    seconds: float = 0.0  # training time over all starts of the run
+
+
+class Learner(Protocol):
+    """A network with its optimizer; see `trainer.Learner`."""
+
+    network: nn.Module
+    optimizer: Optimizer
+    learning_rate: float
+
+
+class RunState(Protocol):
+    """The parts of a run that its checkpoints hold; `trainer.Trainer` is one."""
+
+    config: Config
+    device: torch.device
+    position: Position
+    learners: dict[str, Any]  # of Learner, by the keys of FILES
+    scaler: torch.amp.GradScaler
+    scales: bool  # whether the scaler's scale is part of the state, as in fp16
+
+
 def reference_name(name: str) -> str:
-    """A parameter's name in VITS files."""
+    """Return a parameter's name in VITS files."""
     for ours, theirs in WEIGHT_NORM.items():
         name = name.replace(ours, theirs)
     return name
 
 
 def reference_state_dict(network: nn.Module) -> dict[str, Tensor]:
-    """A network's weights under the names of VITS files, in the order of its parameters."""
+    """Return a network's weights under the names of VITS files, in the order of its parameters."""
     return {reference_name(name): value for name, value in unwrap(network).state_dict().items()}
 
 
 def unwrap(network: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel."""
+    """Return the network inside DistributedDataParallel."""
     return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
 
 
 def save_checkpoint(
-    model: nn.Module, optimizer: Optimizer | None, learning_rate: float, iteration: int, checkpoint_path, **more
+    model: nn.Module,
+    optimizer: Optimizer | None,
+    learning_rate: float,
+    iteration: int,
+    checkpoint_path: str | Path,
+    **more: Any,
 ) -> None:
-    """Write a checkpoint in VITS's format; `more` adds keys. The file appears whole or not at all."""
+    """Write a checkpoint in VITS's format, atomically; `more` adds keys.
+
+    Raises:
+        OSError: the file cannot be written; the message states the free space.
+    """
     content = {
         "model": reference_state_dict(model),
         "iteration": iteration,
@@ -59,19 +105,19 @@ def save_checkpoint(
     with replacing(checkpoint_path) as unfinished:
         try:
             torch.save(content, unfinished)
-        except RuntimeError as error:  # which its writer raises when a disk is full
+        except RuntimeError as error:  # raised by PyTorch when the disk is full
             free = shutil.disk_usage(unfinished.parent).free // 2**20
             raise OSError(f"{checkpoint_path} cannot be written; {free} MB are free: {error}") from error
 
 
 def _portable(state: dict) -> dict:
-    """An optimizer's state as any machine takes it up: what captured steps need (a rate on the GPU) is left out."""
+    """Return an optimizer's state without what only captured steps need, such as a learning rate on the GPU."""
     groups = [{**group, "lr": float(group["lr"]), "capturable": False} for group in state["param_groups"]]
     return {**state, "param_groups": groups}
 
 
 class Unreadable(ValueError):
-    """A checkpoint's file is missing, cut off, or none."""
+    """A checkpoint's file is missing, truncated or damaged, or is no checkpoint."""
 
 
 def read(path: str | Path) -> dict:
@@ -84,26 +130,25 @@ def read(path: str | Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise Unreadable(f"there is no file {path}") from None
-    except pickle.UnpicklingError:  # torch's own words advise to run what the file holds
-        reason = "it is none, or holds more than weights and numbers"
+    except pickle.UnpicklingError:  # PyTorch's own message advises to execute the file
+        reason = "it is no checkpoint, or holds more than weights and numbers"
         raise Unreadable(f"{path} does not load as a checkpoint: {reason}") from None
-    except Exception as error:  # torch raises many types for broken files, and all of them mean the same
-        reason = str(error).strip().splitlines()
-        said = reason[0] if reason else repr(error)
-        raise Unreadable(f"{path} does not load as a checkpoint, as if cut off or damaged: {said}") from None
+    except Exception as error:  # PyTorch raises many types for damaged files
+        message = (str(error).strip().splitlines() or [repr(error)])[0]
+        raise Unreadable(f"{path} does not load as a checkpoint; it is truncated or damaged: {message}") from None
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise Unreadable(f"{path} is no checkpoint of VITS: it holds no dict named 'model'")
+        raise Unreadable(f"{path} is no checkpoint of VITS: it has no dict named 'model'")
     return content
 
 
 def load_checkpoint(
-    checkpoint_path, model: nn.Module, optimizer: Optimizer | None = None
-) -> tuple[nn.Module, Optimizer | None, float, int]:
-    """Load weights and, where an optimizer is given, its state. Returns model, optimizer, learning rate, iteration.
+    checkpoint_path: str | Path, model: nn.Module, optimizer: Optimizer | None = None
+) -> tuple[nn.Module, Optimizer | None, float | None, int | None]:
+    """Load weights and, if an optimizer is given, its state. Returns model, optimizer, learning rate, iteration.
 
     Raises:
-        ValueError: the file holds another kind of network, another flow, another number of speakers, or whatever
-            else does not fit; the message says what it holds and what was expected.
+        ValueError: the file does not fit, for example another kind of network, another flow or another number of
+            speakers; the message states what the file holds and what is expected.
     """
     content = read(checkpoint_path)
     load_weights(model, content["model"], str(checkpoint_path))
@@ -113,10 +158,10 @@ def load_checkpoint(
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Fill a network from weights under VITS's names; `where` begins the error message if they do not fit."""
+    """Copy weights under VITS's names into a network. Raises ValueError, beginning with `where`, if they do not fit."""
     network = unwrap(model)
     ours = {reference_name(name): value for name, value in network.state_dict().items()}
-    weights = {name: value for name, value in weights.items() if name in ours or not DEAD.match(name)}
+    weights = {name: value for name, value in weights.items() if name in ours or not UNUSED.match(name)}
     problem = _mismatch(ours, weights)
     if problem:
         raise ValueError(f"{where} {problem}")
@@ -126,27 +171,32 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> No
 
 
 def load_optimizer(optimizer: Optimizer, model: nn.Module, content: dict, where: str) -> None:
-    """Fill an optimizer from a file, matching its entries to parameters by the names in the file's `model`."""
+    """Copy an optimizer's state from a file, matched to parameters by the names in the file's `model`."""
     buffers = {reference_name(name) for name, _ in unwrap(model).named_buffers()}  # spectral norm's vectors
     theirs = [name for name in content["model"] if name not in buffers]
     state = content["optimizer"]
     if len(state["param_groups"]) != 1 or len(state["param_groups"][0]["params"]) != len(theirs):
-        raise ValueError(f"{where}: its optimizer belongs to another set of parameters than its model")
+        raise ValueError(f"{where}: the optimizer's parameters do not match those of the model")
     place = {name: i for i, name in enumerate(theirs)}
     ours = [reference_name(name) for name, _ in unwrap(model).named_parameters()]
     moments = {i: state["state"][place[name]] for i, name in enumerate(ours) if place.get(name) in state["state"]}
-    # the learning rate is the run's; what the config and the machine decide (betas, fused kernels) stays as it is
+    # the learning rate is the run's; the config and the machine decide the rest (betas, fused kernels)
     group = {**optimizer.state_dict()["param_groups"][0], "lr": state["param_groups"][0]["lr"]}
     optimizer.load_state_dict({"state": moments, "param_groups": [group]})
 
 
-def transfer(model: nn.Module, checkpoint_path, section: dict | None = None) -> tuple[int, list[str], list[str]]:
-    """Start from another model's weights: take whatever has the same name and shape, leave the rest as it is.
+def transfer(
+    model: nn.Module, checkpoint_path: str | Path, section: dict | None = None
+) -> tuple[int, list[str], list[str]]:
+    """Copy every weight of another model whose name and shape match.
 
-    The flow's are left too where the file's config names another flow than `section`, the config's `model`.
+    The flow's weights are not copied if the file's config names another flow than `section`, the config's `model`.
 
     Returns:
-        How many tensors were taken, the names of ours that were not found, and the names in the file not used.
+        The number of copied tensors, the network's names that were not found, and the file's names that were not used.
+
+    Raises:
+        ValueError: nothing matches.
     """
     content = read(checkpoint_path)
     weights = content["model"]
@@ -155,7 +205,7 @@ def transfer(model: nn.Module, checkpoint_path, section: dict | None = None) -> 
     if _has_other_flow(content, section or {}):
         fitting = [name for name in fitting if not name.startswith("flow.")]
     if not fitting:
-        raise ValueError(f"{checkpoint_path} {_mismatch(ours, weights)}; nothing in it could be taken over")
+        raise ValueError(f"{checkpoint_path} {_mismatch(ours, weights)}; none of its weights match")
     with torch.no_grad():
         for name in fitting:
             ours[name].copy_(weights[name])
@@ -163,9 +213,9 @@ def transfer(model: nn.Module, checkpoint_path, section: dict | None = None) -> 
 
 
 def refuse_other_flow(content: dict, section: dict, where: str) -> None:
-    """Raise ValueError if a file's own config has another flow than `section`, a config's `model`.
+    """Raise ValueError if a file's config has another flow than `section`, a config's `model`.
 
-    The two `mono_layer` flows have the same names and shapes, so that weights alone do not tell them apart.
+    The two `mono_layer` flows have the same names and shapes, so weights alone cannot distinguish them.
     """
     if _has_other_flow(content, section):
         theirs, wanted = (_flow_type(model) for model in (content["config"]["model"], section))
@@ -173,55 +223,147 @@ def refuse_other_flow(content: dict, section: dict, where: str) -> None:
 
 
 def _has_other_flow(content: dict, section: dict) -> bool:
-    """Whether a file says that it was trained with another transformer flow than `section` names."""
+    """Return whether a file's config names another transformer flow than `section`."""
     theirs = _flow_type((content.get("config") or {}).get("model", {}))
     return theirs not in (None, _flow_type(section))
 
 
 def _flow_type(section: dict) -> str | None:
-    """The transformer flow of a config's `model` section, None where there is none."""
+    """Return the transformer flow of a config's `model` section, or None."""
     return section.get("transformer_flow_type") if section.get("use_transformer_flows") else None
 
 
+def save_run(run: RunState, folder: Path) -> None:
+    """Write a checkpoint of every network. The generator's file also holds the run's state and is written last."""
+    state = {
+        "position": dataclasses.asdict(run.position),
+        "scaler": run.scaler.state_dict() if run.scales else None,
+        "random": distributed.gather(random_state(run.device)),
+    }
+    if not distributed.is_main():
+        return
+    step, epoch = run.position.step, run.position.epoch
+    for name in reversed(run.learners):
+        learner = run.learners[name]
+        more = {"config": dataclasses.asdict(run.config), "state": state} if name == "generator" else {}
+        path = folder / f"{FILES[name]}_{step}.pth"
+        save_checkpoint(learner.network, learner.optimizer, learner.learning_rate, epoch + 1, path, **more)
+    prune(folder, run.config.train.keep_checkpoints, step)
+
+
+def save_best(run: RunState, folder: Path) -> None:
+    """Write the generator of the best validation to `G_best.pth`, without its optimizer."""
+    if distributed.is_main():
+        best = {"config": dataclasses.asdict(run.config), "step": run.position.step}
+        learner = run.learners["generator"]
+        path = folder / "G_best.pth"
+        save_checkpoint(learner.network, None, learner.learning_rate, run.position.epoch, path, **best)
+
+
+def resume_run(run: RunState, folder: Path) -> bool:
+    """Load a folder's newest checkpoint into a run. Returns whether there was one.
+
+    A file of VITS, which holds less of the state, resumes at the start of its epoch. Files of step 0, which no run
+    writes, are weights and optimizers to start from.
+
+    Raises:
+        ValueError: a file is missing or does not fit; the message names it.
+    """
+    steps = steps_in(folder)
+    if not steps:
+        return False
+    *earlier, step = steps
+    path = folder / f"{FILES['generator']}_{step}.pth"
+    try:
+        _load_learners(run.learners, folder, step)
+        content = read(path)
+    except Unreadable as error:
+        if not earlier:
+            raise
+        raise ValueError(f"{error}. To resume from step {earlier[-1]}, remove the files of step {step}") from None
+    refuse_other_flow(content, dataclasses.asdict(run.config.model), str(path))
+    state = content.get("state")
+    if step == 0:
+        run.position = Position()
+    elif state is None:
+        logger.warning("%s was written by another program: random draws and the order of the data restart", path)
+        run.position = Position(step=step, epoch=max(content.get("iteration") or 1, 1) - 1)
+    else:
+        run.position = Position(**state["position"])
+        if run.scales and state["scaler"]:  # a checkpoint of another precision has no scale
+            run.scaler.load_state_dict(state["scaler"])
+        if len(state["random"]) == distributed.world_size():
+            set_random_state(run.device, state["random"][distributed.rank()])
+        else:
+            logger.warning("%s was written by %d process(es): random draws restart", path, len(state["random"]))
+    logger.info("resumed from %s at step %d", path, run.position.step)
+    return True
+
+
+def _load_learners(learners: dict[str, Any], folder: Path, step: int) -> None:
+    """Load networks and optimizers from the files of a step."""
+    for name, learner in learners.items():
+        file = folder / f"{FILES[name]}_{step}.pth"
+        if not file.exists() and (step == 0 or name == "duration_discriminator"):
+            logger.warning("%s does not exist: that network starts from random weights", file)
+            continue
+        load_checkpoint(file, learner.network, learner.optimizer)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Return this process's random state, on the CPU and on its GPU."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(device: torch.device, state: dict[str, Tensor]) -> None:
+    """Restore the state that `random_state` returned."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
 def step_of(path: str | Path) -> int:
-    """The step in a checkpoint's file name, -1 where there is none (`G_best.pth`)."""
+    """Return the step in a checkpoint's file name, or -1 (`G_best.pth`)."""
     match = re.search(r"_(\d+)\.pth$", Path(path).name)
     return int(match.group(1)) if match else -1
 
 
 def latest_checkpoint_path(dir_path: str | Path, regex: str = "G_*.pth") -> str:
-    """The checkpoint of the highest step in a folder.
+    """Return the checkpoint of the highest step in a folder.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the folder has no checkpoint.
     """
     paths = [path for path in Path(dir_path).glob(regex) if step_of(path) >= 0]
     if not paths:
-        raise ValueError(f"{dir_path} holds no checkpoint {regex}")
+        raise ValueError(f"{dir_path} has no checkpoint {regex}")
     return str(max(paths, key=step_of))
 
 
 def steps_in(folder: str | Path) -> list[int]:
-    """The steps that a folder has a generator's checkpoint of, in order."""
+    """Return the steps of a folder's generator checkpoints, in ascending order."""
     return sorted({step_of(path) for path in Path(folder).glob("G_*.pth")} - {-1})
 
 
 def prune(folder: str | Path, keep: int, newest: int) -> None:
-    """Delete step checkpoints of a run but the `keep` newest up to step `newest`; later ones are not touched.
+    """Delete the checkpoints of a run up to step `newest` except for the `keep` newest; 0 keeps all.
 
-    Nor are files of step 0: no run writes them, so somebody put them there to start from.
+    Later ones stay, and so do files of step 0: no run writes these, so a user put them there to start from.
     """
     past = [step for step in steps_in(folder) if 0 < step <= newest]
     for step in past[:-keep] if keep else []:
-        for name in ("G", "D", "DUR"):
+        for name in FILES.values():
             (Path(folder) / f"{name}_{step}.pth").unlink(missing_ok=True)
 
 
 def _mismatch(ours: dict[str, Tensor], weights: dict[str, Tensor]) -> str:
-    """Why a file's weights do not fit a network, or nothing if they do."""
+    """Return why a file's weights do not fit a network; empty if they do."""
     kind, wanted = _kind(weights), _kind(ours)
     if kind != wanted:
-        return f"holds {kind}, and {wanted} is needed"
+        return f"holds {kind}, but {wanted} is needed"
     if wanted == KINDS["enc_p.emb.weight"]:
         for what, describe in (("flow", _flow), ("speakers", _speakers), ("duration predictor", _predictor)):
             theirs, needed = describe(weights), describe(ours)
@@ -247,7 +389,7 @@ def _kind(weights: dict[str, Tensor]) -> str:
 
 
 def _speakers(weights: dict[str, Tensor]) -> str:
-    return str(len(weights["emb_g.weight"])) if "emb_g.weight" in weights else "one voice"
+    return str(len(weights["emb_g.weight"])) if "emb_g.weight" in weights else "a single voice"
 
 
 def _predictor(weights: dict[str, Tensor]) -> str:
@@ -257,7 +399,7 @@ def _predictor(weights: dict[str, Tensor]) -> str:
 
 
 def _flow(weights: dict[str, Tensor]) -> str:
-    """The flow type that a file's names belong to."""
+    """Return the flow type that a file's names belong to."""
     if "flow.flows.0.enc.self_attn_layers.0.conv_q.weight" in weights:
         return "fft"
     if "flow.flows.0.pre_transformer.attn_layers.0.emb_rel_k" in weights:

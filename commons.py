@@ -1,77 +1,76 @@
-"""Small functions the whole network shares: masks, paths, segments, initialisation."""
+"""Functions that all parts of the network use: masks, alignment paths, segments, initialisation."""
 
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from text import intersperse as intersperse  # VITS keeps it here
+
+Nest = TypeVar("Nest")
+
 
 def init_weights(module: nn.Module, mean: float = 0.0, std: float = 0.01) -> None:
-    """Draw a convolution's weight from N(mean, std); for `Module.apply`, before weight norm is put on."""
+    """Initialise the weight of a convolution from N(mean, std). Pass it to `Module.apply`, before weight norm."""
     if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
         module.weight.data.normal_(mean, std)
 
 
 def get_padding(kernel_size: int, dilation: int = 1) -> int:
-    """Zeros on either side that let an odd kernel keep the length."""
+    """Return the padding on each side with which a convolution of odd kernel size keeps the length."""
     return (kernel_size * dilation - dilation) // 2
 
 
 def rounded_up(n: int, multiple: int) -> int:
-    """The least multiple that is no less than `n`: lengths that are padded so take few values."""
+    """Round `n` up to a multiple, so that padded lengths take few distinct values."""
     return -(-n // multiple) * multiple
 
 
 def at_least_fp32(x: Tensor) -> Tensor:
-    """The tensor in fp32 if it came in half precision: densities and splines are not computed in less."""
+    """Convert half precision to fp32, which densities and splines need; other types stay."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
-    """A place where autocast leaves the precision of tensors on `x`'s device as it is."""
-    # a context that changes nothing would still be in the way of an export
+    """Return a context in which autocast is off for the device of `x`."""
+    # an autocast context prevents ONNX export even if it changes nothing
     kind = x.device.type
     enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if enabled else nullcontext()
 
 
 def masked(x: Tensor, mask: Tensor) -> Tensor:
-    """`x` `[b, c, t]` where the mask `[b, 1, t]` is one, and zero elsewhere, in the type of `x`."""
+    """Multiply x `[b, c, t]` by a mask `[b, 1, t]`, in the type of x."""
     return x * mask.to(x.dtype)
 
 
-def intersperse(lst: list, item) -> list:
-    """`[a, b]` becomes `[item, a, item, b, item]`: blanks between symbols, as VITS trains with `add_blank`."""
-    result = [item] * (len(lst) * 2 + 1)
-    result[1::2] = lst
-    return result
-
-
 def sequence_mask(length: Tensor, max_length: int | None = None) -> Tensor:
-    """Lengths `[b]` to a boolean mask `[b, max_length]`, true on the first `length` places.
+    """Return the boolean mask `[b, max_length]` that is true at the first `length` `[b]` positions.
 
-    Leaving `max_length` out reads the longest length back from the device.
+    Without `max_length`, the longest length is used, which requires a host synchronisation.
     """
     if max_length is None:
         max_length = int(length.max())
-    places = torch.arange(max_length, device=length.device)
-    return places.unsqueeze(0) < length.unsqueeze(1)
+    positions = torch.arange(max_length, device=length.device)
+    return positions.unsqueeze(0) < length.unsqueeze(1)
 
 
 def subsequent_mask(length: int, device: torch.device | str | None = None) -> Tensor:
-    """Causal attention mask `[1, 1, length, length]`: a place sees itself and what came before."""
+    """Return the causal attention mask `[1, 1, length, length]`: ones for a position itself and earlier ones."""
     return torch.ones(1, 1, length, length, device=device).tril()
 
 
 def generate_path(duration: Tensor, mask: Tensor) -> Tensor:
-    """The monotonic path that spends `duration` frames on each token.
+    """Convert durations to the monotonic alignment path.
 
     Args:
-        duration: `[b, 1, t_s]`, whole frames.
+        duration: integer numbers of frames, `[b, 1, t_s]`.
         mask: `[b, 1, t_t, t_s]`, one where frame and token are valid.
 
     Returns:
-        `[b, 1, t_t, t_s]` in the mask's type: one where the token speaks in that frame.
+        `[b, 1, t_t, t_s]` in the type of the mask: one where the frame belongs to the token.
     """
     end = duration.squeeze(1).cumsum(-1).unsqueeze(1)  # [b, 1, t_s], first frame after each token
     start = end - duration
@@ -81,26 +80,31 @@ def generate_path(duration: Tensor, mask: Tensor) -> Tensor:
 
 
 def tokens_of_frames(durations: Tensor, t_t: int | None = None) -> tuple[Tensor, Tensor]:
-    """Which token speaks in each frame, counted from whole durations `[b, t_s]` without a matrix of both.
+    """Return the token of each frame, as `generate_path` does but without a matrix of frames and tokens.
+
+    Args:
+        durations: integer numbers of frames, `[b, t_s]`.
+        t_t: number of frames of the result, at least the largest sum of durations. None selects that sum, which
+            requires a host synchronisation.
 
     Returns:
-        Indices of tokens `[b, t_t]` and which frames are spoken, boolean `[b, t_t]`; at least one is. Leaving `t_t`
-        out reads the longest sum of durations back from the device; no less may be given.
+        Token indices `[b, t_t]` and the boolean mask `[b, t_t]` of valid frames, at least one for each item.
     """
     ends = durations.cumsum(1).long()  # first frame after each token
     frames = ends[:, -1:].clamp_min(1)
-    frame = torch.arange(frames.max() if t_t is None else t_t, device=ends.device).unsqueeze(0)
-    # the token of a frame is the number of tokens that have ended by then; the last column is no frame
+    n_frames: Any = frames.max() if t_t is None else t_t  # stays a tensor for the ONNX exporter, which traces it
+    frame = torch.arange(n_frames, device=ends.device).unsqueeze(0)
+    # the token of a frame is the number of tokens that end before it; the last column collects ends beyond all frames
     counts = torch.zeros_like(torch.cat([frame, frame[:, -1:]], 1).expand(ends.size(0), -1))
     token = counts.scatter_add(1, ends, torch.ones_like(ends)).cumsum(1)[:, :-1]
     return token.clamp_max(ends.size(1) - 1), frame < frames
 
 
 def slice_segments(x: Tensor, ids_str: Tensor, segment_size: int = 4) -> Tensor:
-    """Cut from each item of `x` `[b, c, t]` the `segment_size` places that begin at `ids_str` `[b]`.
+    """Cut a segment from each item of x `[b, c, t]`, beginning at the index `ids_str` `[b]`.
 
     Returns:
-        `[b, c, min(segment_size, t)]`. Gathered on the device, without a look at the values.
+        `[b, c, min(segment_size, t)]`. There is no host synchronisation.
     """
     width = min(segment_size, x.size(2))
     index = ids_str.unsqueeze(1) + torch.arange(width, device=x.device)
@@ -108,12 +112,12 @@ def slice_segments(x: Tensor, ids_str: Tensor, segment_size: int = 4) -> Tensor:
 
 
 def rand_slice_segments(x: Tensor, x_lengths: Tensor | None = None, segment_size: int = 4) -> tuple[Tensor, Tensor]:
-    """Cut a random segment from each item of `x` `[b, c, t]`, inside its length `[b]` where that is long enough.
+    """Cut a random segment from each item of x `[b, c, t]`, within its length `[b]`.
 
-    An item shorter than the segment gives its whole length and the padding after it.
+    From an item shorter than the segment, the whole item and the padding after it are cut.
 
     Returns:
-        Segments `[b, c, min(segment_size, t)]` and their starts `[b]`.
+        Segments `[b, c, min(segment_size, t)]` and their first indices `[b]`.
     """
     width = min(segment_size, x.size(2))
     if x_lengths is None:
@@ -125,14 +129,14 @@ def rand_slice_segments(x: Tensor, x_lengths: Tensor | None = None, segment_size
 
 
 def fused_add_tanh_sigmoid_multiply(input_a: Tensor, input_b: Tensor | float, n_channels: int | Tensor) -> Tensor:
-    """WaveNet's gate: `tanh` of the first `n_channels` of `a + b` `[b, 2c, t]`, times `sigmoid` of the rest."""
+    """Apply WaveNet's gate to `a + b` `[b, 2c, t]`: tanh of the first `n_channels` times sigmoid of the others."""
     both = input_a + input_b
     n = int(n_channels)
     return torch.tanh(both[:, :n]) * torch.sigmoid(both[:, n:])
 
 
-def clip_grad_value_(parameters, clip_value: float | None, norm_type: float = 2) -> float:
-    """Clamp every gradient to ±`clip_value` (None: leave them) and return their total norm as it was before."""
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float | None, norm_type: float = 2) -> float:
+    """Clamp gradients to [-clip_value, clip_value], unless it is None, and return their total norm before that."""
     if isinstance(parameters, Tensor):
         parameters = [parameters]
     grads = [p.grad for p in parameters if p.grad is not None]
@@ -141,3 +145,24 @@ def clip_grad_value_(parameters, clip_value: float | None, norm_type: float = 2)
         for grad in grads:
             grad.clamp_(-clip_value, clip_value)
     return norm
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], nest: Nest) -> Nest:
+    """Apply a function to every tensor in nested tuples, NamedTuples, lists and dicts; other values stay."""
+    result: Any = nest
+    if isinstance(nest, Tensor):
+        result = function(nest)
+    elif isinstance(nest, Mapping):
+        result = {key: map_tensors(function, value) for key, value in nest.items()}
+    elif isinstance(nest, (tuple, list)):
+        items = [map_tensors(function, item) for item in nest]
+        result = type(nest)(*items) if hasattr(nest, "_fields") else type(nest)(items)
+    return result
+
+
+def tensors_in(nest: Any) -> list[Tensor]:
+    """Return the tensors in nested tuples, NamedTuples, lists and dicts, in order."""
+    if isinstance(nest, Tensor):
+        return [nest]
+    items = nest.values() if isinstance(nest, Mapping) else nest if isinstance(nest, (tuple, list)) else ()
+    return [tensor for item in items for tensor in tensors_in(item)]

@@ -1,121 +1,148 @@
-"""Every setting of a run, with its type, default and meaning, and the checks that keep a wrong one from training.
+"""Every setting of a run with its type, default and meaning, and the checks that reject a wrong config.
 
-A config file is VITS's JSON of three sections, `train`, `data` and `model`. Keys that published files hold keep their
-names and meanings; keys of our own stand last in each section and have defaults that train those files as they are.
+A config is a JSON file of three sections, `train`, `data` and `model`, as in VITS. Keys of VITS and vits2_pytorch keep
+their names and meanings. Keys that only this repository has stand last in each section, and their defaults train files
+of VITS and vits2_pytorch as they are. A key that a file leaves out has its default.
+
+    python config.py configs/my.json                 check config files
+    python config.py --schema > configs/schema.json  write the JSON schema, with which editors complete and check them
 """
+# ruff: noqa: RUF009 - `setting` returns a dataclass field
 
+import argparse
+import copy
 import dataclasses
 import difflib
 import json
 import math
+import sys
 import types
-import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 from files import write_text
+from text import repeated_symbols
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-# fmt: off
-MAY_BE_ZERO = {  # all other numbers must be above 0
-    "seed", "init_lr_ratio", "warmup_epochs", "c_mel", "c_kl", "weight_decay", "bucket_boundaries", "num_workers",
-    "keep_checkpoints", "duration_discriminator_start", "duration_stage_start", "mel_fmin", "n_speakers",
-    "min_text_len", "p_dropout", "gin_channels", "mas_noise_scale_initial", "noise_scale_delta", "n_layers_q",
-}
-# fmt: on
+# Choices of a setting. Each value but those of `Precision` is a key of the registry that its module declares.
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+FlowType = Literal["pre_conv", "pre_conv2", "fft", "mono_layer_inter_residual", "mono_layer_post_residual"]
+DurationDiscriminatorType = Literal["dur_disc_1", "dur_disc_2"]
+ResblockType = Literal["1", "2"]
+DecoderType = Literal["hifigan"]
+
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+FLOW_HEADS = {"pre_conv2": 2, "fft": 4}  # attention heads that share the hidden channels, for each flow that has them
+SCHEMA_VERSION = 1  # increase it when a key is removed or changes its meaning
+
+
+def setting(default: Any, meaning: str, minimum: float | None = None, below: float = math.inf) -> Any:
+    """Declare a field of a section.
+
+    Args:
+        default: the value if a config leaves the key out.
+        meaning: the description in the JSON schema, with the unit.
+        minimum: the least number allowed; None allows every number above 0.
+        below: numbers must be less than this.
+    """
+    metadata = {"meaning": meaning, "minimum": minimum, "below": below}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, how fast and in which steps to train."""
+    """Optimisation, losses, and how a run uses the machine."""
 
-    log_interval: int = 200  # steps between lines in train.log and TensorBoard
-    eval_interval: int = 1000  # steps between validations, each followed by a checkpoint
-    seed: int = 1234
-    epochs: int = 20000
-    learning_rate: float = 2e-4
-    betas: list[float] = field(default_factory=lambda: [0.8, 0.99])
-    eps: float = 1e-9
-    batch_size: int = 64  # utterances a step on each GPU
-    fp16_run: bool = False  # VITS's switch; `precision` says more
-    lr_decay: float = 0.999875  # factor on the learning rate after each epoch
-    segment_size: int = 8192  # samples decoded from each utterance in a step
-    init_lr_ratio: float = 1  # learning rate at the start of a warm-up, as a share of the full one
-    warmup_epochs: int = 0  # epochs of linear warm-up
-    c_mel: float = 45  # weight of the mel L1 loss
-    c_kl: float = 1.0  # weight of the KL divergence
-    precision: str = "auto"  # fp32, bf16 or fp16; auto: bf16 where a GPU has it, else fp16 if fp16_run, else fp32
-    weight_decay: float = 0.01
-    bucket_boundaries: list[int] = field(default_factory=lambda: [0, *range(300, 1001, 100)])  # frames
-    cuda_graphs: bool = True  # on a GPU, steps are captured and replayed; false: each operation is launched alone
-    fused_kernels: bool = True  # on a GPU, what `fused` holds; false: PyTorch's own operations
-    accumulate: int = 1  # equal parts that each process takes its batch in, one by one, in the memory of one part
-    recompute: bool = False  # the generator's inner activations are computed again for gradients, not kept
-    num_workers: int = 4  # processes that read recordings, on each GPU; no more than there are cores
-    keep_checkpoints: int = 3  # newest checkpoints kept beside the best; 0 keeps all
-    duration_discriminator_start: int = 0  # step at which the duration discriminator joins
-    duration_stage_start: int | None = None  # from this step on only duration predictor and discriminator (VITS2, 3)
+    log_interval: int = setting(200, "steps between lines of train.log and entries in TensorBoard")
+    eval_interval: int = setting(1000, "steps between validations; a checkpoint is saved after each")
+    seed: int = setting(1234, "seed of all random numbers", minimum=0)
+    epochs: int = setting(20000, "passes over the training data")
+    learning_rate: float = setting(2e-4, "initial learning rate of AdamW, before warm-up and decay")
+    betas: list[float] = setting([0.8, 0.99], "AdamW's two decay rates of running averages")
+    eps: float = setting(1e-9, "AdamW's constant for numerical stability")
+    batch_size: int = setting(64, "utterances per step on each GPU")
+    fp16_run: bool = setting(False, "with precision auto, train in fp16 on GPUs without bf16")
+    lr_decay: float = setting(0.999875, "factor on the learning rate after each epoch")
+    segment_size: int = setting(8192, "samples decoded from each utterance per step")
+    init_lr_ratio: float = setting(1, "first learning rate of the warm-up, as a share of the full one", minimum=0)
+    warmup_epochs: int = setting(0, "epochs of linear warm-up", minimum=0)
+    c_mel: float = setting(45, "weight of the mel L1 loss", minimum=0)
+    c_kl: float = setting(1.0, "weight of the KL divergence", minimum=0)
+    precision: Precision = setting("auto", "auto: bf16 if the GPU has it, else fp16 if fp16_run, else fp32")
+    weight_decay: float = setting(0.01, "weight decay of AdamW", minimum=0)
+    bucket_boundaries: list[int] = setting([0, *range(300, 1001, 100)], "edges of length buckets, in frames", minimum=0)
+    cuda_graphs: bool = setting(True, "GPUs only: capture training steps as CUDA graphs and replay them")
+    fused_kernels: bool = setting(True, "GPUs only: fuse elementwise operations in Triton kernels")
+    accumulate: int = setting(1, "gradient accumulation: equal parts into which each process splits its batch")
+    recompute: bool = setting(False, "activation checkpointing in the generator: less memory, more time")
+    num_workers: int = setting(4, "processes per GPU that read recordings; at most one per CPU core", minimum=0)
+    keep_checkpoints: int = setting(3, "newest checkpoints kept besides the best; 0 keeps all", minimum=0)
+    duration_discriminator_start: int = setting(0, "first step of the duration discriminator", minimum=0)
+    duration_stage_start: int | None = setting(None, "step from which only durations train (VITS2), or null", minimum=0)
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which recordings and texts, and how they become spectrograms and tokens."""
+    """Recordings and texts, and how they become spectrograms and tokens."""
 
-    training_files: str = ""
-    validation_files: str = ""
-    text_cleaners: list[str] = field(default_factory=lambda: ["english_cleaners2"])
-    max_wav_value: float = 32768.0  # taken and not used: recordings are read as -1 to 1
-    sampling_rate: int = 22050
-    filter_length: int = 1024  # n_fft
-    hop_length: int = 256
-    win_length: int = 1024
-    n_mel_channels: int = 80
-    mel_fmin: float = 0.0
-    mel_fmax: float | None = None  # None: half the sampling rate
-    add_blank: bool = True  # a blank between symbols (VITS); VITS2 trains without
-    n_speakers: int = 0  # 0: one voice
-    cleaned_text: bool = True  # the filelists went through preprocess.py
-    use_mel_posterior_encoder: bool = False  # the posterior sees the log-mel (VITS2), not the linear spectrogram
-    min_text_len: int = 1  # symbols; shorter and longer texts are left out, counted and named
-    max_text_len: int = 190
-    resample: bool = True  # recordings at another rate are resampled; false refuses them
-    speakers: dict[str, int] = field(default_factory=dict)  # names in the filelists to ids; filled by training
-    extra_symbols: str = ""  # characters beyond VITS's table of 178, which take the ids after it
+    training_files: str = setting("", "filelist of the training data")
+    validation_files: str = setting("", "filelist of the validation data")
+    text_cleaners: list[str] = setting(["english_cleaners2"], "cleaners of text/cleaners.py, applied in this order")
+    max_wav_value: float = setting(32768.0, "not used: recordings are read as -1 to 1")
+    sampling_rate: int = setting(22050, "samples per second, in Hz")
+    filter_length: int = setting(1024, "FFT size, in samples")
+    hop_length: int = setting(256, "samples from one frame to the next")
+    win_length: int = setting(1024, "length of the Hann window, in samples")
+    n_mel_channels: int = setting(80, "mel bands")
+    mel_fmin: float = setting(0.0, "lowest frequency of the mel bands, in Hz", minimum=0)
+    mel_fmax: float | None = setting(None, "highest frequency of the mel bands, in Hz; null: half the sampling rate")
+    add_blank: bool = setting(True, "insert a blank token between symbols (VITS); VITS2 trains without")
+    n_speakers: int = setting(0, "number of speakers; 0: a single-speaker model without embedding", minimum=0)
+    cleaned_text: bool = setting(True, "the filelists are output of preprocess.py, so no cleaner is applied to them")
+    use_mel_posterior_encoder: bool = setting(False, "the posterior encoder reads log-mel, not linear, spectrograms")
+    min_text_len: int = setting(1, "fewest symbols of a text; shorter ones are left out and reported", minimum=0)
+    max_text_len: int = setting(190, "most symbols of a text; longer ones are left out and reported")
+    resample: bool = setting(True, "resample recordings at other rates; false rejects them")
+    speakers: dict[str, int] = setting({}, "ids of speaker names; training fills it in")
+    extra_symbols: str = setting("", "characters added to VITS's table of 178 symbols; they take the ids after it")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network: arguments of `models.SynthesizerTrn`."""
+    """The network, as the arguments of `models.SynthesizerTrn`."""
 
-    inter_channels: int = 192
-    hidden_channels: int = 192
-    filter_channels: int = 768
-    n_heads: int = 2
-    n_layers: int = 6
-    kernel_size: int = 3
-    p_dropout: float = 0.1
-    resblock: str = "1"
-    resblock_kernel_sizes: list[int] = field(default_factory=lambda: [3, 7, 11])
-    resblock_dilation_sizes: list[list[int]] = field(default_factory=lambda: [[1, 3, 5]] * 3)
-    upsample_rates: list[int] = field(default_factory=lambda: [8, 8, 2, 2])
-    upsample_initial_channel: int = 512
-    upsample_kernel_sizes: list[int] = field(default_factory=lambda: [16, 16, 4, 4])
-    gin_channels: int = 0  # width of the speaker embedding
-    use_sdp: bool = True  # VITS's stochastic duration predictor, else the deterministic one
-    use_transformer_flows: bool = False
-    transformer_flow_type: str = "pre_conv"  # a key of flows.FLOWS
-    use_spk_conditioned_encoder: bool = False
-    use_noise_scaled_mas: bool = False
-    mas_noise_scale_initial: float = 0.01
-    noise_scale_delta: float = 2e-6  # by which the alignment noise falls each step
-    n_layers_q: int = 3  # taken and not used: the posterior encoder has 16 layers
-    use_spectral_norm: bool = False  # in the discriminators, in place of weight norm
-    use_duration_discriminator: bool = False
-    duration_discriminator_type: str = "dur_disc_1"  # a key of discriminators.DURATION_DISCRIMINATORS
-    use_mel_posterior_encoder: bool = False  # as in `data`
-    discriminator_channels: int = 1024  # widest layers of the waveform discriminators, a multiple of 64
-    use_duration_noise: bool = False  # the paper's predictor: noise beside the text, and the speaker for its judge
+    inter_channels: int = setting(192, "channels of the latent")
+    hidden_channels: int = setting(192, "hidden channels of text encoder, posterior encoder and flow")
+    filter_channels: int = setting(768, "hidden channels of the text encoder's feed-forward layers")
+    n_heads: int = setting(2, "attention heads of the text encoder")
+    n_layers: int = setting(6, "transformer layers of the text encoder")
+    kernel_size: int = setting(3, "kernel size of the text encoder's feed-forward layers, in tokens")
+    p_dropout: float = setting(0.1, "dropout probability of the text encoder", minimum=0, below=1)
+    resblock: ResblockType = setting("1", "HiFi-GAN: type of the residual blocks")
+    resblock_kernel_sizes: list[int] = setting([3, 7, 11], "HiFi-GAN: kernel size of each residual block")
+    resblock_dilation_sizes: list[list[int]] = setting([[1, 3, 5]] * 3, "HiFi-GAN: dilations of each residual block")
+    upsample_rates: list[int] = setting([8, 8, 2, 2], "HiFi-GAN: upsampling factors; their product is the hop length")
+    upsample_initial_channel: int = setting(512, "HiFi-GAN: channels before the first upsampling; each halves them")
+    upsample_kernel_sizes: list[int] = setting([16, 16, 4, 4], "HiFi-GAN: kernel size of each upsampling")
+    gin_channels: int = setting(0, "size of the speaker embedding", minimum=0)
+    use_sdp: bool = setting(True, "stochastic duration predictor (VITS), not the deterministic one")
+    use_transformer_flows: bool = setting(False, "transformer blocks in the flow (VITS2)")
+    transformer_flow_type: FlowType = setting("pre_conv", "type of the transformer flow; pre_conv is VITS2's figure 1b")
+    use_spk_conditioned_encoder: bool = setting(False, "give the speaker embedding to the text encoder (VITS2)")
+    use_noise_scaled_mas: bool = setting(False, "add noise to the alignment search early in training (VITS2)")
+    mas_noise_scale_initial: float = setting(0.01, "scale of the alignment noise at step 0", minimum=0)
+    noise_scale_delta: float = setting(2e-6, "decrease of the scale of the alignment noise per step", minimum=0)
+    n_layers_q: int = setting(3, "not used: the posterior encoder has 16 layers", minimum=0)
+    use_spectral_norm: bool = setting(False, "spectral norm in the discriminators, in place of weight norm")
+    use_duration_discriminator: bool = setting(False, "train durations adversarially (VITS2)")
+    duration_discriminator_type: DurationDiscriminatorType = setting("dur_disc_1", "type of duration discriminator")
+    use_mel_posterior_encoder: bool = setting(False, "as in data; the two must be equal")
+    discriminator_channels: int = setting(1024, "widest layers of the waveform discriminators, a multiple of 64")
+    use_duration_noise: bool = setting(False, "the paper's duration predictor with a noise input; needs use_sdp false")
+    decoder: DecoderType = setting("hifigan", "the decoder, from the latent to the waveform")
 
 
 @dataclass(frozen=True)
@@ -128,22 +155,31 @@ class Config:
 
     @property
     def spec_channels(self) -> int:
-        """Channels of the posterior encoder's input."""
+        """Number of channels of the posterior encoder's input."""
         data = self.data
         return data.n_mel_channels if data.use_mel_posterior_encoder else data.filter_length // 2 + 1
 
     @property
     def segment_frames(self) -> int:
-        """Frames decoded from each utterance in a training step."""
+        """Number of frames decoded from each utterance in a training step."""
         return self.train.segment_size // self.data.hop_length
+
+
+SECTIONS: dict[str, type] = {"train": TrainConfig, "data": DataConfig, "model": ModelConfig}
+CHOICES: dict[str, tuple[str, ...]] = {  # of every setting that has a list of them, by "section.key"
+    f"{section}.{declared.name}": get_args(declared.type)
+    for section, part in SECTIONS.items()
+    for declared in dataclasses.fields(part)
+    if get_origin(declared.type) is Literal
+}
 
 
 def load(path: str | Path) -> Config:
     """Read and check a config file.
 
     Raises:
-        ValueError: the file is missing or no JSON, or a key, type or combination is wrong; the message says which,
-            where, and what would be right.
+        ValueError: the file is missing or not JSON, or a key, type, value or combination is wrong. The message says
+            which one, where it is, and what would be right.
     """
     try:
         sections = json.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -154,17 +190,22 @@ def load(path: str | Path) -> Config:
     return from_dict(sections, str(path))
 
 
-def from_dict(sections: dict, where: str = "config") -> Config:
-    """Build and check a config from the dict that its JSON holds; `where` begins every error message."""
-    parts = {f.name: f.type for f in dataclasses.fields(Config)}
+def from_dict(sections: dict[str, Any], where: str = "config") -> Config:
+    """Build and check a config from the dict of its JSON; `where` begins every error message.
+
+    Raises:
+        ValueError: as `load`. All values out of range are reported together, and so are all contradictions.
+    """
     if not isinstance(sections, dict):
-        raise ValueError(f"{where}: a config is an object of the sections {', '.join(parts)}")
-    refuse_unknown(sections, parts, where)
-    missing = [name for name in parts if name not in sections]
+        raise ValueError(f"{where}: a config is an object of the sections {', '.join(SECTIONS)}")
+    given = {name: section for name, section in sections.items() if name != "$schema"}
+    refuse_unknown(given, SECTIONS, where)
+    missing = [name for name in SECTIONS if name not in given]
     if missing:
-        raise ValueError(f"{where}: the section {missing[0]!r} is missing; a config has {', '.join(parts)}")
-    config = Config(**{name: _section(part, sections[name], f"{where}, {name}") for name, part in parts.items()})
-    problems = list(_out_of_range(config)) or list(_contradictions(config))
+        raise ValueError(f"{where}: the section {missing[0]!r} is missing; a config has {', '.join(SECTIONS)}")
+    config = Config(**{name: _section(part, given[name], f"{where}, {name}") for name, part in SECTIONS.items()})
+    checks = CHECKS + DECODER_CHECKS.get(config.model.decoder, ())
+    problems = list(_out_of_range(config)) or [problem for check in checks for problem in check(config)]
     if problems:
         raise ValueError("\n".join(f"{where}: {problem}" for problem in problems))
     return config
@@ -174,6 +215,19 @@ def save(config: Config, path: str | Path) -> None:
     """Write a config, complete with defaults, as JSON."""
     text = json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False)
     write_text(path, text + "\n")
+
+
+def field_names(section: Any) -> list[str]:
+    """Return the keys of a section, given as its class or an instance."""
+    return [declared.name for declared in dataclasses.fields(section)]
+
+
+def data_setting(data: Any, name: str) -> Any:
+    """Return a setting of a config's data section, or its default if the object lacks it.
+
+    `data` may be an `HParams` of VITS code, which holds the keys of its file only.
+    """
+    return getattr(data if hasattr(data, name) else DataConfig(), name)
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -186,22 +240,69 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> No
             raise ValueError(f"{where}: unknown key {key!r}; {hint}")
 
 
-def _section(part: type, values: dict, where: str):
+def schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 7) of config files: keys, types, bounds, choices, defaults and meanings."""
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$id": f"urn:vits2:config:{SCHEMA_VERSION}",
+        "x-version": SCHEMA_VERSION,
+        "title": "Config of a VITS2 run",
+        "type": "object",
+        "required": list(SECTIONS),
+        "additionalProperties": False,
+        "properties": {
+            "$schema": {"type": "string", "description": "path of this schema, for editors"},
+            **{name: _schema_of_section(name, part) for name, part in SECTIONS.items()},
+        },
+    }
+
+
+def _schema_of_section(section: str, part: type) -> dict[str, Any]:
+    properties = {}
+    for declared, default in zip(dataclasses.fields(part), dataclasses.asdict(part()).values()):
+        minimum, below = declared.metadata["minimum"], declared.metadata["below"]
+        bounds: dict[str, float] = {"exclusiveMinimum": 0} if minimum is None else {"minimum": minimum}
+        if below < math.inf:
+            bounds["exclusiveMaximum"] = below
+        choices = CHOICES.get(f"{section}.{declared.name}")
+        properties[declared.name] = {
+            "description": declared.metadata["meaning"],
+            **({"enum": list(choices)} if choices else _schema_of_type(declared.type, bounds)),
+            "default": default,
+        }
+    return {"type": "object", "description": part.__doc__, "additionalProperties": False, "properties": properties}
+
+
+def _schema_of_type(kind: Any, bounds: dict[str, float]) -> dict[str, Any]:
+    """Return the schema of an annotated type; `bounds` apply to its numbers, also to those in lists."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is types.UnionType:
+        return {"anyOf": [_schema_of_type(arg, bounds) for arg in args]}
+    if origin is list:
+        return {"type": "array", "items": _schema_of_type(args[0], bounds)}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema_of_type(args[1], {})}
+    name = {bool: "boolean", int: "integer", float: "number", str: "string", types.NoneType: "null"}[kind]
+    return {"type": name, **(bounds if kind in (int, float) else {})}
+
+
+def _section(part: type, values: dict[str, Any], where: str) -> Any:
+    """Build a section from its JSON. Raises ValueError for an unknown key or a value of the wrong type."""
     if not isinstance(values, dict):
         raise ValueError(f"{where}: a section is an object of keys and values, not {json.dumps(values)}")
-    kinds = {f.name: f.type for f in dataclasses.fields(part)}
+    kinds: dict[str, Any] = {declared.name: declared.type for declared in dataclasses.fields(part)}
     refuse_unknown(values, kinds, where)
     for key, value in values.items():
-        if not _is_a(value, kinds[key]):
-            name = getattr(kinds[key], "__name__", str(kinds[key])) if kinds[key] in (int, str) else str(kinds[key])
-            name = name.replace("<class '", "").replace("'>", "")
+        kind = str if get_origin(kinds[key]) is Literal else kinds[key]  # a wrong choice is reported by _known_choices
+        if not _is_a(value, kind):
+            name = str(kind) if get_origin(kind) else kind.__name__
             raise ValueError(f"{where}: {key} is {json.dumps(value)}, and should be of type {name}")
     return part(**values)
 
 
-def _is_a(value, kind) -> bool:
-    """Whether a JSON value has the annotated type; a whole number is a float too, a boolean is no number."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
+def _is_a(value: Any, kind: Any) -> bool:
+    """Return whether a JSON value has the annotated type. Integers are floats too; booleans are not numbers."""
+    origin, args = get_origin(kind), get_args(kind)
     if origin is types.UnionType:
         return any(_is_a(value, arg) for arg in args)
     if origin is list:
@@ -213,110 +314,228 @@ def _is_a(value, kind) -> bool:
     return isinstance(value, kind)
 
 
-def _out_of_range(config: Config) -> Iterable[str]:
-    """Numbers of which neither a network nor a loop can be made, a sentence each."""
-    for section, values in dataclasses.asdict(config).items():
-        for key, value in values.items():
-            least = "0 or more" if key in MAY_BE_ZERO else "above 0"
-            if not all(0 <= n < math.inf and (n or key in MAY_BE_ZERO) for n in _numbers(value)):
-                yield f"{section}.{key} is {json.dumps(value)}, and should be {least}"
-    if config.train.seed >= 2**63:
-        yield f"train.seed is {config.train.seed}, and should be below 2 to the power of 63"
+def _out_of_range(config: Config) -> Iterator[str]:
+    """Yield a sentence for each value with a number outside the bounds of its declaration."""
+    for section, part in SECTIONS.items():
+        for declared in dataclasses.fields(part):
+            value = getattr(getattr(config, section), declared.name)
+            minimum, below = declared.metadata["minimum"], declared.metadata["below"]
+            numbers = _numbers(value)
+            if not all((n > 0 if minimum is None else n >= minimum) and n < math.inf for n in numbers):
+                expected = "above 0" if minimum is None else f"{minimum} or more"
+            elif not all(n < below for n in numbers):
+                expected = f"below {below}"
+            else:
+                continue
+            yield f"{section}.{declared.name} is {json.dumps(value)}, and should be {expected}"
 
 
-def _numbers(value) -> list:
-    """The numbers in a value and in lists of them; booleans are none."""
+def _numbers(value: Any) -> list[float]:
+    """Return the numbers in a value and in nested lists of them. Booleans are not numbers."""
     if isinstance(value, list):
         return [number for item in value for number in _numbers(item)]
     return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
 
 
-def _contradictions(config: Config) -> Iterable[str]:
-    """What each section allows and the whole does not, a sentence each."""
-    from discriminators import AVAILABLE_DURATION_DISCRIMINATOR_TYPES
-    from flows import AVAILABLE_FLOW_TYPES, FLOWS, Coupling
-    from modules import RESBLOCKS
-    from text import repeated_symbols
+# Rules on combinations of settings. Each yields a sentence for what breaks it, and assumes values within their bounds.
 
-    train, data, model = config.train, config.data, config.model
-    hop = math.prod(model.upsample_rates)
-    if data.hop_length != hop:
-        rates = " x ".join(map(str, model.upsample_rates))
-        yield f"data.hop_length is {data.hop_length}, but model.upsample_rates make {rates} = {hop}"
-    if train.segment_size % data.hop_length or train.segment_size < data.hop_length:
-        yield f"train.segment_size ({train.segment_size}) is not a whole number of hops of {data.hop_length}"
-    if data.win_length > data.filter_length:
-        yield f"data.win_length ({data.win_length}) is longer than data.filter_length ({data.filter_length})"
-    if data.hop_length > data.filter_length:
-        yield f"data.hop_length ({data.hop_length}) is longer than data.filter_length ({data.filter_length})"
+
+def _known_choices(config: Config) -> Iterator[str]:
+    for key, allowed in CHOICES.items():
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name)
+        if value not in allowed:
+            near = difflib.get_close_matches(value, allowed, 1, 0.3)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            yield f"{key} is {value!r}; {hint}It may be {', '.join(allowed)}"
+
+
+def _seed_fits_64_bits(config: Config) -> Iterator[str]:
+    if config.train.seed >= 2**63:
+        yield f"train.seed is {config.train.seed}, and should be below 2 to the power of 63"
+
+
+def _two_betas(config: Config) -> Iterator[str]:
+    betas = config.train.betas
+    if len(betas) != 2 or max(betas) >= 1:
+        yield f"train.betas is {betas}, and should be two numbers below 1"
+
+
+def _rising_bucket_boundaries(config: Config) -> Iterator[str]:
+    boundaries = config.train.bucket_boundaries
+    if boundaries != sorted(set(boundaries)) or len(boundaries) < 2:
+        yield f"train.bucket_boundaries must be two or more rising numbers, not {boundaries}"
+
+
+def _equal_parts_of_a_batch(config: Config) -> Iterator[str]:
+    train = config.train
+    if train.batch_size % train.accumulate:
+        yield f"train.batch_size ({train.batch_size}) cannot be shared by train.accumulate ({train.accumulate}) parts"
+
+
+def _segment_of_whole_hops(config: Config) -> Iterator[str]:
+    segment, hop = config.train.segment_size, config.data.hop_length
+    if segment % hop or segment < hop:
+        yield f"train.segment_size ({segment}) is not a whole number of hops of {hop}"
+
+
+def _window_and_hop_within_fft(config: Config) -> Iterator[str]:
+    data = config.data
+    for name in ("win_length", "hop_length"):
+        if getattr(data, name) > data.filter_length:
+            yield f"data.{name} ({getattr(data, name)}) is longer than data.filter_length ({data.filter_length})"
+
+
+def _mel_bands_below_half_the_rate(config: Config) -> Iterator[str]:
+    data = config.data
     highest = data.sampling_rate / 2 if data.mel_fmax is None else data.mel_fmax
     if highest > data.sampling_rate / 2:
         yield f"data.mel_fmax ({data.mel_fmax}) lies above half of data.sampling_rate ({data.sampling_rate})"
     if data.mel_fmin >= highest:
         yield f"data.mel_fmin ({data.mel_fmin:g}) is not below the highest frequency of the mel bands, {highest:g}"
+
+
+def _text_lengths_in_order(config: Config) -> Iterator[str]:
+    data = config.data
     if data.min_text_len > data.max_text_len:
         yield f"data.min_text_len ({data.min_text_len}) is above data.max_text_len ({data.max_text_len})"
-    if not data.text_cleaners:
+
+
+def _some_cleaner(config: Config) -> Iterator[str]:
+    if not config.data.text_cleaners:
         yield 'data.text_cleaners is empty: name one, such as "english_cleaners2" or "phonemes_de"'
-    repeated = sorted(set(repeated_symbols(data.extra_symbols)))
+
+
+def _new_extra_symbols(config: Config) -> Iterator[str]:
+    repeated = sorted(set(repeated_symbols(config.data.extra_symbols)))
     if repeated:
         yield f"data.extra_symbols names {', '.join(map(repr, repeated))} which the table has already"
-    if model.p_dropout >= 1:
-        yield f"model.p_dropout is {model.p_dropout}, and should be below 1"
-    if data.use_mel_posterior_encoder != model.use_mel_posterior_encoder:
+
+
+def _one_posterior_input(config: Config) -> Iterator[str]:
+    if config.data.use_mel_posterior_encoder != config.model.use_mel_posterior_encoder:
         yield "use_mel_posterior_encoder differs between data and model; both decide the posterior's input"
+
+
+def _speaker_embedding(config: Config) -> Iterator[str]:
+    data, model = config.data, config.model
     if data.n_speakers and not model.gin_channels:
         yield f"data.n_speakers is {data.n_speakers}: model.gin_channels must be above 0 (VITS takes 256)"
     if data.n_speakers and model.use_spk_conditioned_encoder and model.n_layers < 3:
         yield f"a speaker enters the text encoder before its third layer; model.n_layers is {model.n_layers}"
+
+
+def _channels_divide_by_heads(config: Config) -> Iterator[str]:
+    model = config.model
+    if model.hidden_channels % model.n_heads:
+        yield f"model.hidden_channels ({model.hidden_channels}) cannot be shared by model.n_heads ({model.n_heads})"
+    heads = FLOW_HEADS.get(model.transformer_flow_type, 1) if model.use_transformer_flows else 1
+    if model.hidden_channels % heads:
+        yield f"model.hidden_channels ({model.hidden_channels}) cannot be shared by the {heads} heads of its flow"
+    if model.inter_channels % 4:
+        yield f"model.inter_channels ({model.inter_channels}) must divide by 4: each half goes to two heads"
+
+
+def _discriminator_channels(config: Config) -> Iterator[str]:
+    channels = config.model.discriminator_channels
+    if channels % 64:
+        yield f"model.discriminator_channels ({channels}) must be a multiple of 64"
+
+
+def _noise_in_the_deterministic_predictor(config: Config) -> Iterator[str]:
+    if config.model.use_sdp and config.model.use_duration_noise:
+        yield "model.use_duration_noise is the paper's deterministic predictor with noise; it needs use_sdp false"
+
+
+def _duration_stage(config: Config) -> Iterator[str]:
+    train = config.train
+    if train.duration_stage_start is None:
+        return
+    if not config.model.use_duration_discriminator:
+        yield "train.duration_stage_start needs model.use_duration_discriminator"
+    if train.duration_discriminator_start > train.duration_stage_start:
+        yield "train.duration_discriminator_start must not be later than train.duration_stage_start, which needs it"
+
+
+def _hop_is_the_upsampling(config: Config) -> Iterator[str]:
+    rates = config.model.upsample_rates
+    if config.data.hop_length != math.prod(rates):
+        product = f"{' x '.join(map(str, rates))} = {math.prod(rates)}"
+        yield f"data.hop_length is {config.data.hop_length}, but model.upsample_rates make {product}"
+
+
+def _upsampling_kernels(config: Config) -> Iterator[str]:
+    model = config.model
     if len(model.upsample_rates) != len(model.upsample_kernel_sizes):
         yield "model.upsample_rates and model.upsample_kernel_sizes have different lengths"
     for rate, kernel in zip(model.upsample_rates, model.upsample_kernel_sizes):
         if kernel < rate or (kernel - rate) % 2:
             yield f"an upsampling kernel of {kernel} cannot upsample by {rate}: it must exceed it by an even number"
-    if len(model.resblock_kernel_sizes) != len(model.resblock_dilation_sizes):
-        yield "model.resblock_kernel_sizes and model.resblock_dilation_sizes have different lengths"
-    if model.hidden_channels % model.n_heads:
-        yield f"model.hidden_channels ({model.hidden_channels}) cannot be shared by model.n_heads ({model.n_heads})"
-    narrowest = 2 ** len(model.upsample_rates)
-    if model.upsample_initial_channel % narrowest:
+
+
+def _halved_channels(config: Config) -> Iterator[str]:
+    channels, halvings = config.model.upsample_initial_channel, len(config.model.upsample_rates)
+    if channels % 2**halvings:
         yield (
-            f"model.upsample_initial_channel ({model.upsample_initial_channel}) is halved by each of "
-            f"{len(model.upsample_rates)} upsamplings: it must be a multiple of {narrowest}"
+            f"model.upsample_initial_channel ({channels}) is halved by each of "
+            f"{halvings} upsamplings: it must be a multiple of {2**halvings}"
         )
-    flow = FLOWS.get(model.transformer_flow_type, ()) if model.use_transformer_flows else ()
-    heads = max((layer.n_heads for layer in flow if issubclass(layer, Coupling)), default=1)
-    if model.hidden_channels % heads:
-        yield f"model.hidden_channels ({model.hidden_channels}) cannot be shared by the {heads} heads of its flow"
-    if model.inter_channels % 4:
-        yield f"model.inter_channels ({model.inter_channels}) must divide by 4: each half goes to two heads"
-    if model.discriminator_channels < 64 or model.discriminator_channels % 64:
-        yield f"model.discriminator_channels ({model.discriminator_channels}) must be a multiple of 64"
-    if any(kernel % 2 == 0 for kernel in model.resblock_kernel_sizes):
-        yield f"model.resblock_kernel_sizes are {model.resblock_kernel_sizes}; only odd ones keep the length"
-    if train.batch_size % train.accumulate:
-        yield f"train.batch_size ({train.batch_size}) cannot be shared by train.accumulate ({train.accumulate}) parts"
-    if len(train.betas) != 2 or max(train.betas) >= 1:
-        yield f"train.betas is {train.betas}, and should be two numbers below 1"
-    if train.bucket_boundaries != sorted(set(train.bucket_boundaries)) or len(train.bucket_boundaries) < 2:
-        yield f"train.bucket_boundaries must be two or more rising numbers, not {train.bucket_boundaries}"
-    if model.use_sdp and model.use_duration_noise:
-        yield "model.use_duration_noise is the paper's deterministic predictor with noise; it needs use_sdp false"
-    if train.duration_stage_start is not None and not model.use_duration_discriminator:
-        yield "train.duration_stage_start needs model.use_duration_discriminator"
-    if train.duration_stage_start is not None and train.duration_discriminator_start > train.duration_stage_start:
-        yield "train.duration_discriminator_start must not be later than train.duration_stage_start, which needs it"
-    choices = {
-        "model.transformer_flow_type": (model.transformer_flow_type, AVAILABLE_FLOW_TYPES),
-        "model.duration_discriminator_type": (
-            model.duration_discriminator_type,
-            AVAILABLE_DURATION_DISCRIMINATOR_TYPES,
-        ),
-        "model.resblock": (model.resblock, list(RESBLOCKS)),
-        "train.precision": (train.precision, list(PRECISIONS)),
-    }
-    for key, (value, allowed) in choices.items():
-        if value not in allowed:
-            near = difflib.get_close_matches(value, allowed, 1, 0.3)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            yield f"{key} is {value!r}; {hint}It may be {', '.join(allowed)}"
+
+
+def _residual_blocks(config: Config) -> Iterator[str]:
+    kernels = config.model.resblock_kernel_sizes
+    if len(kernels) != len(config.model.resblock_dilation_sizes):
+        yield "model.resblock_kernel_sizes and model.resblock_dilation_sizes have different lengths"
+    if any(kernel % 2 == 0 for kernel in kernels):
+        yield f"model.resblock_kernel_sizes are {kernels}; only odd ones keep the length"
+
+
+Check = Callable[[Config], Iterator[str]]
+CHECKS: tuple[Check, ...] = (
+    _known_choices,
+    _seed_fits_64_bits,
+    _two_betas,
+    _rising_bucket_boundaries,
+    _equal_parts_of_a_batch,
+    _segment_of_whole_hops,
+    _window_and_hop_within_fft,
+    _mel_bands_below_half_the_rate,
+    _text_lengths_in_order,
+    _some_cleaner,
+    _new_extra_symbols,
+    _one_posterior_input,
+    _speaker_embedding,
+    _channels_divide_by_heads,
+    _discriminator_channels,
+    _noise_in_the_deterministic_predictor,
+    _duration_stage,
+)
+DECODER_CHECKS: dict[str, tuple[Check, ...]] = {  # in addition, by decoder
+    "hifigan": (_hop_is_the_upsampling, _upsampling_kernels, _halved_channels, _residual_blocks),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Check config files or print their JSON schema."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", metavar="FILE", help="config files to check")
+    parser.add_argument("--schema", action="store_true", help="print the JSON schema of config files")
+    args = parser.parse_args(arguments)
+    if not args.files and not args.schema:
+        parser.error("name a config file, or use --schema")
+    if args.schema:
+        print(json.dumps(schema(), indent=2))
+    wrong = False
+    for path in args.files:
+        try:
+            load(path)
+            print(f"{path}: valid")
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            wrong = True
+    if wrong:
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,17 +1,17 @@
 """From filelists to batches: the dataset, its collation, and batches of similar lengths spread over GPUs.
 
-Training takes `SpeechDataset`, `Collate` and `DistributedBucketSampler`, and computes spectrograms on its device.
-`TextAudioLoader`, `TextAudioSpeakerLoader` and their collates are the doors of VITS code: with spectrograms, as tuples.
+Training uses `SpeechDataset`, `Collate` and `DistributedBucketSampler`, and computes spectrograms on its device.
+`TextAudioLoader`, `TextAudioSpeakerLoader` and their collates are the interface of VITS code: tuples with spectrograms.
 """
 
 import logging
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, cycle, islice, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -19,13 +19,19 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+import conditions
 from audio import audio_length, load_audio
-from commons import rounded_up
-from corpus import Clip, cleaned, read_filelist, setting, speaker_ids, token_ids
+from commons import map_tensors, rounded_up, tensors_in
+from config import data_setting
+from corpora.filelist import Clip, read_filelist
+from corpus import cleaned, token_ids
 from mel_processing import spec_to_mel_torch, spectrogram_torch
 from text import unknown_symbols
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
+
+MAX_LISTED = 5  # names in a message
+MAX_BATCHES_AHEAD = 2  # batches that the host may be ahead of the GPU
 
 
 class Utterance(NamedTuple):
@@ -34,55 +40,72 @@ class Utterance(NamedTuple):
     text: Tensor  # [tokens], int64
     spec: Tensor | None  # [channels, frames]; None if training computes it
     wav: Tensor  # [1, frames * hop_length]
-    sid: Tensor | None  # [1], int64; None for one voice
-    index: int
+    conditions: dict[str, Tensor]  # each [1, ...]; empty for a single voice
+    index: int  # type: ignore[assignment]  # hides tuple.index
 
 
 class Batch(NamedTuple):
-    """Padded utterances; everything beyond an utterance's length is 0."""
+    """Padded utterances. Values beyond an utterance's length are 0."""
 
     text: Tensor  # [b, tokens], int64
     text_lengths: Tensor  # [b]
     wav: Tensor  # [b, 1, samples], a whole number of hops
     wav_lengths: Tensor  # [b], in samples
-    sid: Tensor | None  # [b], int64; None for one voice
-    index: Tensor  # [b], where the utterances stand in the dataset
+    conditions: dict[str, Tensor]  # each [b, ...]; see `conditions`
+    index: Tensor  # type: ignore[assignment]  # [b], positions of the utterances in the dataset
 
-    def to(self, device, non_blocking: bool = False) -> "Batch":
-        return Batch(*(x if x is None else x.to(device, non_blocking=non_blocking) for x in self))
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """Copy the batch to a device."""
+        return map_tensors(lambda x: x.to(device, non_blocking=non_blocking), self)
 
     def pin_memory(self) -> "Batch":
-        return Batch(*(x if x is None else x.pin_memory() for x in self))
+        """Copy the batch to pinned memory."""
+        return map_tensors(lambda x: x.pin_memory(), self)
 
     def parts(self, n: int) -> list["Batch"]:
-        """The batch as `n` of equal size and padding; as fewer, the last one smaller, if `n` does not divide it."""
-        return [Batch(*part) for part in zip(*([None] * n if x is None else x.chunk(n) for x in self))]
+        """Split the batch into `n` parts of equal size and padding, or fewer with a smaller last one."""
+
+        def part(i: int) -> "Batch":
+            return map_tensors(lambda x: x.chunk(n)[i], self)
+
+        return [part(i) for i in range(len(self.text.chunk(n)))]
 
 
 class SpeechDataset(Dataset):
-    """The clips of a filelist that can be trained on, as token ids and waveforms.
+    """The usable clips of a filelist, as token ids and waveforms.
 
-    `data` is the config's section of that name. `lengths` are the spectrogram frames of each utterance, read from the
-    headers of the recordings, and `names` their paths; `left_out` names by reason what the filelist has beyond that.
-    With `with_spec`, items carry the posterior encoder's input: the log-mel or the linear spectrogram, by
-    `data.use_mel_posterior_encoder`.
-    Raises ValueError naming file and reason for bad lines, unreadable headers, unknown speakers and, since no
-    alignment exists then, for texts with more tokens than the recording has frames.
+    Args:
+        filelist: lines `path|text` or `path|speaker|text`.
+        data: the config's section of that name.
+        with_spec: items carry the posterior encoder's input, the log-mel or linear spectrogram.
+
+    Attributes:
+        lengths: spectrogram frames of each utterance, from the headers of the recordings.
+        names: paths of the recordings.
+        left_out: paths of unusable clips, by reason.
+
+    Raises:
+        ValueError: bad lines, unreadable headers, unknown speakers, or texts with more tokens than their recording has
+            frames, for which no alignment exists. The message names file and reason.
     """
 
-    def __init__(self, filelist: str | Path, data, with_spec: bool = False):
+    def __init__(self, filelist: str | Path, data: Any, with_spec: bool = False):
         self.data = data
         self.with_spec = with_spec
         self.left_out: dict[str, list[str]] = {}
         clips = read_filelist(filelist)
-        sids = speaker_ids(clips, data) or [None] * len(clips)
-        shortest, longest = setting(data, "min_text_len"), setting(data, "max_text_len")
+        values = conditions.of_clips(clips, data)
+        shortest, longest = data_setting(data, "min_text_len"), data_setting(data, "max_text_len")
         with ThreadPoolExecutor() as pool:
             frames = list(pool.map(self._frames, [clip.path for clip in clips]))
 
-        self.clips, self.lengths, self.sids, self.tokens = [], [], [], []
-        too_long, unknown = [], Counter()
-        for clip, length, sid in zip(clips, frames, sids, strict=True):
+        self.clips: list[Clip] = []
+        self.lengths: list[int] = []
+        self.values: list[conditions.Values] = []
+        self.tokens: list[np.ndarray] = []
+        too_long: list[str] = []
+        unknown: Counter = Counter()
+        for clip, length, value in zip(clips, frames, values, strict=True):
             symbols = cleaned(clip.text, data)
             if not shortest <= len(symbols) <= longest:
                 self._leave_out(f"text not of {shortest} to {longest} symbols", clip)
@@ -91,7 +114,7 @@ class SpeechDataset(Dataset):
                 self._leave_out("recording shorter than one frame", clip)
                 continue
             tokens = token_ids(symbols, data, warn=False)
-            unknown += unknown_symbols(symbols, setting(data, "extra_symbols"))
+            unknown += unknown_symbols(symbols, data_setting(data, "extra_symbols"))
             if not tokens:
                 self._leave_out("no symbol of the text has an id", clip)
                 continue
@@ -99,7 +122,7 @@ class SpeechDataset(Dataset):
                 too_long.append(f"{clip.path} ({len(tokens)} tokens, {length} frames)")
             self.clips.append(clip)
             self.lengths.append(length)
-            self.sids.append(sid)
+            self.values.append(value)
             self.tokens.append(np.array(tokens, np.int16))
         if too_long:
             raise ValueError(
@@ -109,7 +132,7 @@ class SpeechDataset(Dataset):
         _log_left_out(str(filelist), self.left_out)
         if unknown:
             counts = [f"{symbol!r} x {count}" for symbol, count in unknown.most_common()]
-            log.warning("%s: symbols without an id are left out of texts: %s", filelist, _some(counts))
+            logger.warning("%s: symbols without an id are left out of texts: %s", filelist, _some(counts))
         if not self.clips:
             raise ValueError(f"{filelist}: no utterance is left: {'; '.join(self.left_out)}")
 
@@ -119,23 +142,24 @@ class SpeechDataset(Dataset):
     def __getitem__(self, index: int) -> Utterance:
         wav = self._audio(index)
         text = torch.from_numpy(self.tokens[index].astype(np.int64))
-        sid = None if self.sids[index] is None else torch.tensor([self.sids[index]])
-        return Utterance(text, self._spectrogram(wav) if self.with_spec else None, wav, sid, index)
+        given = {name: torch.as_tensor(value).unsqueeze(0) for name, value in self.values[index].items()}
+        return Utterance(text, self._spectrogram(wav) if self.with_spec else None, wav, given, index)
 
     @property
     def names(self) -> list[str]:
+        """Paths of the recordings."""
         return [clip.path for clip in self.clips]
 
     def _frames(self, path: str) -> int:
-        samples = audio_length(path, self.data.sampling_rate, setting(self.data, "resample"))
+        samples = audio_length(path, self.data.sampling_rate, data_setting(self.data, "resample"))
         return samples // self.data.hop_length
 
     def _leave_out(self, reason: str, clip: Clip) -> None:
         self.left_out.setdefault(reason, []).append(clip.path)
 
     def _audio(self, index: int) -> Tensor:
-        """The waveform of one utterance, `[1, frames * hop_length]`."""
-        samples = load_audio(self.clips[index].path, self.data.sampling_rate, setting(self.data, "resample"))
+        """Load the waveform of one utterance, `[1, frames * hop_length]`."""
+        samples = load_audio(self.clips[index].path, self.data.sampling_rate, data_setting(self.data, "resample"))
         return torch.from_numpy(samples[: self.lengths[index] * self.data.hop_length]).unsqueeze(0)
 
     def _spectrogram(self, wav: Tensor) -> Tensor:
@@ -143,7 +167,7 @@ class SpeechDataset(Dataset):
         spec = spectrogram_torch(
             wav, data.filter_length, data.sampling_rate, data.hop_length, data.win_length, center=False
         )
-        if setting(data, "use_mel_posterior_encoder"):
+        if data_setting(data, "use_mel_posterior_encoder"):
             bands = (data.n_mel_channels, data.sampling_rate, data.mel_fmin, data.mel_fmax)
             spec = spec_to_mel_torch(spec, data.filter_length, *bands)
         return spec.squeeze(0)
@@ -152,8 +176,8 @@ class SpeechDataset(Dataset):
 class Collate:
     """Pad utterances of a `SpeechDataset` to a `Batch`.
 
-    Padded lengths are rounded up to multiples of `pad_frames` hops and `pad_tokens` tokens, so that they take few
-    values: every new shape costs a compiled or autotuned network time.
+    Padded lengths are rounded up to multiples of `pad_frames` hops and `pad_tokens` tokens. Few distinct shapes then
+    occur, which matters because a GPU captures and autotunes each shape once.
     """
 
     def __init__(self, hop_length: int, pad_frames: int = 1, pad_tokens: int = 1):
@@ -163,38 +187,40 @@ class Collate:
     def __call__(self, utterances: Sequence[Utterance]) -> Batch:
         text, text_lengths = _padded([u.text for u in utterances], self.pad_tokens)
         wav, wav_lengths = _padded([u.wav for u in utterances], self.pad_samples)
-        sid = None if utterances[0].sid is None else torch.cat([u.sid for u in utterances])
+        bundle = {name: torch.cat([u.conditions[name] for u in utterances]) for name in utterances[0].conditions}
         index = torch.tensor([u.index for u in utterances])
-        return Batch(text, text_lengths, wav, wav_lengths, sid, index)
+        return Batch(text, text_lengths, wav, wav_lengths, bundle, index)
 
 
 class TextAudioLoader(SpeechDataset):
-    """VITS's dataset for one voice: items `(text [tokens], spec [channels, frames], wav [1, samples])`."""
+    """VITS's dataset for a single speaker: items `(text [tokens], spec [channels, frames], wav [1, samples])`."""
 
-    def __init__(self, audiopaths_and_text: str | Path, hparams):
+    def __init__(self, audiopaths_and_text: str | Path, hparams: Any):
         super().__init__(audiopaths_and_text, hparams, with_spec=True)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        return tuple(super().__getitem__(index)[:3])
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:  # type: ignore[override]
+        item = super().__getitem__(index)
+        return item.text, cast(Tensor, item.spec), item.wav
 
 
 class TextAudioSpeakerLoader(TextAudioLoader):
-    """VITS's dataset for many voices: items `(text, spec, wav, sid [1])`."""
+    """VITS's dataset for several speakers: items `(text, spec, wav, sid [1])`."""
 
-    def __init__(self, audiopaths_sid_text: str | Path, hparams):
+    def __init__(self, audiopaths_sid_text: str | Path, hparams: Any):
         super().__init__(audiopaths_sid_text, hparams)
         if not hparams.n_speakers:
-            raise ValueError(f"{audiopaths_sid_text}: data.n_speakers is 0; TextAudioLoader is for one voice")
+            raise ValueError(f"{audiopaths_sid_text}: data.n_speakers is 0; use TextAudioLoader for a single speaker")
 
-    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        return tuple(SpeechDataset.__getitem__(self, index)[:4])
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:  # type: ignore[override]
+        item = SpeechDataset.__getitem__(self, index)
+        return item.text, cast(Tensor, item.spec), item.wav, item.conditions["sid"]
 
 
 class TextAudioCollate:
     """Pad items of the VITS datasets, longest spectrogram first.
 
     Returns text `[b, tokens]` and lengths, spec `[b, channels, frames]` and lengths, wav `[b, 1, samples]` and lengths
-    and, if the items have it, sid `[b]`; with `return_ids`, last, where in `batch` each row comes from.
+    and, if the items have it, sid `[b]`. With `return_ids` the last entry is the position in `batch` of each row.
     """
 
     def __init__(self, return_ids: bool = False):
@@ -208,26 +234,34 @@ class TextAudioCollate:
 
 
 class TextAudioSpeakerCollate(TextAudioCollate):
-    """`TextAudioCollate` under the name that VITS has for items with a speaker."""
+    """`TextAudioCollate` under VITS's name for items with a speaker."""
 
 
 class DistributedBucketSampler(Sampler):
     """Batches of similar lengths, the same number of them on every GPU.
 
-    Bucket i holds the utterances whose `dataset.lengths` lie in (boundaries[i], boundaries[i + 1]]; what lies outside
-    all of them is left out and named in `left_out`. Each bucket is cut into global batches of
-    `batch_size * num_replicas`; what remains of it moves up into the next bucket. The last global batch is filled up
-    with other utterances, so within an epoch each one appears once or, if drawn for that, twice. A dataset smaller
-    than a global batch makes one smaller batch; only with fewer utterances than replicas some repeat in it.
+    Bucket i holds the utterances with boundaries[i] < length <= boundaries[i + 1]. Utterances outside of all buckets
+    are excluded and listed in `left_out`. Each bucket is cut into global batches of `batch_size * num_replicas`, and
+    its remainder moves to the next bucket. The last global batch is filled up with other utterances, so each utterance
+    appears once or, if drawn for that, twice in an epoch. A dataset smaller than a global batch makes one smaller
+    batch, in which utterances repeat only if there are fewer of them than replicas.
 
-    The order follows from `seed` and the epoch alone. The replicas share out a global batch so that each has about
-    equally many frames. `Epochs` goes through one epoch after another.
-    Raises ValueError if no utterance lies within the boundaries.
+    The order depends on `seed` and the epoch alone. A global batch is divided so that each replica has about the same
+    number of frames. `Epochs` iterates over many epochs.
+
+    Args:
+        dataset: has `lengths`, in frames, and optionally `names`.
+        batch_size: utterances for each replica.
+        boundaries: rising lengths in frames.
+        num_replicas, rank: None takes them from `torch.distributed`.
+
+    Raises:
+        ValueError: no utterance lies within the boundaries, or the rank is not below the number of replicas.
     """
 
     def __init__(
         self,
-        dataset,
+        dataset: Any,
         batch_size: int,
         boundaries: Sequence[int],
         num_replicas: int | None = None,
@@ -255,7 +289,7 @@ class DistributedBucketSampler(Sampler):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Plan `batches`, this replica's lists of dataset indices for the epoch, to be had from the first on."""
+        """Compute `batches`, this replica's lists of dataset indices for an epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
 
         def shuffled(items: list) -> list:
@@ -264,7 +298,8 @@ class DistributedBucketSampler(Sampler):
             return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
 
         size = self.batch_size * self.num_replicas
-        batches, rest = [], []
+        batches: list[list[int]] = []
+        rest: list[int] = []
         for bucket in self.buckets:
             pool = shuffled(rest + bucket)
             full = len(pool) - len(pool) % size
@@ -282,7 +317,7 @@ class DistributedBucketSampler(Sampler):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def _sorted_into_buckets(self, names) -> tuple[list[list[int]], dict[str, list[str]]]:
+    def _sorted_into_buckets(self, names: Sequence[str] | None) -> tuple[list[list[int]], dict[str, list[str]]]:
         lowest, highest = self.boundaries[0], self.boundaries[-1]
         buckets: list[list[int]] = [[] for _ in pairwise(self.boundaries)]
         left_out: dict[str, list[str]] = {}
@@ -298,7 +333,7 @@ class DistributedBucketSampler(Sampler):
         return list(islice(cycle(batch), max(len(batch), self.num_replicas)))
 
     def _share(self, batch: list[int]) -> list[int]:
-        """This replica's part: longest first, dealt out to and fro."""
+        """Return this replica's part of a global batch: longest first, dealt out in alternating directions."""
         ordered = sorted(batch, key=lambda i: -self.lengths[i])
         n = self.num_replicas
         rounds = (ordered[start : start + n] for start in range(0, len(ordered), n))
@@ -307,9 +342,9 @@ class DistributedBucketSampler(Sampler):
 
 
 class Epochs(Sampler):
-    """A sampler's batches from batch `start` of an epoch on, epoch after epoch without end.
+    """Iterate over a sampler's batches without end, from batch `start` of an epoch on.
 
-    A loader reads on from one epoch into the next, where it would otherwise keep the training waiting.
+    A loader prefetches across the end of an epoch, which avoids a pause in training.
     """
 
     def __init__(self, sampler: DistributedBucketSampler, epoch: int = 0, start: int = 0):
@@ -324,35 +359,35 @@ class Epochs(Sampler):
             epoch, start = epoch + 1, 0
 
 
-def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Batches on a device. The next one is copied to a GPU while the one before it is in use.
+def ahead(batches: Iterable[Batch], device: torch.device) -> Generator[Batch, None, None]:
+    """Move batches to a device. The next batch is copied to a GPU while the current one is in use.
 
-    The host gets two batches ahead of the GPU at most, so that few of them are there at a time.
+    The host runs at most `MAX_BATCHES_AHEAD` batches ahead of the GPU, which bounds the memory.
     """
     if device.type != "cuda":
         yield from (batch.to(device) for batch in batches)
         return
     stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    waiting, used = None, deque()
+    waiting: Batch | None = None
+    used: deque[torch.cuda.Event] = deque()
     for batch in batches:
         with torch.cuda.stream(stream):
             copied = batch.to(device, non_blocking=True)
         if waiting is not None:
             yield waiting
             used.append(current.record_event())
-            if len(used) > 2:
+            if len(used) > MAX_BATCHES_AHEAD:
                 used.popleft().synchronize()
         current.wait_stream(stream)
-        for x in copied:
-            if x is not None:
-                x.record_stream(current)
+        for x in tensors_in(copied):
+            x.record_stream(current)
         waiting = copied
     if waiting is not None:
         yield waiting
 
 
 def _padded(rows: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
-    """Stack rows `[..., t]` of different t, zeros behind; returns `[b, ..., multiple of n]` and the lengths `[b]`."""
+    """Stack rows `[..., t]` padded with zeros to a multiple; returns `[b, ..., t_max]` and the lengths `[b]`."""
     lengths = torch.tensor([row.size(-1) for row in rows])
     longest = rounded_up(int(lengths.max()), multiple)
     padded = rows[0].new_zeros(len(rows), *rows[0].shape[:-1], longest)
@@ -363,8 +398,9 @@ def _padded(rows: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
 
 def _log_left_out(where: str, left_out: dict[str, list[str]]) -> None:
     for reason, names in left_out.items():
-        log.warning("%s: %d utterances left out, %s: %s", where, len(names), reason, _some(names))
+        logger.warning("%s: %d utterances left out, %s: %s", where, len(names), reason, _some(names))
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    rest = len(names) - MAX_LISTED
+    return ", ".join(names[:MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")

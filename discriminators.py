@@ -1,4 +1,4 @@
-"""Who tells real speech from synthesised speech, and real rhythm from predicted rhythm."""
+"""Discriminators of waveforms (HiFi-GAN, section 2.3; VITS, appendix B.2) and of durations (VITS2, section 2.1)."""
 
 import torch
 import torch.nn.functional as F
@@ -8,15 +8,16 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from attentions import LayerNorm
 from commons import get_padding, without_autocast
-from convolutions import Conv1d, Conv2d, Dropout, ProductConv1d
+from kernels.convolutions import Conv1d, Conv2d, Dropout, ProductConv1d
 from modules import LRELU_SLOPE
 
-PERIODS = (2, 3, 5, 7, 11)
-MOST_CHANNELS = 1024  # of the widest layers; the others keep their proportion to it
+PERIODS = (2, 3, 5, 7, 11)  # prime, so that the folded waveforms overlap little
+MAX_CHANNELS = 1024  # of the widest layers; the widths of all others are fractions of it
+POST_KERNEL = 3  # of the last convolution
 
 
 class DiscriminatorP(nn.Module):
-    """HiFi-GAN's period discriminator: the waveform folded to `period` columns, each column scored alone."""
+    """HiFi-GAN's period discriminator. It folds the waveform to `period` columns and convolves along each column."""
 
     def __init__(
         self,
@@ -24,36 +25,35 @@ class DiscriminatorP(nn.Module):
         kernel_size: int = 5,
         stride: int = 3,
         use_spectral_norm: bool = False,
-        channels: int = MOST_CHANNELS,
+        channels: int = MAX_CHANNELS,
     ):
         super().__init__()
         norm = _spectral_norm if use_spectral_norm else weight_norm
         self.period = period
-        pad = (get_padding(kernel_size), 0)
         widths = (1, channels // 32, channels // 8, channels // 2, channels, channels)
         strides = (stride, stride, stride, stride, 1)
+        padding = (get_padding(kernel_size), 0)
         self.convs = nn.ModuleList(
-            norm(Conv2d(c_in, c_out, (kernel_size, 1), (s, 1), pad))
+            norm(Conv2d(c_in, c_out, (kernel_size, 1), (s, 1), padding))
             for c_in, c_out, s in zip(widths, widths[1:], strides)
         )
-        self.conv_post = norm(Conv2d(channels, 1, (3, 1), padding=(1, 0)))
+        self.conv_post = norm(Conv2d(channels, 1, (POST_KERNEL, 1), padding=(get_padding(POST_KERNEL), 0)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """`[b, 1, samples]` to scores `[b, n]` and feature maps `[b, c, n, period]`."""
+        """Args: x `[b, 1, samples]`. Returns scores `[b, n]` and feature maps `[b, c, n, period]`."""
         x = F.pad(x, (0, -x.size(2) % self.period), "reflect")
         x = x.unflatten(2, (-1, self.period))
         return _scores_and_maps(self.convs, self.conv_post, x)
 
 
 class DiscriminatorS(nn.Module):
-    """The scale discriminator of HiFi-GAN, on the waveform as it is."""
+    """HiFi-GAN's scale discriminator, applied to the waveform at its full rate."""
 
-    def __init__(self, use_spectral_norm: bool = False, channels: int = MOST_CHANNELS):
+    def __init__(self, use_spectral_norm: bool = False, channels: int = MAX_CHANNELS):
         super().__init__()
         norm = _spectral_norm if use_spectral_norm else weight_norm
         c = channels
-        # in, out, kernel, stride, groups
-        table = (
+        table = (  # in channels, out channels, kernel size, stride, groups
             (1, c // 64, 15, 1, 1),
             (c // 64, c // 16, 41, 4, max(c // 256, 1)),
             (c // 16, c // 4, 41, 4, max(c // 64, 1)),
@@ -64,21 +64,21 @@ class DiscriminatorS(nn.Module):
         self.convs = nn.ModuleList(
             norm(Conv1d(c_in, c_out, k, s, get_padding(k), groups=groups)) for c_in, c_out, k, s, groups in table
         )
-        self.conv_post = norm(Conv1d(c, 1, 3, padding=1))
+        self.conv_post = norm(Conv1d(c, 1, POST_KERNEL, padding=get_padding(POST_KERNEL)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """`[b, 1, samples]` to scores `[b, n]` and feature maps `[b, c, n]`."""
+        """Args: x `[b, 1, samples]`. Returns scores `[b, n]` and feature maps `[b, c, n]`."""
         return _scores_and_maps(self.convs, self.conv_post, x)
 
 
 def _spectral_norm(conv: nn.Module) -> nn.Module:
-    """PyTorch's spectral norm, computed in full precision under autocast, which its vectors and weights ask for."""
+    """Apply PyTorch's spectral norm without autocast, because it needs its vectors and weights in full precision."""
     conv = spectral_norm(conv)
-    ((key, normalise),) = conv._forward_pre_hooks.items()
+    ((key, normalize),) = conv._forward_pre_hooks.items()
 
     def in_full_precision(module: nn.Module, inputs: tuple) -> None:
-        with without_autocast(module.weight_orig):
-            normalise(module, inputs)
+        with without_autocast(module.get_parameter("weight_orig")):
+            normalize(module, inputs)
 
     conv._forward_pre_hooks[key] = in_full_precision
     return conv
@@ -95,30 +95,28 @@ def _scores_and_maps(convs: nn.ModuleList, conv_post: nn.Module, x: Tensor) -> t
 
 
 class MultiPeriodDiscriminator(nn.Module):
-    """One scale discriminator and one for each of five prime periods, as VITS has them."""
+    """One scale discriminator and one period discriminator for each of `PERIODS` (VITS, appendix B.2)."""
 
-    def __init__(self, use_spectral_norm: bool = False, channels: int = MOST_CHANNELS):
+    def __init__(self, use_spectral_norm: bool = False, channels: int = MAX_CHANNELS):
         super().__init__()
-        shared = {"use_spectral_norm": use_spectral_norm, "channels": channels}
-        self.discriminators = nn.ModuleList(
-            [DiscriminatorS(**shared)] + [DiscriminatorP(period, **shared) for period in PERIODS]
-        )
+        self.discriminators = nn.ModuleList([DiscriminatorS(use_spectral_norm, channels)])
+        for period in PERIODS:
+            self.discriminators.append(DiscriminatorP(period, use_spectral_norm=use_spectral_norm, channels=channels))
 
-    def judge(self, y: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """Speech `[b, 1, samples]` to scores and feature maps, one entry for each discriminator."""
+    def discriminate(self, y: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """Return scores `[b, n]` and feature maps of waveforms `[b, 1, samples]`, one entry for each discriminator."""
         scores, feature_maps = zip(*(discriminator(y) for discriminator in self.discriminators))
         return list(scores), list(feature_maps)
 
     def forward(
         self, y: Tensor, y_hat: Tensor
     ) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]], list[list[Tensor]]]:
-        """Judge real and generated speech, `[b, 1, samples]` each, in one pass.
+        """Discriminate real waveforms y and generated ones y_hat, `[b, 1, samples]` each, in one pass.
 
         Returns:
-            Scores of the real, scores of the generated, feature maps of the real, feature maps of the generated;
-            one entry for each discriminator.
+            Scores of y, scores of y_hat, feature maps of y and feature maps of y_hat, one entry for each discriminator.
         """
-        scores, feature_maps = self.judge(torch.cat([y, y_hat]))
+        scores, feature_maps = self.discriminate(torch.cat([y, y_hat]))
         scores_r, scores_g = zip(*(score.chunk(2) for score in scores))
         maps_r = [[feature_map.chunk(2)[0] for feature_map in maps] for maps in feature_maps]
         maps_g = [[feature_map.chunk(2)[1] for feature_map in maps] for maps in feature_maps]
@@ -126,10 +124,10 @@ class MultiPeriodDiscriminator(nn.Module):
 
 
 class DurationDiscriminatorV1(nn.Module):
-    """Scores each token's log duration given the text state (VITS2, section 2.1).
+    """The duration discriminator: it scores the log duration of every token given the hidden states of the encoder.
 
-    It is linear up to the last sigmoid: an accident of the reference which published DUR files depend on. Training
-    computes it in fp32, because what it learns is the difference of two passes that nearly cancel.
+    This version has no nonlinearity before the last sigmoid, as in the published DUR checkpoints. Train it in fp32: its
+    gradients are the difference of two passes that nearly cancel.
     """
 
     nonlinear = False
@@ -138,25 +136,28 @@ class DurationDiscriminatorV1(nn.Module):
         self, in_channels: int, filter_channels: int, kernel_size: int, p_dropout: float, gin_channels: int = 0
     ):
         super().__init__()
-        pad = kernel_size // 2
+        padding = kernel_size // 2
         norm = LayerNorm if self.nonlinear else nn.Identity
         self.activation = nn.ReLU() if self.nonlinear else nn.Identity()
         self.drop = Dropout(p_dropout) if self.nonlinear else nn.Identity()
-        self.conv_1 = ProductConv1d(in_channels, filter_channels, kernel_size, padding=pad)
+        self.conv_1 = ProductConv1d(in_channels, filter_channels, kernel_size, padding)
         self.norm_1 = norm(filter_channels)
-        self.conv_2 = ProductConv1d(filter_channels, filter_channels, kernel_size, padding=pad)
+        self.conv_2 = ProductConv1d(filter_channels, filter_channels, kernel_size, padding)
         self.norm_2 = norm(filter_channels)
         self.dur_proj = ProductConv1d(1, filter_channels, 1)
-        self.pre_out_conv_1 = ProductConv1d(2 * filter_channels, filter_channels, kernel_size, padding=pad)
+        self.pre_out_conv_1 = ProductConv1d(2 * filter_channels, filter_channels, kernel_size, padding)
         self.pre_out_norm_1 = norm(filter_channels)
-        self.pre_out_conv_2 = ProductConv1d(filter_channels, filter_channels, kernel_size, padding=pad)
+        self.pre_out_conv_2 = ProductConv1d(filter_channels, filter_channels, kernel_size, padding)
         self.pre_out_norm_2 = norm(filter_channels)
         self.output_layer = nn.Sequential(nn.Linear(filter_channels, 1), nn.Sigmoid())
         if gin_channels:
             self.cond = ProductConv1d(gin_channels, in_channels, 1)
 
     def text_features(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
-        """Args: x `[b, h, t_s]`, detached here; x_mask `[b, 1, t_s]`; g `[b, gin, 1]`. Returns `[b, f, t_s]`."""
+        """Args: x `[b, h, t_s]`; x_mask `[b, 1, t_s]`; g `[b, gin, 1]` or None. Returns `[b, f, t_s]`.
+
+        x and g are detached.
+        """
         x = x.detach()
         if g is not None:
             x = x + self.cond(g.detach())
@@ -164,7 +165,10 @@ class DurationDiscriminatorV1(nn.Module):
         return self.drop(self.norm_2(self.activation(self.conv_2(x * x_mask))))
 
     def score(self, features: Tensor, x_mask: Tensor, dur: Tensor) -> Tensor:
-        """Args: features `[b, f, t_s]`; dur `[b, 1, t_s]`, log durations. Returns scores `[b, t_s, 1]` in (0, 1)."""
+        """Args: features `[b, f, t_s]` of `text_features`; x_mask `[b, 1, t_s]`; dur: log durations `[b, 1, t_s]`.
+
+        Returns scores `[b, t_s, 1]` in (0, 1).
+        """
         x = torch.cat([features, self.dur_proj(dur)], 1)
         x = self.drop(self.pre_out_norm_1(self.activation(self.pre_out_conv_1(x * x_mask))))
         x = self.drop(self.pre_out_norm_2(self.activation(self.pre_out_conv_2(x * x_mask)))) * x_mask
@@ -175,14 +179,14 @@ class DurationDiscriminatorV1(nn.Module):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Args: x `[b, h, t_s]`; x_mask `[b, 1, t_s]`; dur_r, dur_hat: log durations `[b, 1, t_s]`; g `[b, gin, 1]`.
 
-        Returns the scores of the real and of the predicted durations, each a list of one `[b, t_s, 1]`.
+        Returns the scores of the real and of the predicted durations, each a list with one tensor `[b, t_s, 1]`.
         """
         features = self.text_features(x, x_mask, g)
         return [self.score(features, x_mask, dur_r)], [self.score(features, x_mask, dur_hat)]
 
 
 class DurationDiscriminatorV2(DurationDiscriminatorV1):
-    """The same with ReLU, LayerNorm and dropout after each convolution."""
+    """`DurationDiscriminatorV1` with ReLU, LayerNorm and dropout after every convolution."""
 
     nonlinear = True
 

@@ -1,4 +1,4 @@
-"""One process or many: starting them, and helpers that do nothing when a process is alone."""
+"""Training in one or several processes: start them, and exchange values. Nothing is exchanged in a single process."""
 
 import contextlib
 import datetime
@@ -9,6 +9,8 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,51 +18,54 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-PATIENCE = datetime.timedelta(hours=2)  # the others wait while the main process looks at every recording of a corpus
-INTERRUPTED = 130  # the status of a process that Ctrl-C ended
+TIMEOUT = datetime.timedelta(hours=2)  # of an exchange: the main process decodes a whole corpus while the others wait
+INTERRUPTED = 130  # exit code of a process that Ctrl-C ended
+MAX_INT32 = 2**31 - 1
 
 
-def launch(run: Callable, device: str, processes: int | None, *args) -> None:
-    """Call `run(device, *args)` once in this process, once for each GPU, or as one of torchrun's processes.
+def launch(run: Callable[..., None], device: str, processes: int | None, *args: Any) -> None:
+    """Call `run(device, *args)` in this process, in one new process for each GPU, or as one of torchrun's processes.
 
     Args:
-        run: a function of a module's top level, so that spawned processes find it.
-        device: "cpu", "cuda" or "auto" (every GPU there is, else the CPU).
-        processes: how many to start on this host; None: one for each GPU, one on the CPU.
+        run: a function at the top level of a module, so that new processes can import it.
+        device: "cpu", "cuda" or "auto", which is CUDA if there is a GPU.
+        processes: number of processes on this machine; None for one for each GPU, or one on the CPU.
 
     Raises:
-        ValueError: no process was asked for, or CUDA and there is none, or more processes than GPUs.
+        ValueError: the number of processes is below 1 or above the number of GPUs, or CUDA is not available.
     """
     gpus = torch.cuda.device_count()
     if processes is not None and processes < 1:
-        raise ValueError(f"{processes} processes were asked for; there must be one at least")
+        raise ValueError(f"{processes} processes were asked for; --processes must be at least 1")
     if device == "cuda" and not gpus:
-        raise ValueError("--device cuda: PyTorch sees no GPU here; --device cpu trains without")
+        raise ValueError("--device cuda: PyTorch sees no GPU here; --device cpu trains without one")
     kind = "cuda" if gpus and device != "cpu" else "cpu"
     if "WORLD_SIZE" in os.environ:
         _join(run, kind, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://", *args)
         return
     processes = processes or (gpus if kind == "cuda" else 1)
     if kind == "cuda" and processes > gpus:
-        raise ValueError(f"{processes} processes were asked for, and there are {gpus} GPUs")
+        raise ValueError(
+            f"{processes} processes were asked for; --processes must be at most {gpus}, the number of GPUs"
+        )
     if processes == 1:
         run(_device(kind, 0), *args)
         return
     with tempfile.TemporaryDirectory() as folder:
-        meeting = (Path(folder) / "meeting").as_uri()  # a file, not a port that may be taken
-        children = mp.spawn(_spawned, (run, kind, processes, meeting, *args), processes, join=False)
+        rendezvous = (Path(folder) / "rendezvous").as_uri()  # a file, because a port may be in use
+        children = mp.spawn(_spawned, (run, kind, processes, rendezvous, *args), processes, join=False)
         try:
             _wait(children)
-        except mp.ProcessExitedException as ended:  # with a status of its own it has said why
+        except mp.ProcessExitedException as ended:  # a process with an exit code of its own has printed the reason
             if ended.exit_code == INTERRUPTED:
                 raise KeyboardInterrupt from None
             raise SystemExit(ended.exit_code if ended.exit_code > 0 else str(ended)) from None
 
 
 def _wait(children: mp.ProcessContext) -> None:
-    """Wait until spawned processes have ended. They decide when: Ctrl-C reaches them too, and SIGTERM is passed on."""
+    """Wait until all spawned processes have ended. Ctrl-C reaches them directly; SIGTERM is passed on to them."""
 
-    def pass_on(number, frame) -> None:
+    def pass_on(number: int, frame: FrameType | None) -> None:
         for child in children.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, number)
@@ -75,30 +80,30 @@ def _wait(children: mp.ProcessContext) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def _spawned(rank: int, run: Callable, kind: str, world: int, meeting: str, *args) -> None:
+def _spawned(rank: int, run: Callable[..., None], kind: str, world: int, rendezvous: str, *args: Any) -> None:
     os.environ["LOCAL_RANK"] = str(rank)
     try:
-        _join(run, kind, rank, world, meeting, *args)
-    except (ValueError, OSError) as error:  # of the user's making: a message, and no tracebacks of several processes
+        _join(run, kind, rank, world, rendezvous, *args)
+    except (ValueError, OSError) as error:  # a user error: one line instead of the tracebacks of all processes
         print(reason(error), file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:  # which would end this process with status 0
+    except KeyboardInterrupt:  # it would end this process with exit code 0
         raise SystemExit(INTERRUPTED) from None
 
 
 def reason(error: ValueError | OSError) -> str:
-    """What an error says; of one from a loader's worker, which comes with its traceback, the last line."""
-    said = str(error).strip()
-    return said.splitlines()[-1].removeprefix("ValueError: ") if "DataLoader worker" in said else said
+    """Return the message of an error. An error of a loader's worker contains a traceback, of which it is the end."""
+    message = str(error).strip()
+    return message.splitlines()[-1].removeprefix("ValueError: ") if "DataLoader worker" in message else message
 
 
-def _join(run: Callable, kind: str, rank: int, world: int, meeting: str, *args) -> None:
+def _join(run: Callable[..., None], kind: str, rank: int, world: int, rendezvous: str, *args: Any) -> None:
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = _device(kind, local)
     backend = "nccl" if kind == "cuda" else "gloo"
-    # captured steps exchange gradients: NCCL would have all processes capture at the same time, which they do not
+    # captured steps exchange gradients; with registration, NCCL would need all processes to capture at the same time
     os.environ.setdefault("NCCL_GRAPH_REGISTER", "0")
-    dist.init_process_group(backend, meeting, timeout=PATIENCE, rank=rank, world_size=world)
+    dist.init_process_group(backend, rendezvous, timeout=TIMEOUT, rank=rank, world_size=world)
     try:
         run(device, *args)
     finally:
@@ -106,7 +111,7 @@ def _join(run: Callable, kind: str, rank: int, world: int, meeting: str, *args) 
 
 
 def _device(kind: str, index: int) -> torch.device:
-    """This process's device, made current. On a GPU all work goes to a stream of its own: CUDA graphs ask for that."""
+    """Return this process's device and make it current, with a stream of its own, which CUDA graphs require."""
     if kind != "cuda":
         return torch.device(kind)
     device = torch.device(kind, index)
@@ -116,68 +121,69 @@ def _device(kind: str, index: int) -> torch.device:
 
 
 def rank() -> int:
-    """This process's number, 0 when alone."""
+    """Return the number of this process, 0 if it is alone."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes train together, 1 when alone."""
+    """Return the number of processes that train together, 1 if this one is alone."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_main() -> bool:
-    """Whether this process writes logs and checkpoints."""
+    """Return whether this process writes logs and checkpoints."""
     return rank() == 0
 
 
 def wrap(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network in DistributedDataParallel, or as it is when this process is alone."""
+    """Return the network in DistributedDataParallel, or the network itself if this process is alone."""
     if world_size() == 1:
         return network
     ids = [device.index] if device.type == "cuda" else None
-    # spectral norm's vectors are each process's own, and the alignment noise is the same in all
-    named = inspect.signature(DistributedDataParallel).parameters
-    exchange = "forward_sync_buffers" if "forward_sync_buffers" in named else "broadcast_buffers"  # before PyTorch 2.13
-    wrapped = DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True, **{exchange: False})
-    # it times its first ten steps and then every so many, which waits for the device and breaks a capture
-    wrapped._set_ddp_runtime_logging_sample_rate(2**31 - 1)
+    # buffers need no exchange: the vectors of spectral norm may differ, and the alignment noise is always equal
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    exchange = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"  # before 2.13
+    options: dict[str, Any] = {"gradient_as_bucket_view": True, exchange: False}
+    wrapped = DistributedDataParallel(network, device_ids=ids, **options)
+    # DDP times its first ten steps and then some later ones; timing synchronizes with the device and breaks a capture
+    wrapped._set_ddp_runtime_logging_sample_rate(MAX_INT32)
     return wrapped
 
 
-def settle(network: nn.Module) -> None:
-    """Let a wrapped network order its exchange, which it does once, where all processes come in the same order.
+def rebuild_buckets(network: nn.Module) -> None:
+    """Let a DistributedDataParallel network rebuild its buckets now. It does so once, in an exchange of all processes.
 
-    Left to itself, it does so at its second forward pass; with other networks' passes between, processes that take
-    other numbers of parts of a batch would wait for each other.
+    By default it does so in its second forward pass. Processes that split their batches into different numbers of parts
+    run different numbers of passes of other networks before that, and would wait for each other.
     """
     if isinstance(network, DistributedDataParallel):
         network.reducer._rebuild_buckets()
 
 
 def unexchanged(network: nn.Module) -> contextlib.AbstractContextManager:
-    """Where a wrapped network's gradients stay in this process; the next backward pass outside exchanges them too."""
+    """Return a context in which gradients accumulate locally. The first backward pass outside exchanges their sum."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, on each of them."""
+    """Return the sum of a tensor over all processes."""
     if dist.is_initialized():
         values = values.clone()
         dist.all_reduce(values)
     return values
 
 
-def gather(value: object) -> list:
-    """Every process's value, in the order of ranks, on each of them."""
-    values = [None] * world_size()
+def gather(value: object) -> list[Any]:
+    """Return the values of all processes, in the order of their ranks."""
     if not dist.is_initialized():
         return [value]
+    values = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
 
 
 def in_main(function: Callable[[], None]) -> None:
-    """Call `function` in the main process, while the others wait. An error there stops all of them."""
+    """Call `function` in the main process while the others wait. An error in it ends all processes."""
     error = None
     if is_main():
         try:

@@ -1,4 +1,8 @@
-"""How long each token speaks: VITS's deterministic and stochastic predictors and VITS2's with a noise input."""
+"""Duration predictors: the deterministic and the stochastic one of VITS and the one of VITS2, which takes noise.
+
+All predict the logarithm of the number of frames of each token from the hidden states of the text encoder. Both the
+hidden states and the condition are detached: no gradient flows back to the encoder (VITS, section 2.2.2).
+"""
 
 import math
 
@@ -9,16 +13,17 @@ from torch import Tensor, nn
 import modules
 from attentions import LayerNorm
 from commons import at_least_fp32
-from convolutions import Conv1d, Dropout
+from kernels.convolutions import Conv1d, Dropout
 
 LOG_2PI = math.log(2 * math.pi)
+DDS_LAYERS = 3  # of each `DDSConv` of the stochastic predictor
 
 
 class DurationPredictor(nn.Module):
-    """Convolutions from the text state to log durations (VITS, appendix B.1).
+    """The deterministic predictor of Glow-TTS (VITS, section 2.2.2): two convolutions and a projection.
 
-    With `use_noise` it is the generator of VITS2's section 2.1: Gaussian noise z_d enters beside the text state,
-    so that one text has many rhythms. The text state and the speaker are inputs only: no gradient flows back.
+    With `use_noise` it is the generator of VITS2 (section 2.1): a projection of Gaussian noise z_d is added to the
+    hidden states, so that the same text gets different rhythms.
     """
 
     def __init__(
@@ -42,7 +47,10 @@ class DurationPredictor(nn.Module):
         self.noise = Conv1d(in_channels, in_channels, 1) if use_noise else None
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, noise_scale: float = 1.0) -> Tensor:
-        """Args: x `[b, h, t_s]`; x_mask `[b, 1, t_s]`; g `[b, gin, 1]` or None. Returns log durations `[b, 1, t_s]`."""
+        """Args: x `[b, h, t_s]`; x_mask `[b, 1, t_s]`; g `[b, gin, 1]` or None; noise_scale: std of z_d.
+
+        Returns log durations `[b, 1, t_s]`, masked.
+        """
         x = x.detach()
         if g is not None:
             x = x + self.cond(g.detach())
@@ -53,12 +61,19 @@ class DurationPredictor(nn.Module):
         return self.proj(x * x_mask) * x_mask
 
     def loss(self, logw: Tensor, logw_: Tensor, x_mask: Tensor) -> Tensor:
-        """Squared error of log durations `[b, 1, t_s]`, each item's share `[b]` of the mean over all valid tokens."""
+        """Return the squared error of log durations `[b, 1, t_s]`, divided by the number of valid tokens of the batch.
+
+        The sum of the result `[b]` is the mean squared error over all valid tokens.
+        """
         return (at_least_fp32(logw) - logw_).square().sum((1, 2)) / x_mask.sum()
 
 
 class StochasticDurationPredictor(nn.Module):
-    """A flow over durations, with variational dequantisation and data augmentation (VITS, section 2.2.2)."""
+    """A flow over durations with variational dequantization and data augmentation (VITS, section 2.2.2, appendix B.3).
+
+    Raises:
+        ValueError: `filter_channels` differs from `in_channels`; VITS has both arguments and uses one width.
+    """
 
     def __init__(
         self,
@@ -74,20 +89,20 @@ class StochasticDurationPredictor(nn.Module):
             raise ValueError(f"filter_channels ({filter_channels}) must equal in_channels ({in_channels})")
 
         def spline_flows() -> nn.ModuleList:
-            flows = [modules.ElementwiseAffine(2)]
+            flows: list[nn.Module] = [modules.ElementwiseAffine(2)]
             for _ in range(n_flows):
-                flows += [modules.ConvFlow(2, filter_channels, kernel_size, n_layers=3), modules.Flip()]
+                flows += [modules.ConvFlow(2, filter_channels, kernel_size, DDS_LAYERS), modules.Flip()]
             return nn.ModuleList(flows)
 
         self.log_flow = modules.Log()
         self.flows = spline_flows()
         self.post_pre = Conv1d(1, filter_channels, 1)
         self.post_proj = Conv1d(filter_channels, filter_channels, 1)
-        self.post_convs = modules.DDSConv(filter_channels, kernel_size, n_layers=3, p_dropout=p_dropout)
+        self.post_convs = modules.DDSConv(filter_channels, kernel_size, DDS_LAYERS, p_dropout)
         self.post_flows = spline_flows()
         self.pre = Conv1d(in_channels, filter_channels, 1)
         self.proj = Conv1d(filter_channels, filter_channels, 1)
-        self.convs = modules.DDSConv(filter_channels, kernel_size, n_layers=3, p_dropout=p_dropout)
+        self.convs = modules.DDSConv(filter_channels, kernel_size, DDS_LAYERS, p_dropout)
         if gin_channels:
             self.cond = Conv1d(gin_channels, filter_channels, 1)
 
@@ -100,21 +115,27 @@ class StochasticDurationPredictor(nn.Module):
         reverse: bool = False,
         noise_scale: float = 1.0,
     ) -> Tensor:
-        """Args: x `[b, h, t_s]`; x_mask `[b, 1, t_s]`; w `[b, 1, t_s]`, frames of each token; g `[b, gin, 1]` or None.
+        """Args: x `[b, h, t_s]`; x_mask `[b, 1, t_s]`; w: durations in frames `[b, 1, t_s]`; g `[b, gin, 1]` or None.
 
-        Returns the bound on the negative log-likelihood `[b]` or, with `reverse`, drawn log durations `[b, 1, t_s]`.
+        Returns an upper bound `[b]` of the negative log-likelihood of w or, with `reverse`, a sample of log durations
+        `[b, 1, t_s]`, from noise of standard deviation `noise_scale`. Raises ValueError if w is needed and missing.
         """
         x = self.pre(x.detach())
         if g is not None:
             x = x + self.cond(g.detach())
         x = self.proj(self.convs(x, x_mask)) * x_mask
-        return self._sample(x, x_mask, noise_scale) if reverse else self._bound(x, x_mask, w)
+        if reverse:
+            return self._sample(x, x_mask, noise_scale)
+        if w is None:
+            raise ValueError("StochasticDurationPredictor: the loss needs the durations w")
+        return self._bound(x, x_mask, w)
 
     def _bound(self, x: Tensor, x_mask: Tensor, w: Tensor) -> Tensor:
-        """VITS, equation 7: draw u and nu from the posterior, and weigh (w - u, nu) under the flow."""
+        """Return the bound of VITS, equation 7: draw u, nu from the posterior and score (w - u, nu) under the flow."""
         h_w = self.post_proj(self.post_convs(self.post_pre(w), x_mask)) * x_mask
         e_q = torch.randn(w.size(0), 2, w.size(2), device=w.device, dtype=w.dtype) * x_mask
-        z_q, logdet_q = e_q, 0.0
+        z_q = e_q
+        logdet_q: Tensor | float = 0.0
         for flow in self.post_flows:
             z_q, logdet = flow(z_q, x_mask, g=x + h_w)
             logdet_q = logdet_q + logdet
@@ -132,7 +153,7 @@ class StochasticDurationPredictor(nn.Module):
         return nll + logq
 
     def _sample(self, x: Tensor, x_mask: Tensor, noise_scale: float) -> Tensor:
-        """Undo the flow on Gaussian noise. Its first spline only moves nu, which nobody asks for, and is left out."""
+        """Apply the inverse flow to Gaussian noise. The first spline is skipped, because it only changes nu."""
         z = torch.randn(x.size(0), 2, x.size(2), device=x.device, dtype=x_mask.dtype) * noise_scale
         affine, _, *splines = self.flows
         for flow in [*reversed(splines), affine]:

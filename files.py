@@ -1,29 +1,29 @@
-"""Where runs keep their files, and writing files so that nobody ever sees half of one."""
+"""The folder of runs, and writing files atomically."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-RUNS = Path("logs")  # of training, each in a folder of its name
+RUNS = Path("logs")  # one folder per run
 
 
 def run_folder(name: str) -> Path:
-    """A run's folder, by its name or by the folder itself.
+    """Return the folder of a run, given by its name or by the folder itself.
 
     Raises:
-        ValueError: an empty name, or one with `..`.
+        ValueError: the name is empty or contains `..`.
     """
     given = Path(name)
     inside = given.relative_to(RUNS) if given.is_relative_to(RUNS) else given
     if not inside.parts or ".." in inside.parts:
-        raise ValueError(f"{name!r} names no run: its name is that of its folder in {RUNS}, as in -m my_voice")
+        raise ValueError(f"{name!r} names no run: give the name of a folder in {RUNS}, as in -m my_voice")
     return RUNS / inside
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give the block a file name to write to; if it succeeds, that file takes the place of `path` in one step."""
+    """Yield a temporary path to write to. If the block succeeds, that file replaces `path` in one step."""
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -34,6 +34,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 file with the line ends of the text, whole or not at all."""
+    """Write a UTF-8 file atomically, without changing line ends."""
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="\n")

@@ -1,161 +1,168 @@
-"""The prior's normalizing flow: mean-only couplings with six choices of network (VITS2, section 2.3).
+"""The normalizing flow of the prior: mean-only couplings with six choices of network (VITS2, section 2.3).
 
-`FLOWS` says which layers one step holds. A new flow is one subclass of `Coupling` and one line there.
+`FLOWS` maps the values of `model.transformer_flow_type` in a config to the layers of one step. A new flow is one
+subclass of `Coupling`, one line there, and its name in `config.FlowType`.
 """
 
 from torch import Tensor, nn
 
 import attentions
-import modules
-from convolutions import Conv1d, cat_channels
+from kernels.convolutions import Conv1d, cat_channels
+from modules import WN, Flip, zero_conv
 
-N_STEPS = 4
-WN_KERNEL, WN_LAYERS = 5, 4
+N_STEPS = 4  # VITS, appendix B.1
+WN_KERNEL, WN_DILATION_RATE, WN_LAYERS = 5, 1, 4  # the WaveNet of a coupling
+
+# the transformer blocks, as in published checkpoints
+HALF_HEADS, HALF_LAYERS, HALF_KERNEL, HALF_DROPOUT = 2, 2, 3, 0.1  # on one half of the channels
+PRE_CONV2_HEADS, PRE_CONV2_LAYERS, PRE_CONV2_KERNEL = 2, 1, 5
+FFT_HEADS, FFT_LAYERS, FFT_KERNEL, FFT_FILTER = 4, 1, 5, 768
 
 
 class Coupling(nn.Module):
-    """`[x0, x1]` to `[x0, x1 + m(x0)]`: volume-preserving and undone by a subtraction.
+    """A mean-only coupling, `[x0, x1]` to `[x0, x1 + m(x0)]`: its log-determinant is 0 (VITS, section 2.5.2).
 
-    A subclass says what `m` is: `hidden`, and `post`, made by `zero_conv` so that the flow starts as the identity.
-    The order in which it makes its layers is that of published optimizer states.
+    A subclass defines `m` by a method `hidden` and a layer `post`, made by `modules.zero_conv` so that the flow starts
+    as the identity. Published optimizer states depend on the order in which a subclass creates its layers.
     """
 
     post: Conv1d
-    n_heads = 1  # of attention over the hidden channels, which it must divide
+    n_heads = 1  # attention heads on the hidden channels; `config.FLOW_HEADS` holds all above 1
+
+    def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
+        super().__init__()
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """Args: x0 `[b, inter / 2, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]`. Returns `post`'s input `[b, h, t]`."""
+        """Args: x0 `[b, inter / 2, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]` or None.
+
+        Returns the input of `post`, `[b, h, t]`, where h may be inter / 2.
+        """
         raise NotImplementedError
 
     def forward(
         self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Args: x `[b, inter, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]`. Returns `[b, inter, t]` and a zero `[b]`."""
+        """Args: x `[b, inter, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]` or None.
+
+        Returns `[b, inter, t]` and the log-determinant `[b]`, zero.
+        """
         x0, x1 = x.chunk(2, 1)
         m = self.post(self.hidden(x0, x_mask, g), mask=x_mask)
         x1 = (x1 - m) * x_mask if reverse else m + x1 * x_mask
         return cat_channels(x0, x1), x.new_zeros(x.size(0))
 
 
-def zero_conv(in_channels: int, out_channels: int) -> Conv1d:
-    """A 1x1 convolution that starts as zero."""
-    conv = Conv1d(in_channels, out_channels, 1)
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
-    return conv
+def _wavenet(hidden_channels: int, gin_channels: int) -> WN:
+    return WN(hidden_channels, WN_KERNEL, WN_DILATION_RATE, WN_LAYERS, gin_channels)
 
 
-def _transformer(channels: int) -> attentions.Encoder:
-    """The small transformer block on one half of the channels: two layers, no relative positions."""
-    return attentions.Encoder(channels, channels, n_heads=2, n_layers=2, kernel_size=3, p_dropout=0.1, window_size=None)
+def _half_transformer(half: int) -> attentions.Encoder:
+    """Return the small transformer block on one half of the channels. It has no relative positions."""
+    return attentions.Encoder(half, half, HALF_HEADS, HALF_LAYERS, HALF_KERNEL, HALF_DROPOUT, window_size=None)
 
 
 class ResidualCoupling(Coupling):
-    """VITS's coupling: a WaveNet sees the unchanged half."""
+    """The coupling of VITS: a WaveNet of x0."""
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
-        super().__init__()
+        super().__init__(channels, hidden_channels, gin_channels)
         self.pre = Conv1d(channels // 2, hidden_channels, 1)
-        self.enc = modules.WN(hidden_channels, WN_KERNEL, 1, WN_LAYERS, gin_channels)
+        self.enc = _wavenet(hidden_channels, gin_channels)
         self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """`[b, inter / 2, t]` to `[b, h, t]`."""
+        """Map `[b, inter / 2, t]` to `[b, h, t]`."""
         return self.enc(self.pre(x0, mask=x_mask), x_mask, g)
 
 
 class PreConvCoupling(Coupling):
-    """A transformer block with a residual connection before the WaveNet: the order of figure 1b of VITS2."""
+    """A transformer block with a residual connection before the WaveNet: the order of VITS2, figure 1b."""
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
-        super().__init__()
-        self.pre_transformer = _transformer(channels // 2)
+        super().__init__(channels, hidden_channels, gin_channels)
+        self.pre_transformer = _half_transformer(channels // 2)
         self.pre = Conv1d(channels // 2, hidden_channels, 1)
-        self.enc = modules.WN(hidden_channels, WN_KERNEL, 1, WN_LAYERS, gin_channels)
+        self.enc = _wavenet(hidden_channels, gin_channels)
         self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """`[b, inter / 2, t]` to `[b, h, t]`."""
+        """Map `[b, inter / 2, t]` to `[b, h, t]`."""
         h = self.pre(x0 + self.pre_transformer(x0, x_mask), mask=x_mask)
         return self.enc(h, x_mask, g)
 
 
 class PreConv2Coupling(Coupling):
-    """As `PreConvCoupling`, with one layer of the full width after the projection, and relative positions."""
+    """As `PreConvCoupling`, but with one transformer layer on the hidden channels and with relative positions."""
 
-    n_heads = 2
+    n_heads = PRE_CONV2_HEADS
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
-        super().__init__()
+        super().__init__(channels, hidden_channels, gin_channels)
         self.pre = Conv1d(channels // 2, hidden_channels, 1)
         self.pre_transformer = attentions.Encoder(
-            hidden_channels, hidden_channels, self.n_heads, n_layers=1, kernel_size=WN_KERNEL
+            hidden_channels, hidden_channels, self.n_heads, PRE_CONV2_LAYERS, PRE_CONV2_KERNEL
         )
-        self.enc = modules.WN(hidden_channels, WN_KERNEL, 1, WN_LAYERS, gin_channels)
+        self.enc = _wavenet(hidden_channels, gin_channels)
         self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """`[b, inter / 2, t]` to `[b, h, t]`."""
+        """Map `[b, inter / 2, t]` to `[b, h, t]`."""
         h = self.pre(x0, mask=x_mask)
         return self.enc(h + self.pre_transformer(h, x_mask), x_mask, g)
 
 
 class FFTCoupling(Coupling):
-    """A causal transformer block in the WaveNet's place. One layer, four heads: published checkpoints have that."""
+    """A causal transformer block with a residual connection in place of the WaveNet."""
 
-    n_heads = 4
+    n_heads = FFT_HEADS
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
-        super().__init__()
+        super().__init__(channels, hidden_channels, gin_channels)
         self.pre = Conv1d(channels // 2, hidden_channels, 1)
         self.enc = attentions.FFT(
-            hidden_channels,
-            filter_channels=768,
-            n_heads=self.n_heads,
-            n_layers=1,
-            kernel_size=5,
-            gin_channels=gin_channels,
+            hidden_channels, FFT_FILTER, self.n_heads, FFT_LAYERS, FFT_KERNEL, gin_channels=gin_channels
         )
         self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """`[b, inter / 2, t]` to `[b, h, t]`."""
+        """Map `[b, inter / 2, t]` to `[b, h, t]`."""
         h = self.pre(x0, mask=x_mask)
         return h + self.enc(h, x_mask, g)
 
 
 class MonoInterResidualCoupling(Coupling):
-    """A transformer alone, with a residual connection around it. Speakers reach the other couplings only."""
+    """A transformer block with a residual connection and no WaveNet. It does not use conditions."""
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
-        super().__init__()
-        self.pre_transformer = _transformer(channels // 2)
+        super().__init__(channels, hidden_channels, gin_channels)
+        self.pre_transformer = _half_transformer(channels // 2)
         self.post = zero_conv(channels // 2, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """`[b, inter / 2, t]` to `[b, inter / 2, t]`."""
+        """Map `[b, inter / 2, t]` to `[b, inter / 2, t]`."""
         return self.pre_transformer(x0, x_mask) + x0
 
 
 class MonoPostResidualCoupling(Coupling):
-    """`[x0, x1]` to `[2 x0, 2 x1 + m(x0)]`: a residual around the whole coupling.
+    """A residual connection around the whole coupling: `[x0, x1]` to `[2 x0, 2 x1 + m(x0)]`.
 
-    Four of these scale the latent by 16, and no log-determinant says so. Published checkpoints have that.
+    Four of these scale the latent by 16. The log-determinant that they return, zero, does not account for it; published
+    checkpoints were trained so.
     """
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
-        super().__init__()
-        self.pre_transformer = _transformer(channels // 2)
+        super().__init__(channels, hidden_channels, gin_channels)
+        self.pre_transformer = _half_transformer(channels // 2)
         self.post = zero_conv(channels // 2, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """`[b, inter / 2, t]` to `[b, inter / 2, t]`."""
+        """Map `[b, inter / 2, t]` to `[b, inter / 2, t]`."""
         return self.pre_transformer(x0, x_mask)
 
     def forward(
         self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Args: x `[b, inter, t]`; x_mask `[b, 1, t]`. Returns `[b, inter, t]` and a zero `[b]`."""
+        """Args: x `[b, inter, t]`; x_mask `[b, 1, t]`; g is not used. Returns `[b, inter, t]` and a zero `[b]`."""
         if reverse:
             x = x / 2
             x0, x1 = x.chunk(2, 1)
@@ -165,26 +172,26 @@ class MonoPostResidualCoupling(Coupling):
         return (x + coupled) * x_mask, logdet
 
 
-FLOWS = {
-    None: (ResidualCoupling, modules.Flip),
-    "pre_conv": (PreConvCoupling, modules.Flip),
-    "pre_conv2": (PreConv2Coupling, modules.Flip),
-    "fft": (FFTCoupling, modules.Flip),
-    "mono_layer_inter_residual": (ResidualCoupling, modules.Flip, MonoInterResidualCoupling),
-    "mono_layer_post_residual": (ResidualCoupling, modules.Flip, MonoPostResidualCoupling),
+FLOWS: dict[str | None, tuple[type[Coupling] | type[Flip], ...]] = {  # None: use_transformer_flows is false
+    None: (ResidualCoupling, Flip),
+    "pre_conv": (PreConvCoupling, Flip),
+    "pre_conv2": (PreConv2Coupling, Flip),
+    "fft": (FFTCoupling, Flip),
+    "mono_layer_inter_residual": (ResidualCoupling, Flip, MonoInterResidualCoupling),
+    "mono_layer_post_residual": (ResidualCoupling, Flip, MonoPostResidualCoupling),
 }
 AVAILABLE_FLOW_TYPES = [name for name in FLOWS if name is not None]
 
 
 class Flow(nn.Module):
-    """Four steps of the named kind; forward from posterior to prior, reverse from prior to posterior."""
+    """`N_STEPS` steps of a flow: from posterior to prior or, with `reverse`, from prior to posterior."""
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0, flow_type: str | None = None):
         super().__init__()
-        layers = [layer for _ in range(N_STEPS) for layer in FLOWS[flow_type]]
         self.flows = nn.ModuleList(
             layer(channels, hidden_channels, gin_channels) if issubclass(layer, Coupling) else layer()
-            for layer in layers
+            for _ in range(N_STEPS)
+            for layer in FLOWS[flow_type]
         )
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False) -> Tensor:

@@ -1,35 +1,45 @@
 """Speak with an exported voice through ONNX Runtime.
 
-python infer_onnx.py --model NAME.onnx --output-wav-path speech.wav --text "Hello." [--sid 3]
+Files of export_onnx.py describe themselves; files of other VITS code need --config-path. PyTorch is not needed.
 
-Files written by export_onnx.py say everything themselves; files of other VITS code need --config-path. Of a voice
-exported with --split, name NAME.encoder.onnx; NAME.decoder.onnx is found beside it, and --output-raw streams the voice.
+Examples:
+  python infer_onnx.py --model NAME.onnx --text "Hello." --output-wav-path hello.wav
+  python infer_onnx.py --model NAME.onnx --text "Hello." --sid 3 --output-wav-path hello.wav
+  python infer_onnx.py --model NAME.encoder.onnx --text "Hello." --output-raw | aplay -t raw -f S16_LE -r 22050
+The last one streams a voice that was exported with --split; NAME.decoder.onnx must be in the same folder.
 """
 
-import argparse
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 
+import cli
 import config as configs
-import inference
-from speech import BaseVoice, Latent, Scales
-from text.symbols import symbols as vits_symbols
+from conditions import CONDITIONS, Values
+from export import metadata
+from synthesis import output
+from synthesis.speech import BaseVoice, Latent, Scales
 
-ENCODER, DECODER = ".encoder.onnx", ".decoder.onnx"  # what a voice in two files ends with
-NOISE_FRAMES = 4096  # 47 seconds at 22,050 Hz and hop 256, after which given noise repeats
-NEEDED = ("sample_rate", "hop_length", "n_speakers", "speakers", "cleaners", "symbols", "n_vocab", "add_blank")
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+ENCODER, DECODER = ".encoder.onnx", ".decoder.onnx"  # suffixes of a voice in two files
+NOISE_FRAMES = 4096  # length of given noise, after which it repeats: 47 seconds at 22,050 Hz and hop 256
 
 
 class OnnxVoice(BaseVoice):
-    """A voice in an ONNX file, or in two; speaks as `synthesis.Voice` does, through ONNX Runtime.
+    """A voice in one or two ONNX files, with the interface of `synthesis.Voice`.
 
-    Raises ValueError if a file is missing, is no ONNX model, or needs a config and has none.
+    Args:
+        path: the file; of two files, the encoder's, or the name with the suffix .onnx that export_onnx.py was given.
+        config_path: config file, for files that do not describe themselves.
+        threads: of ONNX Runtime; 0 is all.
+
+    Raises:
+        ValueError: a file is missing or not an ONNX model of a voice, there is no config, or onnxruntime is missing.
     """
 
     def __init__(self, path: str | Path, config_path: str | Path | None = None, threads: int = 0):
@@ -40,47 +50,48 @@ class OnnxVoice(BaseVoice):
         self.inputs = {entry.name: entry.shape for entry in self.session.get_inputs()}
         self.outputs = [entry.name for entry in self.session.get_outputs()]
         if not {"input", "input_lengths", "scales"} <= set(self.inputs):
-            raise ValueError(f"{path} is no exported VITS voice: its inputs are {', '.join(self.inputs)}")
+            raise ValueError(f"{path} is not an exported VITS voice: its inputs are {', '.join(self.inputs)}")
         self.path = path
         self.decoder = self._decoder(threads) if "z" in self.outputs else None
-        metadata = self.session.get_modelmeta().custom_metadata_map
-        if all(key in metadata for key in NEEDED):
-            try:
-                super().__init__(_data(metadata), int(metadata["n_vocab"]), int(metadata.get("step") or 0) or None)
-            except (ValueError, AttributeError) as error:
-                raise ValueError(f"{path}: its metadata is broken: {error}") from None
+        try:
+            described = metadata.read(_metadata(self.session))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        if described:
+            super().__init__(described.data, described.n_vocab, described.step)
+            self.context = described.context
         elif config_path is not None:
             super().__init__(configs.load(config_path).data)
         else:
-            raise ValueError(f"{path} says nothing about its voice: give its config file with --config-path")
-        self.context = int(metadata.get("context", 0))
+            raise ValueError(f"{path} does not describe its voice: give its config file with --config-path")
         self._random = np.random.default_rng()
 
-    def _decoder(self, threads: int) -> onnxruntime.InferenceSession:
+    def _decoder(self, threads: int) -> "InferenceSession":
         path = self.path.with_name(self.path.name.removesuffix(ENCODER) + DECODER)
         decoder = _session(path, threads)
-        if decoder.get_modelmeta().custom_metadata_map != self.session.get_modelmeta().custom_metadata_map:
+        if _metadata(decoder) != _metadata(self.session):
             raise ValueError(f"{path} and {self.path} are not of one export: export the voice again")
         return decoder
 
-    def _latents(self, tokens: list[list[int]], sid: int | None, scales: Scales) -> list[Latent]:
-        if self.decoder is None and len(tokens) > 1:  # one by one: the decoder in the file hears the others' padding
-            return [latent for t in tokens for latent in self._latents([t], sid, scales)]
+    def _latents(self, tokens: list[list[int]], values: Values, scales: Scales) -> list[Latent]:
+        if self.decoder is None and len(tokens) > 1:  # one by one, because padding would change the decoder's output
+            return [latent for t in tokens for latent in self._latents([t], values, scales)]
         lengths = np.array([len(t) for t in tokens], np.int64)
         x = np.zeros((len(tokens), lengths.max()), np.int64)
         for row, t in zip(x, tokens):
             row[: len(t)] = t
-        feed = {"input": x, "input_lengths": lengths, "scales": np.array(scales, np.float32)}
-        if "sid" in self.inputs:
-            feed["sid"] = np.full(len(tokens), sid or 0, np.int64)
-        feed |= self._noise(x.shape)
-        made, *more = _run(self.session, self.outputs, feed, self.path)
-        durations = [d[:n].astype(np.int64) for d, n in zip(more[0], lengths)] if more else [None]
-        if self.decoder is None:  # the file went all the way to sound
+        # a file of other VITS code may ask a single-speaker voice for a speaker, who is 0
+        bundle = {
+            name: np.stack([values.get(name, np.int64(0))] * len(x)) for name in CONDITIONS if name in self.inputs
+        }
+        feed = {"input": x, "input_lengths": lengths, "scales": np.array(scales, np.float32), **bundle}
+        made, *more = _run(self.session, self.outputs, feed | self._noise(*x.shape), self.path)
+        durations: list[Any] = [d[:n].astype(np.int64) for d, n in zip(more[0], lengths)] if more else [None]
+        if self.decoder is None:  # the file includes the decoder
             return [Latent(made.reshape(-1), made.size // self.data.hop_length, durations[0])]
         frames = [max(1, int(d.sum())) for d in durations]
         g = [{"g": g[None]} for g in more[1]] if len(more) > 1 else [{}] * len(tokens)
-        contents = ({"z": z[None, :, :n], **speaker} for z, n, speaker in zip(made, frames, g))
+        contents = ({"z": z[None, :, :n], **condition} for z, n, condition in zip(made, frames, g))
         return [Latent(content, n, d) for content, n, d in zip(contents, frames, durations)]
 
     def _decode(self, latent: Latent, start: int, end: int) -> np.ndarray:
@@ -89,19 +100,17 @@ class OnnxVoice(BaseVoice):
         z = np.ascontiguousarray(latent.content["z"][:, :, start:end])
         return _run(self.decoder, ["output"], {**latent.content, "z": z}, self.path)[0].reshape(-1)
 
-    def _noise(self, shape: tuple[int, int]) -> dict[str, np.ndarray]:
-        """Random numbers for the inputs that ask for them, by the seed if there is one; shape `[b, t_s]`."""
-        b, t_s = shape
-        columns = {"noise_w": t_s, "noise": NOISE_FRAMES}
+    def _noise(self, b: int, t_s: int) -> dict[str, np.ndarray]:
+        """Draw the noise inputs of the file, if it has any: float32 `[b, channels, n]`."""
         return {
             name: self._random.standard_normal((b, int(self.inputs[name][1]), n), np.float32)
-            for name, n in columns.items()
+            for name, n in (("noise_w", t_s), ("noise", NOISE_FRAMES))
             if name in self.inputs
         }
 
-    def _draws(self, seed: int | None) -> Callable[[], AbstractContextManager]:
+    def _draws(self, seed: int | None) -> Callable[[], AbstractContextManager[None]]:
         if seed is not None and "noise" not in self.inputs:
-            raise ValueError("this file draws its own noise: export it with --noise-inputs, and seeds will work")
+            raise ValueError("this file draws its own noise: export it with --noise-inputs to use seeds")
         random = np.random.default_rng(seed)
 
         @contextmanager
@@ -112,51 +121,52 @@ class OnnxVoice(BaseVoice):
         return drawing
 
 
-def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def _session(path: Path, threads: int) -> "InferenceSession":
+    """Load a model. Raises ValueError if there is none."""
+    onnxruntime = cli.extra("onnxruntime")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a type for each status, and all of them mean the same here
-        raise ValueError(f"{path} is no ONNX model: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # onnxruntime has a type for each status
+        raise ValueError(f"{path} is not an ONNX model: {str(error).splitlines()[0]}") from None
 
 
-def _run(session: onnxruntime.InferenceSession, outputs: list[str], feed: dict, path: Path) -> list[np.ndarray]:
+def _metadata(session: "InferenceSession") -> dict[str, str]:
+    return session.get_modelmeta().custom_metadata_map
+
+
+def _run(session: "InferenceSession", outputs: Sequence[str], feed: Mapping[str, Any], path: Path) -> list[np.ndarray]:
+    """Run a model. Raises ValueError if it fails, as for an id that the network does not have."""
     try:
         return session.run(outputs, feed)
-    except Exception as error:  # as above: an id that the network does not have, or a file that is not what it says
+    except Exception as error:  # as in `_session`
         raise ValueError(f"{path} cannot speak this: {str(error).splitlines()[0]}") from None
 
 
-def _data(metadata: dict[str, str]) -> SimpleNamespace:
-    """The part of a config's data section that speaking needs, from a file's metadata."""
-    speakers = json.loads(metadata["speakers"])
-    return SimpleNamespace(
-        sampling_rate=int(metadata["sample_rate"]),
-        hop_length=int(metadata["hop_length"]),
-        n_speakers=int(metadata["n_speakers"]),
-        speakers=speakers,
-        text_cleaners=json.loads(metadata["cleaners"]),
-        extra_symbols="".join(json.loads(metadata["symbols"])[len(vits_symbols) :]),
-        add_blank=metadata["add_blank"] == "1",
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="the .onnx file")
-    parser.add_argument("--config-path", help="config file, for .onnx files that do not describe themselves")
-    parser.add_argument("--output-wav-path", dest="output", help=".wav, .flac or .ogg file to write; - is stdout")
-    parser.add_argument("--text", required=True)
-    parser.add_argument("--sid", dest="speaker", help="speaker, by id or name, for models of many")
-    parser.set_defaults(picture=None)
-    inference.add_scales(parser)
+    """Run the program with the given arguments, by default those of the command line."""
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--model", required=True, metavar="ONNX", help="the .onnx file")
+    parser.add_argument("--config-path", metavar="JSON", help="config file, for files that do not describe themselves")
+    parser.add_argument(
+        "--output-wav-path",
+        dest="output",
+        metavar="FILE",
+        help=".wav, .flac or .ogg file to write; - is standard output (default: speech.wav)",
+    )
+    parser.add_argument("--text", required=True, help="text to speak")
+    parser.add_argument("--sid", dest="speaker", metavar="SPEAKER", help="id or name, for a voice of several speakers")
+    cli.add_speaking_options(parser)
     args = parser.parse_args(arguments)
-    with inference.errors_in_one_line("infer_onnx"):
-        inference.refuse_contradictions(args)
-        inference.speak_text(OnnxVoice(args.model, args.config_path), args)
+    with cli.errors_in_one_line("infer_onnx"):
+        cli.check_speaking_options(args)
+        voice = OnnxVoice(args.model, args.config_path)
+        text = cli.given_text(args.text, args)
+        path = args.output or "speech.wav"
+        output.speak_to_file(voice, text, path, args.timings, args.output_raw, **cli.speaking_options(args))
 
 
 if __name__ == "__main__":

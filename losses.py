@@ -1,32 +1,44 @@
-"""The losses of VITS and VITS2, all in fp32 whatever the network's precision is."""
+"""The losses of VITS and VITS2, computed in fp32 for inputs of any precision."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import fused
+from kernels import fused
 
 
-def feature_loss(fmap_r: list[list[Tensor]], fmap_g: list[list[Tensor]]) -> Tensor:
-    """Twice the summed L1 distance of all feature maps (HiFi-GAN, section 2.3); real ones carry no gradient."""
-    loss = 0.0
-    for maps_r, maps_g in zip(fmap_r, fmap_g, strict=True):
-        for real, generated in zip(maps_r, maps_g, strict=True):
-            loss = loss + fused.l1_mean(real, generated)
-    return 2 * loss
+def feature_loss(fmap_r: list[list[Tensor]], fmap_g: list[list[Tensor]], use_kernels: bool = True) -> Tensor:
+    """Compute the feature matching loss: twice the sum of L1 distances of all feature maps (HiFi-GAN, section 2.4).
+
+    Args:
+        fmap_r, fmap_g: feature maps `[b, c, ...]` of real and of generated waveforms, a list for each discriminator.
+            Only the generated ones get a gradient.
+        use_kernels: use a Triton kernel if it handles the tensors.
+
+    Raises:
+        ValueError: the lists differ in length.
+    """
+    first, *others = [
+        fused.l1_mean(real, generated, use_kernels)
+        for maps_r, maps_g in zip(fmap_r, fmap_g, strict=True)
+        for real, generated in zip(maps_r, maps_g, strict=True)
+    ]
+    return 2 * sum(others, first)
 
 
 def discriminator_loss(
     disc_real_outputs: list[Tensor], disc_generated_outputs: list[Tensor], mask: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Least squares: real scores to 1, generated scores to 0 (VITS, equation 9; VITS2, equation 1).
+    """Compute the least-squares loss of discriminators: targets are 1 for real and 0 for generated scores.
+
+    VITS, equation 8; VITS2, equation 1.
 
     Args:
-        disc_real_outputs, disc_generated_outputs: lists of scores of any shape.
-        mask: which scores count, in the scores' shape; None counts all.
+        disc_real_outputs, disc_generated_outputs: scores of each discriminator, of any shape.
+        mask: one for scores to include and zero for the others, in the shape of the scores; None includes all.
 
     Returns:
-        The loss, and for each discriminator its real and its generated part, 0-dimensional tensors.
+        The loss, and for each discriminator its term for real and its term for generated scores, each 0-dimensional.
     """
     real = [_mean((1 - score.float()).square(), mask) for score in disc_real_outputs]
     generated = [_mean(score.float().square(), mask) for score in disc_generated_outputs]
@@ -34,16 +46,24 @@ def discriminator_loss(
 
 
 def generator_loss(disc_outputs: list[Tensor], mask: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-    """Least squares: generated scores to 1 (VITS, equation 10; VITS2, equation 2). Returns the loss and its parts."""
+    """Compute the least-squares adversarial loss of the generator: the target is 1 for generated scores.
+
+    VITS, equation 9; VITS2, equation 2. The arguments are those of `discriminator_loss`.
+
+    Returns:
+        The loss and its term for each discriminator, each 0-dimensional.
+    """
     parts = [_mean((1 - score.float()).square(), mask) for score in disc_outputs]
     return torch.stack(parts).sum(), parts
 
 
 def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, z_mask: Tensor) -> Tensor:
-    """KL divergence of posterior and prior at the sampled `z` (VITS, equation 4), per valid frame.
+    """Estimate the KL divergence of posterior and prior from the sampled latent (VITS, equation 3), per valid frame.
 
     Args:
-        z_p, logs_q, m_p, logs_p: `[b, inter, t]`.
+        z_p: the latent sample after the flow, `[b, inter, t]`.
+        logs_q: log standard deviations of the posterior, `[b, inter, t]`.
+        m_p, logs_p: means and log standard deviations of the prior, `[b, inter, t]`.
         z_mask: `[b, 1, t]`.
     """
     z_p, logs_q, m_p, logs_p, z_mask = (t.float() for t in (z_p, logs_q, m_p, logs_p, z_mask))
@@ -52,11 +72,12 @@ def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, z_mask: Te
 
 
 def mel_loss(mel: Tensor, mel_hat: Tensor) -> Tensor:
-    """Mean L1 distance of two log-mel spectrograms `[b, bands, t]` (VITS, equation 2, before its weight)."""
+    """Compute the mean L1 distance of two log-mel spectrograms `[b, bands, t]` (VITS, equation 2, without weight)."""
     return F.l1_loss(mel_hat.float(), mel.float())
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the mean of the values where the mask is one."""
     if mask is None:
         return values.mean()
     mask = mask.float()

@@ -1,11 +1,12 @@
-"""Spectrograms: linear magnitude, Slaney mel, and batches of padded utterances, on any device.
+"""Spectrograms: linear magnitude and log-mel (Slaney), of single waveforms and of padded batches, on any device.
 
-As in HiFi-GAN and VITS: reflection of (n_fft - hop) / 2 samples at both ends, periodic Hann window,
-magnitude sqrt(re^2 + im^2 + 1e-6), log mel clamped at 1e-5. `samples // hop_size` frames come out.
-All of it is computed in float32 (float64 stays float64), also under autocast and for half-precision input.
+As in HiFi-GAN and VITS: reflect padding of (n_fft - hop) / 2 samples at both ends, periodic Hann window, magnitude
+sqrt(re^2 + im^2 + 1e-6), mel magnitudes clamped to at least 1e-5. The result has `samples // hop_size` frames. The
+computation is in float32 (float64 stays float64), also under autocast and for half-precision input.
 """
 
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,16 @@ from commons import without_autocast
 def spectrogram_torch(
     y: Tensor, n_fft: int, sampling_rate: int, hop_size: int, win_size: int, center: bool = False
 ) -> Tensor:
-    """Linear magnitude spectrogram of waveforms of one length.
+    """Compute linear magnitude spectrograms of waveforms of equal length.
 
-    y: `[b, samples]`, -1..1; returns `[b, n_fft // 2 + 1, samples // hop_size]`. `sampling_rate` changes nothing;
-    VITS code passes it. Waveforms shorter than the reflection are reflected repeatedly.
+    Args:
+        y: `[b, samples]`, in [-1, 1]. Waveforms shorter than the padding are reflected repeatedly.
+        n_fft, hop_size, win_size: in samples.
+        sampling_rate: not used; VITS code passes it.
+        center: pad by another n_fft / 2 samples, as `torch.stft` does.
+
+    Returns:
+        `[b, n_fft // 2 + 1, samples // hop_size]`; more frames with `center`.
     """
     y = _full_precision(y)
     left, right = _reflection(n_fft, hop_size)
@@ -34,11 +41,17 @@ def spectrogram_torch(
 def spectrogram_of_batch(
     y: Tensor, y_lengths: Tensor, n_fft: int, hop_size: int, win_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Linear magnitude spectrograms of padded utterances, each as if it were computed alone.
+    """Compute linear magnitude spectrograms of padded utterances, each equal to that of the utterance alone.
 
-    y: `[b, samples]`, zero or anything beyond each utterance's end; y_lengths: `[b]`, in samples.
-    Returns `[b, n_fft // 2 + 1, samples // hop_size]`, 0 beyond each end, and the frame counts
-    `y_lengths // hop_size`. Each utterance is reflected at its own end; nothing waits for the device.
+    Each utterance is reflected at its own end. There is no host synchronisation.
+
+    Args:
+        y: `[b, samples]`, with any values after the end of each utterance.
+        y_lengths: `[b]`, in samples.
+        n_fft, hop_size, win_size: in samples.
+
+    Returns:
+        Spectrograms `[b, n_fft // 2 + 1, samples // hop_size]`, zero after each end, and numbers of frames `[b]`.
     """
     y = _full_precision(y)
     y_lengths = y_lengths.long()
@@ -52,7 +65,10 @@ def spectrogram_of_batch(
 def spec_to_mel_torch(
     spec: Tensor, n_fft: int, num_mels: int, sampling_rate: int, fmin: float, fmax: float | None
 ) -> Tensor:
-    """Natural log of the Slaney mel spectrum. spec: `[b, n_fft // 2 + 1, t]`; returns `[b, num_mels, t]`."""
+    """Convert magnitude spectrograms `[b, n_fft // 2 + 1, t]` to log-mel spectrograms `[b, num_mels, t]`.
+
+    The logarithm is natural. `sampling_rate`, `fmin` and `fmax` are in Hz; `fmax` None is half the sampling rate.
+    """
     with without_autocast(spec):
         spec = _full_precision(spec)
         basis = _mel_basis(n_fft, num_mels, sampling_rate, fmin, fmax, dtype=spec.dtype, device=spec.device)
@@ -70,13 +86,16 @@ def mel_spectrogram_torch(
     fmax: float | None,
     center: bool = False,
 ) -> Tensor:
-    """Log mel spectrogram of waveforms. y: `[b, samples]`; returns `[b, num_mels, samples // hop_size]`."""
+    """Compute log-mel spectrograms `[b, num_mels, samples // hop_size]` of waveforms `[b, samples]`.
+
+    The arguments are those of `spectrogram_torch` and `spec_to_mel_torch`.
+    """
     spec = spectrogram_torch(y, n_fft, sampling_rate, hop_size, win_size, center)
     return spec_to_mel_torch(spec, n_fft, num_mels, sampling_rate, fmin, fmax)
 
 
-def log_mel(wav: Tensor, data) -> Tensor:
-    """Log-mel spectrogram `[b, bands, t]` of `wav` `[b, samples]` by a config's data section."""
+def log_mel(wav: Tensor, data: Any) -> Tensor:
+    """Compute log-mel spectrograms `[b, bands, t]` of `wav` `[b, samples]` with the settings of a config's `data`."""
     return mel_spectrogram_torch(
         wav,
         data.filter_length,
@@ -94,15 +113,15 @@ def _full_precision(x: Tensor) -> Tensor:
 
 
 def _reflection(n_fft: int, hop_size: int) -> tuple[int, int]:
-    """Samples to add before and after: `samples // hop_size` frames fit even if n_fft - hop_size is odd."""
+    """Return the samples of padding before and after, for `samples // hop_size` frames even if n_fft - hop is odd."""
     left = (n_fft - hop_size) // 2
     return left, n_fft - hop_size - left
 
 
 def _reflect_at(y: Tensor, y_lengths: Tensor, left: int, right: int) -> Tensor:
-    """Reflect each row of `y` `[b, samples]` at both of its own ends; returns `[b, left + samples + right]`.
+    """Reflect each row of y `[b, samples]` at its own ends; returns `[b, left + samples + right]`.
 
-    Positions bounce between the two ends as often as needed, so no index leaves a row however short it is.
+    Rows shorter than the padding are reflected repeatedly, so every index is within its row.
     """
     position = torch.arange(-left, y.size(1) + right, device=y.device)
     period = (2 * (y_lengths - 1)).clamp(min=1)[:, None]
@@ -111,47 +130,36 @@ def _reflect_at(y: Tensor, y_lengths: Tensor, left: int, right: int) -> Tensor:
 
 
 def _magnitude(y: Tensor, n_fft: int, hop_size: int, win_size: int, center: bool) -> Tensor:
-    """Magnitude of the short-time spectrum of `[b, samples]`: `[b, n_fft // 2 + 1, t]`."""
+    """Compute the magnitude `[b, n_fft // 2 + 1, t]` of the short-time Fourier transform of y `[b, samples]`."""
     window = _hann_window(win_size, dtype=y.dtype, device=y.device)
     with without_autocast(y):
         spec = torch.stft(y, n_fft, hop_size, win_size, window, center=center, return_complex=True)
         return torch.sqrt(spec.abs().square() + 1e-6)
 
 
-def _table(build):
-    """Keep every table that `build` makes, keyed by its settings, dtype and device.
-
-    Kept tables are built outside inference mode: a tensor made inside cannot take part in training later.
-    A graph under torch.compile builds its own, since a tensor of one graph must not outlive it.
-    """
-
-    @cache
-    def kept(*settings, dtype, device):
-        with torch.inference_mode(False):
-            return build(*settings, dtype, torch.device("cpu")).to(device)
-
-    def table(*settings, dtype, device):
-        return (build if torch.compiler.is_compiling() else kept)(*settings, dtype=dtype, device=device)
-
-    return table
-
-
-@_table
-def _hann_window(win_size, dtype, device):
-    """Periodic Hann window `[win_size]`."""
-    return torch.hann_window(win_size, dtype=dtype, device=device)
-
-
-def _mel_basis(*settings, dtype, device):
-    """Triangles of equal area on Slaney's mel scale, `[num_mels, n_fft // 2 + 1]`."""
-    if torch.compiler.is_compiling():  # librosa is no code to compile
-        return torch.compiler.disable(_kept_mel_basis)(*settings, dtype=dtype, device=device)
-    return _kept_mel_basis(*settings, dtype=dtype, device=device)
+# The tables below are cached for each combination of settings, dtype and device. They are made outside inference mode,
+# because a tensor made in it cannot take part in training later.
 
 
 @cache
-def _kept_mel_basis(n_fft, num_mels, sampling_rate, fmin, fmax, dtype, device):
-    from librosa.filters import mel  # here, because librosa takes a second to import
+def _hann_window(win_size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the periodic Hann window `[win_size]`."""
+    with torch.inference_mode(False):
+        return torch.hann_window(win_size, dtype=dtype, device="cpu").to(device)
+
+
+@cache
+def _mel_basis(
+    n_fft: int,
+    num_mels: int,
+    sampling_rate: int,
+    fmin: float,
+    fmax: float | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Return the triangular filters of equal area on Slaney's mel scale, `[num_mels, n_fft // 2 + 1]`."""
+    from librosa.filters import mel  # imported late because librosa takes a second to import
 
     basis = mel(sr=sampling_rate, n_fft=n_fft, n_mels=num_mels, fmin=fmin, fmax=fmax)
     with torch.inference_mode(False):

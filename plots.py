@@ -1,22 +1,33 @@
-"""Pictures of training and synthesis: spectrograms, alignments, loss curves.
+"""Pictures of training and synthesis: spectrograms, alignments, curves. As a program, draw the curves of a run.
 
-python plots.py logs/NAME curves.png     every loss, norm and measurement of a run over its steps
+The picture has a panel for every loss, norm and validation result of the run's metrics.jsonl, over training steps.
+
+Examples:
+  python plots.py NAME curves.png
+  python plots.py logs/NAME curves.png
 """
 
-import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reporting import metric_names, read_metrics
-from speech import Speech
+import cli
+from files import run_folder
+from synthesis.speech import Speech
 from text.symbols import PAD
 
-MOST_NAMED = 70  # symbols that still can be read in one picture
+if TYPE_CHECKING:  # slow to import, and most processes draw nothing
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_LETTERED = 70  # symbols that are readable in one picture
+MAX_MARKED = 30  # points of a curve, below which each is marked
 
 
-def _figure(rows: int, size: tuple[float, float], columns: int = 1, **layout):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and most processes draw nothing
+def _figure(rows: int, size: tuple[float, float], columns: int = 1, **layout: Any) -> "tuple[Figure, np.ndarray]":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(size, layout="constrained")
@@ -24,144 +35,156 @@ def _figure(rows: int, size: tuple[float, float], columns: int = 1, **layout):
     return figure, np.ravel(figure.subplots(rows, columns, **layout))
 
 
-def _pixels(figure) -> np.ndarray:
+def _pixels(figure: "Figure") -> np.ndarray:
     figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
 
 
-def draw_spectrogram(axes, spectrogram: np.ndarray, title: str = "") -> None:
-    """Put a log spectrogram `[bands, frames]` on matplotlib axes."""
+def draw_spectrogram(axes: "Axes", spectrogram: np.ndarray, title: str = "") -> None:
+    """Draw a log spectrogram `[bands, frames]` on matplotlib axes."""
     axes.imshow(spectrogram, aspect="auto", origin="lower", interpolation="none")
     axes.set(xlabel="frames", ylabel="bands", title=title)
 
 
-def draw_alignment(axes, alignment: np.ndarray, title: str = "") -> None:
-    """Put an alignment `[tokens, frames]` on matplotlib axes."""
+def draw_alignment(axes: "Axes", alignment: np.ndarray, title: str = "") -> None:
+    """Draw an alignment `[tokens, frames]` on matplotlib axes."""
     axes.imshow(alignment, aspect="auto", origin="lower", interpolation="none")
     axes.set(xlabel="frames", ylabel="tokens", title=title)
 
 
 def plot_spectrogram_to_numpy(spectrogram: np.ndarray) -> np.ndarray:
-    """Draw a spectrogram `[bands, frames]`; returns pixels `[height, width, 3]`, 8 bit."""
+    """Draw a spectrogram `[bands, frames]`. Returns pixels `[height, width, 3]`, 8 bit."""
     figure, (axes,) = _figure(1, (10, 2.5))
     draw_spectrogram(axes, spectrogram)
     return _pixels(figure)
 
 
 def plot_alignment_to_numpy(alignment: np.ndarray, info: str | None = None) -> np.ndarray:
-    """Draw an alignment `[tokens, frames]`; returns pixels `[height, width, 3]`, 8 bit."""
+    """Draw an alignment `[tokens, frames]`. Returns pixels `[height, width, 3]`, 8 bit."""
     figure, (axes,) = _figure(1, (6, 4))
     draw_alignment(axes, alignment, info or "")
     return _pixels(figure)
 
 
 def plot_speech_to_numpy(spectrogram: np.ndarray, speech: Speech) -> np.ndarray:
-    """Draw what was said over seconds: the spectrogram, and under it which symbol of the text speaks when.
+    """Draw the spectrogram of a speech over seconds and, below it, the time of each token.
 
     Args:
         spectrogram: log-mel `[bands, frames]` of `speech.audio`.
-        speech: what to draw; its blanks and spaces are no sounds and drawn paler.
+        speech: the speech. Blanks and spaces are drawn paler than other symbols.
 
     Returns:
         Pixels `[height, width, 3]`, 8 bit.
     """
-    naming = _sounds(speech) <= MOST_NAMED
-    height = min(max(1.6, 0.1 * _sounds(speech)), 3.2) if naming else 2.4
+    lettered = _count(speech) <= MAX_LETTERED
+    height = min(max(1.6, 0.1 * _count(speech)), 3.2) if lettered else 2.4
     figure, (above, below) = _figure(2, (7.2, 2.2 + height), height_ratios=(1.7, height))
     draw_speech(above, below, spectrogram, speech)
     figure.set_dpi(150)
     return _pixels(figure)
 
 
-def draw_speech(above, below, spectrogram: np.ndarray, speech: Speech) -> None:
-    """Put on two matplotlib axes what `plot_speech_to_numpy` draws."""
+def draw_speech(above: "Axes", below: "Axes", spectrogram: np.ndarray, speech: Speech) -> None:
+    """Draw the two parts of `plot_speech_to_numpy` on matplotlib axes."""
     bands, frames = spectrogram.shape
     seconds = frames * speech.hop_length / speech.sampling_rate
     above.imshow(spectrogram, aspect="auto", origin="lower", cmap="magma", extent=(0, seconds, 0, bands))
     above.set(ylabel="mel band", title="Spectrogram")
-    naming = _sounds(speech) <= MOST_NAMED
-    _draw_spans(below, speech, naming)
+    lettered = _count(speech) <= MAX_LETTERED
+    _draw_spans(below, speech, lettered)
     below.set(xlabel="seconds", xlim=(0, speech.seconds), ylim=(0, len(speech.tokens)), yticks=[])
-    label = "sounds of the text" if naming else f"{_sounds(speech)} sounds"
-    below.set(ylabel=label, title="Which sound speaks when")
+    label = "symbols of the text" if lettered else f"{_count(speech)} symbols"
+    below.set(ylabel=label, title="Alignment")
     above.sharex(below)
 
 
 def _symbols(speech: Speech) -> list[str]:
-    """The symbol of each token, a space for blanks and for what is not known."""
+    """Return the symbol of each token, a space for blanks and unknown symbols."""
     names = [name for sentence in speech.sentences for name in sentence.names or [PAD] * len(sentence.tokens)]
     return [name.replace(PAD, " ") for name in names]
 
 
-def _sounds(speech: Speech) -> int:
+def _count(speech: Speech) -> int:
+    """Return the number of tokens that are neither blanks nor spaces."""
     return sum(1 for symbol in _symbols(speech) if symbol.strip())
 
 
-def _draw_spans(axes, speech: Speech, naming: bool) -> None:
-    """A bar for each token from its first to its last moment; an image would be tokens times frames large."""
+def _draw_spans(axes: "Axes", speech: Speech, lettered: bool) -> None:
+    """Draw a bar for each token from its start to its end. An image would need tokens times frames pixels."""
     from matplotlib.collections import PolyCollection
 
     frame = speech.hop_length / speech.sampling_rate
-    symbols, bars, colors = _symbols(speech), [], []
+    symbols = _symbols(speech)
+    bars: list[list[tuple[float, float]]] = []
+    colors = []
     for sentence in speech.sentences:
-        ends = sentence.start / speech.sampling_rate + np.cumsum(sentence.durations) * frame
-        for begin, end in zip(ends - sentence.durations * frame, ends):
+        durations = np.asarray(sentence.durations) * frame
+        ends = sentence.start / speech.sampling_rate + np.cumsum(durations)
+        for begin, end in zip(ends - durations, ends):
             row = len(bars)
             bars.append([(begin, row), (end, row), (end, row + 1), (begin, row + 1)])
             colors.append("#4338ca" if symbols[row].strip() else "#a5b4fc")
-            if naming:
+            if lettered:
                 axes.annotate(symbols[row], (end, row + 1), (1, -1), textcoords="offset points", va="top", fontsize=8)
     axes.add_collection(PolyCollection(bars, facecolors=colors, edgecolors=colors, linewidths=0.7))
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
 
 
+def _draw_curve(axes: "Axes", steps: Sequence[int], values: Sequence[float], **style: Any) -> None:
+    axes.plot(steps, values, marker="." if len(steps) < MAX_MARKED else None, **style)
+    axes.grid(alpha=0.3)
+
+
 def save_overview(
-    path: str | Path, spectrogram: np.ndarray, speech: Speech, curves: dict[str, tuple[list[int], list[float]]]
+    path: str | Path, spectrogram: np.ndarray, speech: Speech, curves: Mapping[str, tuple[list[int], list[float]]]
 ) -> None:
-    """Write a PNG of a synthesised sentence, as `plot_speech_to_numpy` draws it, and of the run that learned it.
+    """Write a PNG of a speech, as `plot_speech_to_numpy` draws it, and of the run that produced it.
 
     Args:
-        curves: steps and values of each loss, by name.
+        spectrogram: log-mel `[bands, frames]` of `speech.audio`.
+        curves: steps and values of each curve, by title.
     """
     figure, axes = _figure(2 + len(curves), (10, 6 + 2.2 * len(curves)))
-    draw_speech(*axes[:2], spectrogram, speech)
+    draw_speech(axes[0], axes[1], spectrogram, speech)
     for panel, (name, (steps, values)) in zip(axes[2:], curves.items()):
-        panel.plot(steps, values, marker="." if len(steps) < 30 else None)
+        _draw_curve(panel, steps, values)
         panel.set(xlabel="step", ylabel=name)
-        panel.grid(alpha=0.3)
     figure.savefig(path, dpi=100)
 
 
 def save_curves(path: str | Path, folder: str | Path, columns: int = 4) -> None:
-    """Write a PNG with a panel for every number in a run's metrics.jsonl, over steps, validation first."""
+    """Write a PNG with a panel for every number in the metrics.jsonl of a run's folder, validation first."""
+    from reporting import metric_names, read_metrics  # imports PyTorch
+
     names = metric_names(folder)
     rows = -(-len(names) // columns)
     figure, panels = _figure(rows, (3.6 * columns, 2.1 * rows), columns)
     for panel, name in zip(panels, names):
-        steps, values = read_metrics(folder, name)
-        panel.plot(steps, values, linewidth=1.2, marker="." if len(steps) < 30 else None)
+        _draw_curve(panel, *read_metrics(folder, name), linewidth=1.2)
         panel.set_title(name, fontsize=9)
         panel.tick_params(labelsize=7)
-        panel.grid(alpha=0.3)
     for panel in panels[len(names) :]:
         panel.set_axis_off()
     figure.savefig(path, dpi=80)
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Draw the curves of a run.")
-    parser.add_argument("run", help="the run's folder, logs/NAME")
-    parser.add_argument("output", help="the PNG to write")
-    args = parser.parse_args(argv)
-    if not (Path(args.run) / "metrics.jsonl").exists():
-        parser.error(f"{args.run} holds no metrics.jsonl: it is no run, or has not reached its first log_interval")
-    try:
-        save_curves(args.output, args.run)
-    except OSError as error:
-        parser.error(f"{args.output} cannot be written: {error}")
-    except ValueError as error:
-        parser.error(str(error))
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program with the given arguments, by default those of the command line."""
+    parser = cli.Parser(__doc__)
+    cli.add_run(parser, "run", help="name of a run in logs/, or the run's folder")
+    parser.add_argument("output", metavar="PNG", help="the picture to write")
+    args = parser.parse_args(arguments)
+    with cli.errors_in_one_line("plots"):
+        folder = Path(args.run)
+        if not (folder / "metrics.jsonl").is_file():
+            folder = run_folder(args.run)
+        if not (folder / "metrics.jsonl").is_file():
+            near = cli.did_you_mean(folder.name, [path.parent.name for path in folder.parent.glob("*/metrics.jsonl")])
+            raise ValueError(
+                f"{folder} holds no metrics.jsonl: it is not a run, or has not reached its first log_interval{near}"
+            )
+        save_curves(args.output, folder)
 
 
 if __name__ == "__main__":

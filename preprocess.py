@@ -1,24 +1,27 @@
-"""Cleans the text column of filelists: `F` is read, `F.cleaned` written, so that training needs no espeak.
+"""Clean the text column of filelists: read FILELIST and write FILELIST.cleaned, so that training needs no espeak-ng.
 
-python preprocess.py --text_index 1 --filelists filelists/ljs_audio_text_val_filelist.txt
+Examples:
+  python preprocess.py --filelists filelists/ljs_audio_text_train_filelist.txt filelists/ljs_audio_text_val_filelist.txt
+  python preprocess.py --text_index 2 --filelists train_ms.txt --text_cleaners phonemes_de
 """
 
-import argparse
 import functools
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from files import replacing
+import cli
+from corpora.filelist import Row, check_widths, read_rows
+from files import write_text
 from text import clean_text, unknown_symbols
 from text.cleaners import get_cleaner
 
-LINES_A_PROCESS = 5000  # fewer take less time than a process takes to start
-LINES_A_TASK = 500
+LINES_PER_PROCESS = 5000  # fewer take less time than starting a process
+LINES_PER_TASK = 500
 
 
 def clean_filelist(
@@ -27,102 +30,83 @@ def clean_filelist(
     cleaner_names: Sequence[str],
     out_extension: str = "cleaned",
     jobs: int = 1,
-) -> Counter:
-    """Writes `PATH.OUT_EXTENSION`, in which column `text_index` (from 0) of every line is cleaned.
+) -> Counter[str]:
+    """Write `PATH.OUT_EXTENSION`, with column `text_index` (from 0) of every line cleaned.
 
-    Lines are cleaned one by one, whatever the number of processes, so the result does not depend on it. Returns how
-    often each symbol without an id occurs. Raises ValueError naming file and line if a line has more or fewer
-    columns than most, or a text is empty or has nothing that the cleaners keep; no file is written then.
+    The result does not depend on `jobs`, the number of processes. Returns the count of each symbol without an id.
+
+    Raises:
+        ValueError: an unknown cleaner, a line with another number of columns than most, an empty text, or a text of
+            which the cleaners keep nothing; the message gives file and line, and no file is written.
     """
     for name in cleaner_names:
         get_cleaner(name)
-    rows = read_columns(path, text_index)
-    texts = [columns[text_index] for _, columns in rows]
+    rows = read_rows(path)
+    _check(rows, path, text_index)
+    texts = [row.columns[text_index] for row in rows]
     clean = functools.partial(_clean, cleaner_names=tuple(cleaner_names))
-    unknown = Counter()
+    unknown: Counter[str] = Counter()
     lines = []
     for (number, columns), cleaned in zip(rows, tqdm(_map(clean, texts, jobs), str(path), len(texts), disable=None)):
         if not cleaned.strip():
             raise ValueError(
-                f"{path}:{number}: {', '.join(cleaner_names)} leave nothing of {columns[text_index]!r}; "
-                "take the line out or write its text in letters"
+                f"{path}, line {number}: {', '.join(cleaner_names)} leave nothing of {columns[text_index]!r}; "
+                "remove the line or write its text in letters"
             )
         unknown.update(unknown_symbols(cleaned))
-        lines.append("|".join([*columns[:text_index], cleaned, *columns[text_index + 1 :]]))
-    write_lines(f"{path}.{out_extension}", lines)
+        lines.append("|".join([*columns[:text_index], cleaned, *columns[text_index + 1 :]]) + "\n")
+    write_text(f"{path}.{out_extension}", "".join(lines))
     return unknown
 
 
-def read_columns(path: str | Path, text_index: int) -> list[tuple[int, list[str]]]:
-    """Returns (line number, columns) of every line that is not blank. Raises ValueError as `clean_filelist`."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no filelist in UTF-8: {error}") from error
-    rows = [(number, line.rstrip("\r").split("|")) for number, line in enumerate(lines, 1) if line.strip()]
-    if not rows:
-        raise ValueError(f"{path} has no lines")
-    usual = Counter(len(columns) for _, columns in rows).most_common(1)[0][0]
+def _check(rows: Sequence[Row], path: str | Path, text_index: int) -> None:
+    """Raise ValueError, with file and line, for other widths, for a column that does not exist and for empty texts."""
+    width = check_widths(rows, path)
+    if not 0 <= text_index < width:
+        raise ValueError(f"{path}: the text index is {text_index}; it may be from 0 to {width - 1}, the last column")
     for number, columns in rows:
-        if len(columns) != usual:
-            raise ValueError(
-                f'{path}:{number}: {len(columns)} columns, where most lines have {usual}; "|" separates columns '
-                f"and cannot stand in a text: {'|'.join(columns)!r}"
-            )
-        if not 0 <= text_index < usual:
-            raise ValueError(f"{path}:{number}: no column {text_index}, the text index, among {usual} from 0 on")
         if not columns[text_index].strip():
-            raise ValueError(f"{path}:{number}: the text, column {text_index}, is empty")
-    return rows
+            raise ValueError(f"{path}, line {number}: the text, column {text_index}, is empty")
 
 
-def write_lines(path: str | Path, lines: Sequence[str]) -> None:
-    """Writes a text file whole or not at all."""
-    with replacing(path) as unfinished:
-        Path(unfinished).write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
-
-
-def report_unknown(unknown: Counter) -> None:
+def report_unknown(unknown: Counter[str]) -> None:
+    """Print how often each symbol without an id occurs."""
     if unknown:
         counts = ", ".join(f"{s!r} (U+{ord(s):04X}) {n} times" for s, n in unknown.most_common())
         print(f"Symbols without an id, left out unless data.extra_symbols of the config names them: {counts}")
 
 
 def _clean(text: str, cleaner_names: tuple[str, ...]) -> str:
-    # A cleaner that keeps "|" must not make a column of it.
+    # a cleaner that keeps "|" must not add a column
     return clean_text(text, cleaner_names).replace("|", " ")
 
 
-def _map(function, texts: list[str], jobs: int):
-    """Maps in order, over as many processes as the work is worth."""
-    jobs = min(jobs, len(texts) // LINES_A_PROCESS)
+def _map(function: Callable[[str], str], texts: list[str], jobs: int) -> Iterator[str]:
+    """Map in order, with at most `jobs` processes."""
+    jobs = min(jobs, len(texts) // LINES_PER_PROCESS)
     if jobs < 2:
         yield from map(function, texts)
         return
-    # Spawned, not forked: the caller may have threads, and macOS and Windows know no other way.
+    # spawned: forking is unsafe if the caller has threads, and Windows does not have it
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap(function, texts, chunksize=LINES_A_TASK)
+        yield from pool.imap(function, texts, chunksize=LINES_PER_TASK)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--filelists", nargs="+", required=True, help="files of path|text or path|speaker|text")
-    parser.add_argument("--text_index", type=int, default=1, help="column of the text, from 0 (default: 1)")
-    parser.add_argument(
-        "--text_cleaners", nargs="+", default=["english_cleaners2"], help="see text/cleaners.py for the names"
-    )
-    parser.add_argument("--out_extension", default="cleaned")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one for each core)")
-    options = parser.parse_args(arguments)
-    unknown = Counter()
-    try:
-        for filelist in options.filelists:
-            unknown += clean_filelist(
-                filelist, options.text_index, options.text_cleaners, options.out_extension, options.jobs
-            )
-    except (ValueError, OSError) as error:
-        raise SystemExit(str(error)) from error
-    report_unknown(unknown)
+    """Run the program with the given arguments, by default those of the command line."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--filelists", nargs="+", required=True, metavar="FILELIST", help="files of path|text or path|speaker|text")
+    add("--text-index", type=int, default=1, metavar="N", help="column of the text, counted from 0")
+    add("--text-cleaners", nargs="+", default=["english_cleaners2"], metavar="CLEANER", help="see text/cleaners.py")
+    add("--out-extension", default="cleaned", metavar="SUFFIX", help="appended to the names of the files")
+    add("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes (default: one per core)")
+    args = parser.parse_args(arguments)
+    unknown: Counter[str] = Counter()
+    with cli.errors_in_one_line("preprocess"):
+        for filelist in args.filelists:
+            unknown += clean_filelist(filelist, args.text_index, args.text_cleaners, args.out_extension, args.jobs)
+        report_unknown(unknown)
 
 
 if __name__ == "__main__":

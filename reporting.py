@@ -1,10 +1,11 @@
-"""What a run tells: train.log, TensorBoard, metrics.jsonl and a progress bar. Only the main process speaks."""
+"""Reports of a training run: train.log, TensorBoard, metrics.jsonl and a progress bar. Only the main process writes."""
 
 import json
 import logging
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,23 +17,25 @@ import distributed
 
 logger = logging.getLogger(__name__)
 
+BAR_METRICS = {"loss/g/mel": "mel", "loss/g/kl": "kl", "loss/g/dur": "dur", "loss/d/total": "d"}  # and their labels
+
 
 class Meter:
-    """Running means of losses, kept on their device so that nobody waits for them."""
+    """Means of losses over several steps. They stay on their device, so adding a step does not synchronize with it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
     def add(self, record: dict[str, Tensor]) -> None:
-        """Take one step's losses, scalars on any device."""
+        """Add the losses of one step, scalars on any device."""
         for name, value in record.items():
             value = value.detach().float()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        """The means over steps and processes since the last call. Waits for the device."""
+        """Return the means over steps and processes since the last call. Synchronizes with the device."""
         names = sorted(self.sums)
         values = torch.stack([self.sums[name] / self.counts[name] for name in names]) if names else torch.zeros(0)
         values = distributed.sum_over_ranks(values) / distributed.world_size()
@@ -41,7 +44,7 @@ class Meter:
 
 
 def set_up_logging(folder: Path) -> None:
-    """Log to `train.log` in the run's folder and to the terminal; the other processes report warnings only."""
+    """Log to `train.log` in the run's folder and to the terminal. The other processes log warnings only."""
     root = logging.getLogger()
     root.setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
     if distributed.is_main():
@@ -53,37 +56,43 @@ def set_up_logging(folder: Path) -> None:
 
 
 class Reporter:
-    """Writes what the main process has to tell; in the other processes every method does nothing."""
+    """The writer of a run's reports. In all processes but the main one, its methods do nothing.
+
+    Args:
+        folder: of the run.
+        step: number of steps done; later entries of an earlier process are removed from TensorBoard.
+        total: number of steps of the whole run.
+        began: start of the run in seconds since the epoch, moved back by the time that it took before it was resumed.
+    """
 
     def __init__(self, folder: Path, step: int, total: int, began: float):
         self.active = distributed.is_main()
-        self.began = began  # seconds since the epoch, earlier for what the run took before it was resumed
+        self.began = began
         if self.active:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            set_up = {"initial": step, "total": total, "unit": "step", "dynamic_ncols": True, "smoothing": 0.05}
-            self.bar = tqdm(**set_up, mininterval=0.5, disable=None)
+            settings: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "smoothing": 0.05, "mininterval": 0.5}
+            self.bar = tqdm(initial=step, total=total, disable=None, **settings)  # None: shown on a terminal only
             self.redirect = logging_redirect_tqdm()
             self.redirect.__enter__()
             self.board = SummaryWriter(folder, purge_step=step + 1)
             self.metrics = folder / "metrics.jsonl"
             if self.metrics.exists():
-                _cut_off_half_a_line(self.metrics)
+                _remove_partial_line(self.metrics)
 
     def elapsed(self) -> float:
-        """Seconds that the run has taken."""
+        """Return the seconds that the run has taken."""
         return time.time() - self.began
 
     def step(self) -> None:
-        """Move the progress bar by one step."""
+        """Advance the progress bar by one step."""
         if self.active:
             self.bar.update()
 
     def show(self, epoch: int, values: dict[str, float]) -> None:
-        """Put the main losses beside the progress bar."""
+        """Show the epoch, counted from 0 in the argument and from 1 in the bar, and the losses of `BAR_METRICS`."""
         if self.active:
-            names = {"loss/g/mel": "mel", "loss/g/kl": "kl", "loss/g/dur": "dur", "loss/d/total": "d"}
-            shown = {short: f"{values[name]:.2f}" for name, short in names.items() if name in values}
+            shown: dict[str, Any] = {BAR_METRICS[name]: f"{values[name]:.2f}" for name in BAR_METRICS if name in values}
             self.bar.set_postfix(epoch=epoch + 1, **shown)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -92,28 +101,26 @@ class Reporter:
             return
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
-        line = {"step": step, "elapsed": round(self.elapsed(), 1)} | {
-            name: round(value, 6) for name, value in values.items()
-        }
+        rounded = {name: round(value, 6) for name, value in values.items()}
         with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps({"step": step, "elapsed": round(self.elapsed(), 1)} | rounded) + "\n")
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         logger.info("step %d: %s", step, text)
 
     def pictures(self, step: int, images: dict[str, np.ndarray]) -> None:
-        """Write pictures `[height, width, 3]` to TensorBoard."""
+        """Write images `[height, width, 3]` to TensorBoard."""
         if self.active:
             for name, image in images.items():
                 self.board.add_image(name, image, step, dataformats="HWC")
 
     def audio(self, step: int, clips: dict[str, np.ndarray], sampling_rate: int) -> None:
-        """Write sounds `[samples]` in -1..1 to TensorBoard."""
+        """Write audio `[samples]` in [-1, 1] to TensorBoard; the sampling rate is in Hz."""
         if self.active:
             for name, samples in clips.items():
                 self.board.add_audio(name, samples[None], step, sampling_rate)
 
     def close(self) -> None:
-        """Flush everything."""
+        """Flush and close all outputs."""
         if self.active:
             self.bar.close()
             self.board.close()
@@ -121,31 +128,39 @@ class Reporter:
 
 
 def metric_names(folder: str | Path) -> list[str]:
-    """The names of the numbers in a run's metrics.jsonl, those of validation first."""
+    """Return the names of the numbers in a run's metrics.jsonl: validation first, then losses, then the rest."""
     names = {name for record in _records(folder) for name in record} - {"step", "elapsed"}
     return sorted(names, key=lambda name: (not name.startswith("validation"), not name.startswith("loss"), name))
 
 
 def read_metrics(folder: str | Path, name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one number in a run's metrics.jsonl; what a resumed run did again counts once."""
+    """Return the steps and values of one number in a run's metrics.jsonl.
+
+    A step that was repeated after resuming has the value of its last line.
+
+    Raises:
+        ValueError: a line is not JSON; the message names it.
+    """
     values = {record["step"]: record[name] for record in _records(folder) if name in record}
     steps = sorted(values)
     return steps, [values[step] for step in steps]
 
 
-def _records(folder: str | Path) -> list[dict]:
+def _records(folder: str | Path) -> list[dict[str, Any]]:
     path = Path(folder) / "metrics.jsonl"
-    *lines, _ = path.read_text(encoding="utf-8").split("\n")  # after the last line's end: nothing, or half a line
+    *lines, _ = path.read_text(encoding="utf-8").split(
+        "\n"
+    )  # the end of the last line is followed by part of one or ""
     records = []
     for number, line in enumerate(lines, 1):
         try:
             records.append(json.loads(line))
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: no JSON: {error}") from None
+            raise ValueError(f"{path}, line {number}: not valid JSON: {error}") from None
     return records
 
 
-def _cut_off_half_a_line(path: Path) -> None:
-    """Take off what a process wrote of its last line when it was killed, or the disk was full."""
+def _remove_partial_line(path: Path) -> None:
+    """Remove the end of a line that a process left incomplete when it was killed or the disk was full."""
     with path.open("rb+") as file:
         file.truncate(file.read().rfind(b"\n") + 1)

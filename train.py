@@ -1,7 +1,12 @@
-"""Train a voice: `python train.py -c configs/vits2_ljs_nosdp.json -m ljs`.
+"""Train a voice.
 
-One voice or many is a matter of the config and its filelists. The same command trains on the CPU, on one GPU, on all
-GPUs of a machine and, started by torchrun, on many machines; a run that was stopped goes on when it is given again.
+The config and its filelists decide whether the voice has one speaker or several. The same command trains on a CPU, on
+one GPU, on all GPUs of a machine and, started by torchrun, on several machines. It resumes an interrupted run.
+
+Examples:
+  python train.py -c configs/vits2_ljs_nosdp.json -m ljs           train, or resume, the run logs/ljs
+  python train.py -m ljs                                           resume with the run's own config
+  python train.py -c configs/my.json -m my --init-from G.pth       start from the weights of another model
 """
 
 import argparse
@@ -15,19 +20,25 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any, cast
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 import checkpoint
+import cli
 import config as configs
 import corpus
 import distributed
 from config import Config
-from data_utils import Collate, DistributedBucketSampler, Epochs, SpeechDataset, ahead
+from corpora.filelist import Clip
+from data_utils import Batch, Collate, DistributedBucketSampler, Epochs, SpeechDataset, ahead
 from files import run_folder
 from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
 from reporting import Meter, Reporter, set_up_logging
@@ -36,109 +47,140 @@ from trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-PROGRESS_INTERVAL = 25  # steps between looks at the losses for the progress bar and for steps that went wrong
-MAX_BAD_STEPS = 5  # updates in such a stretch that may be left out before training stops
-SCALE_SEARCH = 16  # gradients that may overflow in a stretch of fp16, which halves its scale from 65536 to 1
+PROGRESS_INTERVAL = 25  # steps between two readings of the losses, for the progress bar and to find skipped steps
+MAX_SKIPPED_STEPS = 5  # updates that may be skipped in such an interval before training stops
+SCALE_SEARCH = 16  # further ones in fp16, which lowers its scale from 65536 to 1 by overflows
+MAX_LISTED = 8  # utterances of a step, in a message
 VALIDATION_BATCH = 16
-LOCK_PATIENCE = 15  # seconds that the workers of a run that was killed may still be there and hold its folder
-PAD_FRAMES, PAD_TOKENS = 100, 64  # multiples that batches are padded to on a GPU
+LOCK_PATIENCE = 15  # seconds that the workers of a killed run may still hold its folder
+PAD_FRAMES, PAD_TOKENS = 100, 64  # multiples to which batches are padded on a GPU
+SAME_REQUEST = 2.0  # seconds within which a second signal is the same request: some send it to a process and its group
+
+
+@dataclass
+class Run:
+    """Everything that one process trains with."""
+
+    trainer: Trainer
+    names: list[str]  # of the training utterances
+    epochs: Epochs
+    batches: Iterable[Batch]
+    validation_loader: DataLoader
+    reporter: Reporter
+    folder: Path
+    total: int  # steps
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog="See README.md for examples."
-    )
-    parser.add_argument("-c", "--config", help="JSON file; may be left out when a run goes on")
-    parser.add_argument("-m", "--model", required=True, metavar="NAME", help="the run's name: its folder is logs/NAME")
-    parser.add_argument("--max-steps", type=int, help="stop after this many steps in all")
+    """Parse the command line."""
+    parser = cli.Parser(__doc__)
+    parser.add_argument("-c", "--config", metavar="JSON", help="config file; a run that resumes has its own")
     parser.add_argument(
-        "--init-from", metavar="G.pth", help="start from this generator's weights, as far as names and shapes agree"
+        "-m",
+        "--model",
+        required=True,
+        metavar="NAME",
+        help="name of the run, whose folder is logs/NAME, or that folder",
     )
     parser.add_argument(
-        "--init-discriminator", metavar="D.pth", help="start from this discriminator's weights, beside --init-from"
+        "--max-steps", type=int, metavar="N", help="stop after N steps in total (default: train.epochs of the config)"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--processes", type=int, help="processes on this machine (default: one for each GPU)")
-    parser.add_argument("--precision", choices=configs.PRECISIONS, help="in place of the config's train.precision")
-    parser.add_argument("--plain", action="store_true", help="on a GPU, no CUDA graphs and no kernels of our own")
+    parser.add_argument(
+        "--init-from", metavar="G.pth", help="copy every weight of this generator whose name and shape match"
+    )
+    parser.add_argument(
+        "--init-discriminator", metavar="D.pth", help="copy the weights of this discriminator in the same way"
+    )
+    cli.add_device(parser, ("auto", "cpu", "cuda"))
+    parser.add_argument("--processes", type=int, metavar="N", help="processes on this machine (default: one per GPU)")
+    parser.add_argument("--precision", choices=configs.PRECISIONS, help="replaces train.precision of the config")
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="on a GPU, train without CUDA graphs and fused kernels; for this start only",
+    )
     parser.add_argument("--skip-check", action="store_true", help="do not decode every recording before training")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train as the command line says; a user's error ends in a message and status 2, Ctrl-C before training in 130."""
+    """Run the program. Exit code 2 is a user error, 130 an interrupt before training."""
     args = parse_args(argv)
     args.began = time.time()
-    try:
-        config, folder = prepare_run(args)
-        distributed.launch(run, args.device, args.processes, config, folder, args)
-    except (ValueError, OSError) as error:
-        print(f"train.py: {distributed.reason(error)}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:  # training itself takes the signal for a wish
-        print("train.py: stopped before training began", file=sys.stderr)
-        raise SystemExit(distributed.INTERRUPTED) from None
+    with cli.errors_in_one_line("train"):
+        try:
+            config, folder = prepare_run(args)
+            distributed.launch(train_process, args.device, args.processes, config, folder, args)
+        except (ValueError, OSError) as error:
+            raise ValueError(distributed.reason(error)) from None
+        except KeyboardInterrupt:  # during training the signal is a request to stop, see StopRequest
+            print("train: stopped before training began", file=sys.stderr)
+            raise SystemExit(distributed.INTERRUPTED) from None
 
 
 def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
-    """The run's folder, made if it is new, and its config: the one given, else the one the run began with."""
+    """Return the config, given or the run's own, and the run's folder, which is created if it is new.
+
+    Raises:
+        ValueError: the options do not fit the run.
+    """
     folder = run_folder(args.model)
-    kept = folder / "config.json"
+    own = folder / "config.json"
+    started = any(folder.glob("G_*.pth"))
     if args.config:
         config = configs.load(args.config)
-        if not config.data.speakers and kept.exists() and any(folder.glob("G_*.pth")):
-            config = with_speakers(config, configs.load(kept).data.speakers)
-    elif kept.exists():
-        config = configs.load(kept)
+        if not config.data.speakers and own.exists() and started:
+            config = changed(config, "data", speakers=configs.load(own).data.speakers)
+    elif own.exists():
+        config = configs.load(own)
     else:
-        raise ValueError(f"{folder} holds no run yet: give its config with -c")
+        raise ValueError(f"{folder} has no run yet: give its config with -c")
     if args.precision:
-        config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=args.precision))
-    begun = any(folder.glob("G_*.pth"))
-    if begun and (args.init_from or args.init_discriminator):
-        raise ValueError(f"{folder} has begun already: take another name with -m, or leave out --init-...")
+        config = changed(config, "train", precision=args.precision)
+    if started and (args.init_from or args.init_discriminator):
+        raise ValueError(f"{folder} has checkpoints already: choose another name with -m, or omit --init-...")
     for path in (args.init_from, args.init_discriminator):
         if path and not Path(path).is_file():
             raise ValueError(f"there is no file {path}")
     if args.max_steps is not None and args.max_steps < 1:
-        raise ValueError(f"--max-steps is {args.max_steps}; it counts training steps from 1")
+        raise ValueError(f"--max-steps is {args.max_steps}; it must be 1 or more")
     config = with_speakers_of_lists(config)
     folder.mkdir(parents=True, exist_ok=True)
     return config, folder
 
 
-def with_speakers(config: Config, speakers: dict[str, int]) -> Config:
-    """The config with a table of speakers."""
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, speakers=speakers))
+def changed(config: Config, section: str, **values: Any) -> Config:
+    """Return the config with other values in one section."""
+    return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
 
 
 def with_speakers_of_lists(config: Config) -> Config:
-    """The config with its own table of speakers or, if it has none, that of its filelists."""
+    """Return the config with a table of speakers, taken from its filelists if it has none."""
     if config.data.speakers:
         return config
-    return with_speakers(config, corpus.speaker_table(read_lists(config), config.data.n_speakers))
+    return changed(config, "data", speakers=corpus.speaker_table(read_lists(config), config.data.n_speakers))
 
 
 def plain(config: Config) -> Config:
-    """The config of the same training by PyTorch's own operations, one after the other."""
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, cuda_graphs=False, fused_kernels=False))
+    """Return the config of the same training without CUDA graphs and fused kernels."""
+    return changed(config, "train", cuda_graphs=False, fused_kernels=False)
 
 
-def read_lists(config: Config) -> list[list[corpus.Clip]]:
-    """The training and the validation filelist."""
+def read_lists(config: Config) -> list[list[Clip]]:
+    """Read the training and the validation filelist."""
     return [corpus.read_filelist(path) for path in (config.data.training_files, config.data.validation_files)]
 
 
-def run(device: torch.device, config: Config, folder: Path, args: argparse.Namespace) -> None:
-    """What one process does from start to end."""
+def train_process(device: torch.device, config: Config, folder: Path, args: argparse.Namespace) -> None:
+    """Train in one process, from start to end. The main process locks the run's folder."""
     with contextlib.ExitStack() as stack:
-        distributed.in_main(lambda: stack.enter_context(alone_in(folder)))
+        distributed.in_main(lambda: stack.enter_context(locked(folder)))
         train_in(folder, device, config, args)
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other programs from training in a run's folder meanwhile.
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a run's folder against other programs.
 
     Raises:
         ValueError: another program trains there.
@@ -147,9 +189,9 @@ def alone_in(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=LOCK_PATIENCE)
     except Timeout:
-        raise ValueError(f"{folder} is being trained by another program: another name with -m is another run") from None
+        raise ValueError(f"another program trains in {folder}: choose another name with -m") from None
     except NotImplementedError:
-        logger.warning("%s: its file system has no locks; mind that only one program trains there", folder)
+        logger.warning("the file system of %s has no locks: do not start two programs in it", folder)
     try:
         yield
     finally:
@@ -157,22 +199,22 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def train_in(folder: Path, device: torch.device, config: Config, args: argparse.Namespace) -> None:
-    """Train in a folder that is this program's own."""
+    """Set up a run in its locked folder, and train."""
     set_up_logging(folder)
-    # what still lives at the end hears no signal: see `leave_signals_to_main`
+    # workers ignore signals (see `ignore_signals`), so that those still alive at the end must be killed
     multiprocessing.util.Finalize(None, end_workers, exitpriority=10)
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # batches come in few shapes, see `make_loaders`
+        torch.backends.cudnn.benchmark = True  # batches have few shapes, see `make_loaders`
     if not args.skip_check:
         distributed.in_main(lambda: check(config, folder))
     train_set, epochs, train_loader, validation_loader = make_loaders(config, device)
-    trainer = Trainer(plain(config) if args.plain else config, device)  # of this start, not of the run
-    if not trainer.resume(folder):
+    trainer = Trainer(plain(config) if args.plain else config, device)  # --plain is not saved with the run
+    if not checkpoint.resume_run(trainer, folder):
         for path, name in ((args.init_from, "generator"), (args.init_discriminator, "discriminator")):
             if path:
-                taken = checkpoint.transfer(trainer.learners[name].network, path, dataclasses.asdict(config.model))
-                report_transfer(path, *taken)
-    if distributed.is_main():  # not earlier: a config that does not fit the run's files must not replace theirs
+                section = dataclasses.asdict(config.model)
+                log_transfer(path, *checkpoint.transfer(trainer.learners[name].network, path, section))
+    if distributed.is_main():  # after resuming, so that a config that does not fit cannot replace the run's own
         configs.save(config, folder / "config.json")
         for unfinished in folder.glob(".*.tmp"):  # of a process that was killed while it saved
             unfinished.unlink()
@@ -180,21 +222,21 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
     reporter = Reporter(folder, trainer.position.step, total, args.began - trainer.position.seconds)
     batches = ahead(train_loader, device)
     try:
-        fit(trainer, train_set, epochs, batches, validation_loader, reporter, folder, total)
+        fit(Run(trainer, train_set.names, epochs, batches, validation_loader, reporter, folder, total))
     finally:
-        batches.close()  # ends the workers, which no signal ends
+        batches.close()  # ends the workers, which ignore signals
         reporter.close()
 
 
 def check(config: Config, folder: Path) -> None:
-    """Look at every recording and text before any time is spent on training; stop if one would spoil it."""
+    """Check every recording and text before training. Stop if one would spoil it."""
     lists = read_lists(config)
     report = corpus.check_corpus(list(itertools.chain(*lists)), config.data, folder / "corpus.json")
     logger.info("%s", report)
     trained, validated = ({clip.path for clip in clips} for clips in lists)
     if both := sorted(trained & validated):
         logger.warning(
-            "%d recordings are in both lists (%s, ...): what is learnt by heart will look well in validation",
+            "%d recordings are in both filelists (%s, ...): validation will be too optimistic about them",
             len(both),
             both[0],
         )
@@ -202,24 +244,27 @@ def check(config: Config, folder: Path) -> None:
     for name in config.data.text_cleaners if config.data.cleaned_text else ():
         try:
             get_cleaner(name)
-        except ValueError as error:  # clean lists train without it, as those of other VITS code do
-            logger.warning("data.text_cleaners: %s. The voice will speak phonemes, and no text.", error)
+        except ValueError as error:  # cleaned filelists train without the cleaner, as those of other VITS code do
+            logger.warning("data.text_cleaners: %s. The voice will accept phonemes, but no text.", error)
 
 
-def make_loaders(config: Config, device: torch.device):
-    """Datasets and loaders of this process. On a GPU, shapes are padded to few sizes, each of which costs set-up."""
+def make_loaders(config: Config, device: torch.device) -> tuple[SpeechDataset, Epochs, DataLoader, DataLoader]:
+    """Return training set, epochs, training loader and validation loader of this process.
+
+    On a GPU the shapes of batches are padded to few sizes, because each new shape is captured and autotuned.
+    """
     train, data = config.train, config.data
     cuda = device.type == "cuda"
     train_set = SpeechDataset(data.training_files, data)
     validation_set = SpeechDataset(data.validation_files, data)
     sampler = DistributedBucketSampler(train_set, train.batch_size, train.bucket_boundaries, seed=train.seed)
     epochs = Epochs(sampler)
-    common = {
+    common: dict[str, Any] = {
         "collate_fn": Collate(data.hop_length, *((PAD_FRAMES, PAD_TOKENS) if cuda else (1, 1))),
         "num_workers": min(train.num_workers, usable_cores()),
         "pin_memory": cuda,
-        "worker_init_fn": leave_signals_to_main,
-        "generator": torch.Generator(),  # its own: a loader must not move the training's random draws
+        "worker_init_fn": ignore_signals,
+        "generator": torch.Generator(),  # its own, so that the loader does not change training's random state
     }
     train_loader = DataLoader(train_set, batch_sampler=epochs, **common)
     by_length = sorted(range(len(validation_set)), key=lambda i: validation_set.lengths[i])
@@ -229,186 +274,192 @@ def make_loaders(config: Config, device: torch.device):
 
 
 def usable_cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def leave_signals_to_main(worker: int) -> None:
-    """A terminal's Ctrl-C and a scheduler's SIGTERM reach workers too; the main process decides when to end."""
+def ignore_signals(worker: int) -> None:
+    """Let a worker ignore SIGINT and SIGTERM, which terminals and schedulers send to it too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def end_workers() -> None:
-    """End this process's workers, which an error may have left behind; the interpreter would wait for them."""
+    """Kill the workers that an error has left; the interpreter would wait for them."""
     for worker in multiprocessing.active_children():
         worker.kill()
 
 
-def report_transfer(path: str, taken: int, missing: list[str], unused: list[str]) -> None:
-    """Say what a transfer took over and what it did not."""
-    logger.info("%s: %d tensors taken over", path, taken)
-    for what, names in (("start anew", missing), ("are not used", unused)):
+def log_transfer(path: str, copied: int, missing: list[str], unused: list[str]) -> None:
+    """Log which weights `checkpoint.transfer` copied and which it skipped."""
+    logger.info("%s: %d tensors copied", path, copied)
+    for what, names in (("of the new model keep their random values", missing), ("of the file are not used", unused)):
         if names:
             parts = sorted({".".join(name.split(".")[:3]) for name in names})
             logger.info("%d tensors %s: %s", len(names), what, ", ".join(parts[:12]) + (" ..." if parts[12:] else ""))
 
 
-def fit(trainer: Trainer, train_set, epochs: Epochs, batches, validation_loader, reporter, folder, total) -> None:
-    """Train until `total` steps are done, looking, measuring and saving on the way."""
-    train, position = trainer.config.train, trainer.position
-    meter, window = Meter(), Window(train_set.names, SCALE_SEARCH if trainer.scales else 0)
+def fit(run: Run) -> None:
+    """Train until `run.total` steps are done or a stop is requested, with logs, validations and checkpoints."""
+    trainer, epochs, position = run.trainer, run.epochs, run.trainer.position
+    train = trainer.config.train
+    meter, guard = Meter(), StepGuard(run.names, SCALE_SEARCH if trainer.scales else 0)
     stop = StopRequest(trainer.device)
     timer = Timer(position.step)
     epoch_length = len(epochs.sampler)
-    if position.batch >= epoch_length:  # the run was saved with more batches: another corpus, or fewer processes
+    if position.batch >= epoch_length:  # saved with more batches: another corpus, or fewer processes
         position.epoch, position.batch = position.epoch + 1, 0
     epochs.epoch, epochs.start = position.epoch, position.batch
     trainer.set_epoch(position.epoch)
-    if position.step >= total:
-        logger.info("nothing to train: the run is at step %d of %d", position.step, total)
+    if position.step >= run.total:
+        logger.info("nothing to train: the run is at step %d of %d", position.step, run.total)
         return
-    for batch in batches:
+    for batch in run.batches:
         record = trainer.step(batch)
         meter.add(record)
-        window.add(batch.index, record)
+        guard.add(batch.index, record)
         position.step += 1
         position.batch += 1
-        reporter.step()
+        run.reporter.step()
         stopping = stop.agreed(position.step)
-        last = position.step >= total or stopping
+        last = position.step >= run.total or stopping
         if position.step % PROGRESS_INTERVAL == 0 or last:
-            window.stop_if_broken(position.step)
+            guard.check(position.step)
         if position.step % train.log_interval == 0 or last:
             values = meter.means() | {"learning_rate": trainer.generator.learning_rate}
             values["seconds_a_step"] = timer.seconds_a_step(position.step)
             values["scale/alignment_noise"] = trainer.generator.network.current_mas_noise_scale
-            reporter.show(position.epoch, values)
-            reporter.scalars(position.step, values)
+            run.reporter.show(position.epoch, values)
+            run.reporter.scalars(position.step, values)
         if position.batch == epoch_length:
             position.epoch, position.batch = position.epoch + 1, 0
             trainer.set_epoch(position.epoch)
         if position.step % train.eval_interval == 0 or last:
-            validate_and_save(trainer, validation_loader, reporter, folder)
+            validate_and_save(run)
             timer.restart(position.step)
         if last:
             break
-    if stopping and position.step < total:
-        logger.info("stopped at step %d; the same command goes on from there", position.step)
+    if stopping and position.step < run.total:
+        logger.info("stopped at step %d; the same command resumes from there", position.step)
 
 
-def validate_and_save(trainer: Trainer, validation_loader, reporter: Reporter, folder: Path) -> None:
-    """Measure on the validation set, keep the best generator apart, write checkpoints and things to look at."""
-    step = trainer.position.step
-    results = trainer.evaluate(validation_loader)
-    reporter.scalars(step, {f"validation/{name}": value for name, value in results.items()})
+def validate_and_save(run: Run) -> None:
+    """Measure the validation set, write checkpoints, and show a sample."""
+    trainer = run.trainer
+    results = trainer.evaluate(run.validation_loader)
+    run.reporter.scalars(trainer.position.step, {f"validation/{name}": value for name, value in results.items()})
     if trainer.is_best(results):
-        trainer.save_best(folder)
-    trainer.position.seconds = reporter.elapsed()
-    trainer.save(folder)
+        checkpoint.save_best(trainer, run.folder)
+    trainer.position.seconds = run.reporter.elapsed()
+    checkpoint.save_run(trainer, run.folder)
     if distributed.is_main():
-        show_sample(trainer, validation_loader, reporter)
+        show_sample(run)
 
 
-def show_sample(trainer: Trainer, validation_loader, reporter: Reporter) -> None:
-    """Synthesise a validation sentence from its text, and put picture and sound beside the recording's."""
-    step, data = trainer.position.step, trainer.config.data
-    middle = len(validation_loader.dataset) // 2
-    batch = validation_loader.collate_fn([validation_loader.dataset[middle]]).to(trainer.device)
-    o, attn, mel, mel_hat = trainer.synthesise(batch)
-    reporter.pictures(
+def show_sample(run: Run) -> None:
+    """Synthesize a validation sentence and log its pictures and audio beside those of the recording."""
+    trainer, loader = run.trainer, run.validation_loader
+    middle = len(cast(Sized, loader.dataset)) // 2
+    batch = loader.collate_fn([loader.dataset[middle]]).to(trainer.device)
+    sample = trainer.synthesise(batch)
+    step = trainer.position.step
+    run.reporter.pictures(
         step,
         {
-            "gt/mel": plot_spectrogram_to_numpy(mel),
-            "gen/mel": plot_spectrogram_to_numpy(mel_hat),
-            "gen/attn": plot_alignment_to_numpy(attn[0]),
-            "all/attn": plot_alignment_to_numpy(attn[1]),
+            "gt/mel": plot_spectrogram_to_numpy(sample.mel),
+            "gen/mel": plot_spectrogram_to_numpy(sample.mel_hat),
+            "gen/attn": plot_alignment_to_numpy(sample.alignment),
+            "all/attn": plot_alignment_to_numpy(sample.aligned),
         },
     )
-    n = int(batch.wav_lengths[0])
-    sounds = {"gt/audio": batch.wav[0, 0, :n].cpu().numpy(), "gen/audio": o}
-    reporter.audio(step, sounds, data.sampling_rate)
+    recording = batch.wav[0, 0, : int(batch.wav_lengths[0])].cpu().numpy()
+    clips = {"gt/audio": recording, "gen/audio": sample.audio}
+    run.reporter.audio(step, clips, trainer.config.data.sampling_rate)
 
 
 class Timer:
-    """Seconds a training step takes, the time between validations apart."""
+    """Measures seconds per training step, without the time of validations."""
 
     def __init__(self, step: int):
         self.restart(step)
 
     def restart(self, step: int) -> None:
+        """Start to measure at a step."""
         self.started, self.first = time.perf_counter(), step
 
     def seconds_a_step(self, step: int) -> float:
+        """Return the mean since the last restart, and restart."""
         seconds = (time.perf_counter() - self.started) / max(step - self.first, 1)
         self.restart(step)
         return seconds
 
 
-class Window:
-    """The latest steps' losses and utterances, to find steps that were left out without waiting for each.
+class StepGuard:
+    """Finds steps with losses or gradients that are not finite, without a host synchronisation at each step.
 
     Args:
         names: of the corpus's utterances.
-        overflows: how many of the steps may have finite losses and gradients that are not, which is how fp16 finds its
-            scale; with more, something is wrong.
+        overflows: steps in an interval that may have finite losses and infinite gradients. fp16 finds its scale by
+            such steps; more of them are an error.
     """
 
     def __init__(self, names: list[str], overflows: int):
         self.names, self.overflows = names, overflows
-        self.steps: deque = deque(maxlen=PROGRESS_INTERVAL)
+        self.steps: deque[tuple[Tensor, Tensor]] = deque(maxlen=PROGRESS_INTERVAL)
 
-    def add(self, index: torch.Tensor, record: dict[str, torch.Tensor]) -> None:
-        """Remember a step: which utterances, and whether its losses and its gradients were finite."""
+    def add(self, index: Tensor, record: dict[str, Tensor]) -> None:
+        """Record a step: the indices of its utterances `[b]`, and whether its losses and its gradients are finite."""
         losses = [value.float() for name, value in record.items() if not name.startswith("grad_norm")]
         gradients = [value.float() for name, value in record.items() if name.startswith("grad_norm")]
         finite = [torch.stack(values).isfinite().all() for values in (losses, gradients)]
         self.steps.append((index, torch.stack(finite)))
 
-    def stop_if_broken(self, step: int) -> None:
-        """Name the utterances of steps that were left out, and stop after too many. Waits for the device."""
+    def check(self, step: int) -> None:
+        """Log the utterances of skipped steps. Waits for the device.
+
+        Raises:
+            SystemExit: more than `MAX_SKIPPED_STEPS` were skipped since the last check.
+        """
         broken = torch.stack([~finite for _, finite in self.steps]).float()
         losses, gradients = (distributed.sum_over_ranks(broken) > 0).cpu().unbind(1)  # all processes stop together
         overflowed = gradients & ~losses
-        left_out = losses | overflowed if overflowed.sum() > self.overflows else losses
-        bad = [index for (index, _), is_bad in zip(self.steps, left_out) if is_bad]
+        skipped = losses | overflowed if overflowed.sum() > self.overflows else losses
+        bad = [index for (index, _), is_bad in zip(self.steps, skipped) if is_bad]
         self.steps.clear()
-        for index in bad[:MAX_BAD_STEPS]:
-            names = ", ".join(self.names[i] for i in index.tolist()[:8])
-            logger.warning("before step %d, an update was left out: not finite. Utterances: %s ...", step, names)
-        if len(bad) > MAX_BAD_STEPS:
+        for index in bad[:MAX_SKIPPED_STEPS]:
+            names = ", ".join(self.names[i] for i in index.tolist()[:MAX_LISTED])
+            logger.warning("an update before step %d was skipped: not finite. Utterances: %s ...", step, names)
+        if len(bad) > MAX_SKIPPED_STEPS:
             raise SystemExit(
-                f"{len(bad)} of {len(losses)} updates before step {step} had losses or gradients that are not finite; "
-                "the weights are as the good steps left them. Look at the utterances above, or try --precision fp32."
+                f"{len(bad)} of {len(losses)} updates before step {step} had losses or gradients that are not finite. "
+                "They were skipped, and the weights are unharmed. Check the utterances above, or try --precision fp32."
             )
 
 
 class StopRequest:
-    """Ctrl-C and SIGTERM end training after a step, with a checkpoint; a second time, at once."""
-
-    SAME = 2.0  # seconds within which a second signal is the same request: some senders signal a process and its group
+    """Turns SIGINT (Ctrl-C) and SIGTERM into a stop after the current step, with a checkpoint; a second one kills."""
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.requested: float | None = None  # when
+        self.requested: float | None = None  # time of the first signal
         signal.signal(signal.SIGINT, self._request)
         signal.signal(signal.SIGTERM, self._request)
 
     def agreed(self, step: int) -> bool:
-        """Whether to stop after this step. Many processes ask each other, at steps that wait for the device anyway."""
-        wish = self.requested is not None
+        """Return whether to stop after this step. Several processes agree at steps that wait for the device anyway."""
+        requested = self.requested is not None
         if distributed.world_size() == 1:
-            return wish
+            return requested
         if step % PROGRESS_INTERVAL:
             return False
-        return distributed.sum_over_ranks(torch.tensor(float(wish), device=self.device)).item() > 0
+        return distributed.sum_over_ranks(torch.tensor(float(requested), device=self.device)).item() > 0
 
-    def _request(self, number, frame) -> None:
+    def _request(self, number: int, frame: FrameType | None) -> None:
         if self.requested is None:
             self.requested = time.monotonic()
             when = "this step" if distributed.world_size() == 1 else f"at most {PROGRESS_INTERVAL} steps"
-            logger.info("stopping after %s; once more to stop at once", when)
-        elif time.monotonic() > self.requested + self.SAME:
+            logger.info("stopping after %s; a second signal stops at once", when)
+        elif time.monotonic() > self.requested + SAME_REQUEST:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 

@@ -1,6 +1,7 @@
-"""Train many voices: `python train_ms.py -c configs/vits2_vctk_base.json -m vctk`.
+"""Train several speakers: VITS's name for train.py, which takes their number from the config.
 
-VITS's name for it. The program is train.py, which takes the number of voices from the config.
+Examples:
+  python train_ms.py -c configs/vits2_vctk_base.json -m vctk
 """
 
 from train import main

@@ -1,7 +1,7 @@
-"""Piecewise rational-quadratic splines (Durkan et al. 2019, "Neural Spline Flows").
+"""Piecewise rational-quadratic splines (Durkan et al. 2019, "Neural Spline Flows", arXiv 1906.04032).
 
-Every element is evaluated inside and outside the interval and the right one is selected, so that the work
-has one shape and the device is never asked which elements lie where.
+With linear tails, the spline is evaluated for every element and replaced by the identity outside the interval. Shapes
+therefore do not depend on the data, and there is no host synchronisation.
 """
 
 import math
@@ -29,20 +29,25 @@ def piecewise_rational_quadratic_transform(
     min_bin_height: float = DEFAULT_MIN_BIN_HEIGHT,
     min_derivative: float = DEFAULT_MIN_DERIVATIVE,
 ) -> tuple[Tensor, Tensor]:
-    """A monotonic spline of `k` bins, applied to every element, in fp32 under any precision.
+    """Apply a monotonic spline of `k` bins to every element. The computation is in fp32 or, for float64, in float64.
 
     Args:
         inputs: `[...]`.
-        unnormalized_widths, unnormalized_heights: `[..., k]`.
-        unnormalized_derivatives: slopes at the knots, `[..., k - 1]` with linear tails, else `[..., k + 1]`.
-        tails: "linear" maps [-tail_bound, tail_bound] onto itself and leaves all else as it is;
-            None maps [0, 1] onto itself.
+        unnormalized_widths, unnormalized_heights: logits of the sizes of the bins, `[..., k]`.
+        unnormalized_derivatives: slopes at the knots before softplus, `[..., k - 1]` with linear tails, otherwise
+            `[..., k + 1]`.
+        inverse: apply the inverse of the spline.
+        tails: with "linear", the spline maps [-tail_bound, tail_bound] onto itself and is the identity elsewhere; with
+            None, it maps [0, 1] onto itself.
+        tail_bound: see `tails`.
+        min_bin_width, min_bin_height: minimum sizes of a bin, as fractions of the interval.
+        min_derivative: minimum slope at a knot.
 
     Returns:
         Outputs and the logarithm of the absolute derivative, both `[...]`.
 
     Raises:
-        ValueError: unknown `tails`, more bins than their least width allows, or, without tails, inputs outside [0, 1].
+        ValueError: unknown `tails`, more bins than the minimum size allows, or, without tails, inputs outside [0, 1].
     """
     if tails not in (None, "linear"):
         raise ValueError(f"tails is {tails!r}; it may be None or 'linear'")
@@ -55,7 +60,7 @@ def piecewise_rational_quadratic_transform(
     slopes = at_least_fp32(unnormalized_derivatives)
     if tails == "linear":
         low, high = -tail_bound, tail_bound
-        # softplus of this constant, plus the least derivative, is 1: the slope of the tails
+        # min_derivative + softplus(this constant) = 1, the slope of the tails
         slopes = F.pad(slopes, (1, 1), value=math.log(math.expm1(1 - min_derivative)))
         inside = (x >= low) & (x <= high)
         x = torch.where(inside, x, torch.zeros_like(x))
@@ -80,7 +85,7 @@ def piecewise_rational_quadratic_transform(
     curvature = d_k + d_next - 2 * s
 
     if inverse:
-        # Durkan et al., equations 6 to 8: the root of a theta^2 + b theta + c in [0, 1]
+        # Durkan et al., equations 6 to 8: the root in [0, 1] of a theta^2 + b theta + c
         rise = x - y_k
         a = rise * curvature + h * (s - d_k)
         b = h * d_k - rise * curvature
@@ -103,10 +108,10 @@ def piecewise_rational_quadratic_transform(
     return outputs, logabsdet
 
 
-def _knots(unnormalized: Tensor, least: float, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """Bin sizes `[..., k]` that fill [low, high] and the `k + 1` knots between them."""
+def _knots(unnormalized: Tensor, minimum: float, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Return the bin sizes `[..., k]`, which sum to `high - low`, and the knots `[..., k + 1]`."""
     k = unnormalized.shape[-1]
-    sizes = least + (1 - least * k) * unnormalized.softmax(-1)
+    sizes = minimum + (1 - minimum * k) * unnormalized.softmax(-1)
     inner = (high - low) * sizes.cumsum(-1)[..., :-1] + low
     knots = F.pad(F.pad(inner, (1, 0), value=low), (0, 1), value=high)
     return knots[..., 1:] - knots[..., :-1], knots

@@ -1,15 +1,16 @@
-"""Doors for VITS notebooks: the functions that VITS keeps in `utils`, from the files where they live here."""
+"""The functions of VITS's `utils` under their old names, for notebooks of VITS."""
 
-import argparse
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 
+import cli as _cli
 import config as _config
 from audio import load_audio, read_header
 from checkpoint import latest_checkpoint_path, load_checkpoint, save_checkpoint
-from corpus import read_filelist
+from corpora.filelist import read_filelist, read_rows
 from files import run_folder
 from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
 
@@ -28,61 +29,38 @@ __all__ = [
 ]
 
 
-class HParams:
+class HParams(dict[str, Any]):
     """A config as VITS code reads it: `hps.data.hop_length`, `**hps.model`, `"key" in hps.train`."""
 
-    def __init__(self, **values):
-        for key, value in values.items():
-            setattr(self, key, HParams(**value) if isinstance(value, dict) else value)
+    def __init__(self, **values: Any) -> None:
+        super().__init__({key: HParams(**v) if isinstance(v, dict) else v for key, v in values.items()})
 
-    def keys(self):
-        return self.__dict__.keys()
+    def __getattr__(self, key: str) -> Any:
+        if key not in self:
+            raise AttributeError(f"there is no setting {key!r}{_cli.did_you_mean(key, self)}")
+        return self[key]
 
-    def items(self):
-        return self.__dict__.items()
-
-    def values(self):
-        return self.__dict__.values()
-
-    def get(self, key, default=None):
-        return self.__dict__.get(key, default)
-
-    def __iter__(self):
-        return iter(self.__dict__)
-
-    def __len__(self):
-        return len(self.__dict__)
-
-    def __getitem__(self, key):
-        return getattr(self, key)
-
-    def __setitem__(self, key, value):
-        setattr(self, key, value)
-
-    def __contains__(self, key):
-        return key in self.__dict__
-
-    def __repr__(self):
-        return repr(self.__dict__)
+    def __setattr__(self, key: str, value: Any) -> None:
+        self[key] = value
 
 
-def get_hparams_from_file(config_path) -> HParams:
+def get_hparams_from_file(config_path: str | Path) -> HParams:
     """Read and check a config file (see `config.load`) and return it with every default filled in."""
     return HParams(**dataclasses.asdict(_config.load(config_path)))
 
 
-def get_hparams_from_dir(model_dir) -> HParams:
-    """The config of a run's folder, with the folder as `model_dir`."""
+def get_hparams_from_dir(model_dir: str | Path) -> HParams:
+    """Return the config of a run's folder, with the folder as `model_dir`."""
     hps = get_hparams_from_file(Path(model_dir) / "config.json")
     hps.model_dir = str(model_dir)
     return hps
 
 
 def get_hparams(init: bool = True) -> HParams:
-    """Parse `-c CONFIG -m NAME`; with `init`, copy the config into `logs/NAME`, else read the one that is there."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("-c", "--config", default="./configs/vits2_ljs_nosdp.json", help="JSON file")
-    parser.add_argument("-m", "--model", required=True, help="name of the run in logs/")
+    """Parse `-c CONFIG -m NAME`. With `init`, copy the config to `logs/NAME`; otherwise read the config there."""
+    parser = _cli.Parser("Parse the options of VITS's training programs.")
+    parser.add_argument("-c", "--config", default="./configs/vits2_ljs_nosdp.json", metavar="JSON", help="config file")
+    parser.add_argument("-m", "--model", required=True, metavar="NAME", help="name of the run in logs/")
     args = parser.parse_args()
     folder = run_folder(args.model)
     if init:
@@ -91,16 +69,14 @@ def get_hparams(init: bool = True) -> HParams:
     return get_hparams_from_dir(folder)
 
 
-def load_filepaths_and_text(filename, split: str = "|") -> list[list[str]]:
-    """The columns of a filelist's lines; with the split of filelists, checked by `corpus.read_filelist`."""
+def load_filepaths_and_text(filename: str | Path, split: str = "|") -> list[list[str]]:
+    """Return the columns of a file's lines. With the default separator, the file must be a valid filelist."""
     if split != "|":
-        lines = Path(filename).read_text(encoding="utf-8-sig").splitlines()
-        return [line.split(split) for line in lines if line.strip()]
-    clips = read_filelist(filename)
-    return [[c.path, c.text] if c.speaker is None else [c.path, c.speaker, c.text] for c in clips]
+        return [row.columns for row in read_rows(filename, split)]
+    return [[c.path, c.text] if c.speaker is None else [c.path, c.speaker, c.text] for c in read_filelist(filename)]
 
 
-def load_wav_to_torch(full_path) -> tuple[torch.Tensor, int]:
-    """A recording at its own rate as VITS scales it, float `[samples]` in ±32768, and the rate in Hz."""
+def load_wav_to_torch(full_path: str | Path) -> tuple[torch.Tensor, int]:
+    """Return a recording at its own rate, float `[samples]` in VITS's scale of ±32768, and the rate in Hz."""
     rate = read_header(full_path).rate
     return torch.from_numpy(load_audio(full_path, rate)) * 32768.0, rate

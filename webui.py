@@ -1,45 +1,46 @@
-"""A web page for trained voices: type a text, hear it, see it; and speak with another speaker's voice.
+"""Serve a web page for trained voices: text to speech with a picture of the alignment, and voice conversion.
 
-python webui.py [--voices logs | -m logs/NAME] [--port 7860] [--share]
+The page offers the voices of one folder by name. A client never sends a path.
 
-The browser chooses a voice by its name in a list that the server made, and never sends a path.
+Examples:
+  python webui.py                        (all runs in logs/)
+  python webui.py --voices my_voices --port 8000
+  python webui.py -m NAME --share
 """
 
-import argparse
 import contextlib
 import functools
 import html
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import gradio as gr
 import numpy as np
 
+import cli
 import inference
 from audio import read_header, to_pcm
 from files import RUNS
-from speech import Scales
-from synthesis import Voice, find_checkpoint
+from synthesis.speech import Scales
 
-LONGEST_TEXT = 5000  # characters
-LONGEST_RECORDING = 60  # seconds
-MIN_WIDTH = 320  # pixels of a column; in a narrower window they stand one under the other
-SEEDS = 1 << 31  # those that are drawn; anybody can type them again
+if TYPE_CHECKING:  # slow to import, and not needed for --help
+    import gradio as gr
+
+    from synthesis import Voice
+
+MAX_TEXT = 5000  # characters
+MAX_RECORDING = 60  # seconds
+MAX_LOADED = 8  # voices kept in memory
+MAX_PORT = (1 << 16) - 1
+MIN_WIDTH = 320  # pixels of a column; a narrower window shows one column below the other
+SEEDS = 1 << 31  # random seeds are below this, so that they are easy to type
 EXAMPLES = [
     "Hello world, how are you?",
     "The old sailor has lost the garden gate by the sea.",
     "Did you see the blue umbrella? My sister found it behind the school this morning.",
 ]
-PROGRESS = gr.Progress()  # gradio knows it by being a default argument
-THEME = gr.themes.Default(  # fonts that come with gradio or the system: the page asks no other server for anything
-    primary_hue="indigo",
-    neutral_hue="slate",
-    font=[gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif"],
-    font_mono=[gr.themes.Font("monospace")],
-)
 CSS = """
 .gradio-container > main { width: 100%; max-width: 1200px !important; margin: 0 auto; }
 footer .divider { display: none; }
@@ -48,47 +49,55 @@ footer .divider { display: none; }
 
 
 class Voices:
-    """The voices that may be chosen: runs with a checkpoint in one folder, or a single one; each is loaded once."""
+    """The voices that the page offers: the runs with a checkpoint in `folder`, or only `model`.
 
-    def __init__(self, folder: str | Path | None = None, model: str | Path | None = None, device: str = "auto"):
-        self.folder = Path(folder) if folder is not None else None
-        self.model = model
+    A voice is loaded when it is first used. Raises ValueError if there are no voices.
+    """
+
+    def __init__(self, folder: str | Path | None = None, model: str | Path | None = None, device: str = "auto") -> None:
+        from synthesis import Voice
+
+        self.folder, self.model = Path(folder or RUNS), model
         self._loading = threading.Lock()
-        self._load = functools.lru_cache(maxsize=8)(lambda file, _changed: Voice.load(file, device=device))
+        # the second argument, a modification time, makes the cache load a changed file again
+        self._load = functools.lru_cache(MAX_LOADED)(lambda file, _: Voice.load(file, device=device))
         if not self.files():
             where = f"{folder} holds no run with a checkpoint G_STEP.pth"
-            raise ValueError(f"{where}: train one, or name a folder with --voices or a checkpoint with -m")
+            raise ValueError(f"{where}: train a voice, or give another folder with --voices or a checkpoint with -m")
 
     def files(self) -> dict[str, Path]:
-        """Names and checkpoints, as the folder is now."""
+        """Return names and checkpoints of the voices that the folder holds now."""
+        from synthesis.voice import find_checkpoint
+
         if self.model is not None:
             file = find_checkpoint(self.model)
             return {file.parent.name or file.stem: file}
-        found = {}
+        found: dict[str, Path] = {}
         for run in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
             if run.is_dir():
-                with contextlib.suppress(ValueError):  # a run without checkpoints
+                with contextlib.suppress(ValueError):  # no checkpoints
                     found[run.name] = find_checkpoint(run)
         return found
 
     def file(self, name: str) -> Path:
-        """The checkpoint of a voice of the list. Raises ValueError for a name that is not in it."""
+        """Return the checkpoint of a voice. Raises ValueError for a name that is not in the list."""
         try:
             return self.files()[name]
         except KeyError:
-            raise ValueError("there is no such voice; reload the page for the list as it is now") from None
+            raise ValueError("there is no such voice; reload the page to update the list") from None
 
-    def get(self, name: str) -> Voice:
-        """A voice of the list. Raises ValueError for a name that is not in it, or a checkpoint that does not load."""
+    def get(self, name: str) -> "Voice":
+        """Return a voice. Raises ValueError for an unknown name or a checkpoint that does not load."""
         file = self.file(name)
         try:
             with self._loading:
                 return self._load(file, file.stat().st_mtime_ns)
         except (ValueError, OSError) as error:
-            raise ValueError(str(error).replace(f"{file.parent}", name)) from None  # where it lies is nobody's business
+            raise ValueError(str(error).replace(f"{file.parent}", name)) from None  # hides paths of the server
 
     def first(self) -> str:
-        """The first voice of the list that loads. Raises ValueError if none does."""
+        """Return the name of the first voice that loads. Raises ValueError if none does."""
+        problem = None
         for name in self.files():
             try:
                 self.get(name)
@@ -96,16 +105,18 @@ class Voices:
                 problem = error
             else:
                 return name
-        raise problem
+        raise problem or ValueError("the folder holds no voice any more")
 
 
 @contextlib.contextmanager
 def messages() -> Iterator[None]:
-    """Errors that a user can put right, as messages on the page."""
+    """Show user errors as messages on the page."""
+    import gradio as gr
+
     try:
         yield
     except ValueError as error:
-        # the page renders markup, and what was typed may hold some
+        # escaped, because the page renders markup and the message may quote typed text
         raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from None
 
 
@@ -118,12 +129,15 @@ def speak(
     noise_scale_w: float,
     length_scale: float,
     seed: str | None,
-    progress: gr.Progress = PROGRESS,
+    progress: Callable[..., Any] | None = None,
 ) -> tuple[tuple[int, np.ndarray], np.ndarray, str, str]:
-    """Returns sampling rate and 16-bit samples, a picture `[h, w, 3]`, a line of facts, and the seed."""
+    """Speak a text. `seed` is as typed, and `progress` is a `gradio.Progress`.
+
+    Returns sampling rate and 16-bit samples `[samples]`, a picture `[h, w, 3]`, a line of facts, and the seed.
+    """
     with messages():
-        if len(text) > LONGEST_TEXT:
-            raise ValueError(f"the text has {len(text)} characters; this page speaks up to {LONGEST_TEXT}")
+        if len(text) > MAX_TEXT:
+            raise ValueError(f"the text has {len(text)} characters; the limit is {MAX_TEXT}")
         voice = voices.get(name)
         number = seed_of(seed)
         speech = voice.speak(
@@ -133,68 +147,73 @@ def speak(
             noise_scale_w,
             length_scale,
             number,
-            progress=lambda done, pieces: progress((done, pieces), desc="Speaking", unit="sentences"),
+            progress=progress and (lambda done, n: progress((done, n), desc="Speaking", unit="sentences")),
         )
         facts = f"{speech.seconds:.1f} s · {count(len(speech.sentences), 'sentence')} · seed {number}"
-        # 16 bits: gradio would stretch quiet speech to full scale
+        # 16 bits, because gradio scales float samples to a full-scale peak
         return (speech.sampling_rate, to_pcm(speech.audio)), inference.picture(voice, speech), facts, str(number)
 
 
 def seed_of(typed: str | None) -> int:
-    """The seed that was typed, or one that is drawn. Raises ValueError for what is no number from 0."""
+    """Return the typed seed, or a random one for None and empty text. Raises ValueError for anything but digits."""
     if not typed or not typed.strip():
         return secrets.randbelow(SEEDS)
     if not typed.strip().isdecimal():
-        raise ValueError(f"the seed is {typed!r}: give a whole number from 0, or nothing for another each time")
+        raise ValueError(f"the seed is {typed!r}: give a whole number from 0, or nothing for a random seed")
     return int(typed)
 
 
 def convert(
     voices: Voices, name: str, recording: str | None, source: str | None, target: str | None
 ) -> tuple[int, np.ndarray]:
-    """Returns sampling rate and 16-bit samples of `recording`, a file that gradio has taken in, as `target` says it."""
+    """Convert `recording`, a file that gradio has stored, from speaker `source` to `target`.
+
+    Returns sampling rate in Hz and 16-bit samples `[samples]`.
+    """
     with messages():
         if recording is None:
             raise ValueError("record or upload something to convert first")
         voice = voices.get(name)
         try:
             header = read_header(recording)
-            if header.frames > LONGEST_RECORDING * header.rate:
-                raise ValueError(f"the recording is longer than {LONGEST_RECORDING} seconds")
-            return voice.sampling_rate, to_pcm(voice.convert(recording, source, target))
+            if header.frames > MAX_RECORDING * header.rate:
+                raise ValueError(f"the recording is longer than {MAX_RECORDING} seconds")
+            audio = voice.convert(recording, source, target)  # type: ignore[arg-type]  # for None an error with choices
+            return voice.sampling_rate, to_pcm(audio)
         except ValueError as error:
             raise ValueError(str(error).replace(recording, Path(recording).name)) from None
 
 
 def count(number: int, noun: str) -> str:
-    """A number of things in words, `1 sentence` or `2 sentences`."""
+    """Return a number with its noun: `1 sentence` or `2 sentences`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-class OfVoice(NamedTuple):
-    """What of the page depends on the voice: the components, or updates of them in the same order."""
+class VoiceDependent(NamedTuple):
+    """The components of the page that depend on the voice, or their updates."""
 
-    about: gr.Markdown
-    speaker: gr.Dropdown
-    source: gr.Dropdown
-    target: gr.Dropdown
-    conversion: gr.Row
-    no_conversion: gr.Markdown
+    about: Any
+    speaker: Any
+    source: Any
+    target: Any
+    conversion: Any
+    no_conversion: Any
 
 
-def chosen(voices: Voices, name: str) -> OfVoice:
-    """Updates of the page for a voice; one that does not load says so where it would be described."""
+def chosen(voices: Voices, name: str) -> VoiceDependent:
+    """Return the updates of the page for a voice. For a voice that does not load, `about` holds the error."""
+    import gradio as gr
+
     try:
         voice = voices.get(name)
     except ValueError as error:
-        return OfVoice(f"**This voice cannot be used:** {error}", *[gr.update(visible=False)] * 5)
+        return VoiceDependent(f"**This voice cannot be used:** {error}", *[gr.update(visible=False)] * 5)
     speakers = list(voice.speakers)
     kind = count(len(speakers), "speaker") if speakers else "one speaker"
-    about = f"{kind} · {voice.sampling_rate / 1000:g} kHz · {voices.file(name).name}"
     many = bool(speakers)
-    first, second = speakers[:2] if len(speakers) > 1 else (speakers or [None]) * 2
-    return OfVoice(
-        about,
+    first, second, *_ = [*speakers, *speakers, None, None]
+    return VoiceDependent(
+        f"{kind} · {voice.sampling_rate / 1000:g} kHz · {voices.file(name).name}",
         gr.update(choices=speakers, value=first, visible=many),
         gr.update(choices=speakers, value=first),
         gr.update(choices=speakers, value=second),
@@ -203,16 +222,18 @@ def chosen(voices: Voices, name: str) -> OfVoice:
     )
 
 
-def build(voices: Voices) -> gr.Blocks:
-    """The page."""
+def build(voices: Voices) -> "gr.Blocks":
+    """Create the page. Raises ValueError if no voice loads."""
+    import gradio as gr
+
     first = voices.first()
 
-    def opened() -> tuple:
+    def opened() -> tuple[Any, ...]:
         names = list(voices.files())
         name = first if first in names or not names else names[0]
         return gr.update(choices=names, value=name), *chosen(voices, name)
 
-    # Files that the page made are deleted when they are a day old, and all when it ends.
+    # generated files are deleted after a day, and all of them when the program ends
     with gr.Blocks(title="VITS2 voices", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.Markdown("# VITS2 voices\nChoose a voice, type a text, and listen.")
         with gr.Row():
@@ -220,37 +241,52 @@ def build(voices: Voices) -> gr.Blocks:
                 name = gr.Dropdown(list(voices.files()), value=first, label="Voice")
             with gr.Column(min_width=MIN_WIDTH, elem_classes="facts"):
                 about = gr.Markdown()
-        # what depends on the voice is shown once `opened` has said what it is
+        # `opened` shows the components that depend on the voice
         with gr.Tab("Text to speech"):
             speaker = speech_tab(voices, name)
         with gr.Tab("Voice conversion"):
             source, target, conversion = conversion_tab(voices, name)
-            no_conversion = gr.Markdown("Conversion needs a voice of several speakers; this one has a single one.")
-        dependent = OfVoice(about, speaker, source, target, conversion, no_conversion)
+            no_conversion = gr.Markdown("Conversion needs a voice of several speakers; this one has a single speaker.")
+        dependent = VoiceDependent(about, speaker, source, target, conversion, no_conversion)
         name.change(functools.partial(chosen, voices), name, list(dependent), api_visibility="private")
         page.load(opened, None, [name, *dependent], api_visibility="private")
     return page.queue(default_concurrency_limit=2)
 
 
-def speech_tab(voices: Voices, name: gr.Dropdown) -> gr.Dropdown:
-    """Text on the left, sound and picture on the right. Returns the choice of the speaker."""
-    default = Scales()
+def speech_tab(voices: Voices, name: "gr.Dropdown") -> "gr.Dropdown":
+    """Create the inputs on the left, sound and picture on the right. Returns the speaker's component."""
+    import gradio as gr
+
+    default, progress_bar = Scales(), gr.Progress()
+
+    def speak_for_page(  # gradio reads the API's names from this signature, and finds its progress bar by the default
+        name: str,
+        text: str,
+        speaker: str | None,
+        noise_scale: float,
+        noise_scale_w: float,
+        length_scale: float,
+        seed: str | None,
+        progress: Callable[..., Any] = progress_bar,
+    ) -> tuple[Any, ...]:
+        return speak(voices, name, text, speaker, noise_scale, noise_scale_w, length_scale, seed, progress)
+
     with gr.Row():
         with gr.Column(min_width=MIN_WIDTH):
-            text = gr.Textbox(EXAMPLES[1], lines=5, max_lines=12, max_length=LONGEST_TEXT, label="Text")
+            text = gr.Textbox(EXAMPLES[1], lines=5, max_lines=12, max_length=MAX_TEXT, label="Text")
             speaker = speaker_choice("Speaker", visible=False)
             button = gr.Button("Speak", variant="primary")
             gr.Examples([[example] for example in EXAMPLES], [text], api_visibility="private")
             with gr.Accordion("More settings", open=False) as settings:
                 length = gr.Slider(0.3, 3, default.length_scale, label="Length", info="above 1 is slower")
                 noise = gr.Slider(
-                    0, 1.5, default.noise_scale, label="Variation of the sound", info="0 is the most probable one"
+                    0, 1.5, default.noise_scale, label="Variation of the sound", info="0 is the most probable sound"
                 )
                 noise_w = gr.Slider(
-                    0, 1.5, default.noise_scale_w, label="Variation of the rhythm", info="0 is the steadiest"
+                    0, 1.5, default.noise_scale_w, label="Variation of the rhythm", info="0 is the most even rhythm"
                 )
                 seed = gr.Textbox(  # gr.Number turns an empty field into 0 when the settings are unfolded
-                    label="Seed", info="the same number gives the same take again", placeholder="drawn anew each time"
+                    label="Seed", info="the same seed gives the same audio", placeholder="random"
                 )
         with gr.Column(min_width=MIN_WIDTH):
             audio = gr.Audio(label="Speech", type="numpy", format="wav", interactive=False, buttons=["download"])
@@ -261,7 +297,7 @@ def speech_tab(voices: Voices, name: gr.Dropdown) -> gr.Dropdown:
     used = gr.State()
     gr.on(
         [button.click, text.submit],
-        functools.partial(speak, voices),
+        speak_for_page,
         [name, text, speaker, noise, noise_w, length, seed],
         [audio, image, facts, used],
         show_progress_on=audio,
@@ -278,39 +314,50 @@ def speech_tab(voices: Voices, name: gr.Dropdown) -> gr.Dropdown:
     return speaker
 
 
-def conversion_tab(voices: Voices, name: gr.Dropdown) -> tuple[gr.Dropdown, gr.Dropdown, gr.Row]:
-    """Recording on the left, sound on the right. Returns the choices of the two speakers, and what holds it all."""
+def conversion_tab(voices: Voices, name: "gr.Dropdown") -> "tuple[gr.Dropdown, gr.Dropdown, gr.Row]":
+    """Create the recording on the left, the sound on the right. Returns both speakers' components and their row."""
+    import gradio as gr
+
     with gr.Row(visible=False) as row:
         with gr.Column(min_width=MIN_WIDTH):
             recording = gr.Audio(
-                label=f"Recording (up to {LONGEST_RECORDING} seconds)",
+                label=f"Recording (up to {MAX_RECORDING} seconds)",
                 type="filepath",
                 sources=["upload", "microphone"],
                 buttons=["download"],
             )
             with gr.Row():
-                source, target = speaker_choice("Who speaks in it"), speaker_choice("Who shall say it")
+                source, target = speaker_choice("Source speaker"), speaker_choice("Target speaker")
             button = gr.Button("Convert", variant="primary")
         with gr.Column(min_width=MIN_WIDTH):
             converted = gr.Audio(label="Converted", type="numpy", format="wav", interactive=False, buttons=["download"])
-            gr.Markdown("Both are speakers whom the voice has learnt; a stranger's recording comes out roughly.")
+            gr.Markdown("Both must be speakers of the voice. Recordings of other people are converted less accurately.")
     button.click(functools.partial(convert, voices), [name, recording, source, target], converted, api_name="convert")
     return source, target, row
 
 
-def speaker_choice(label: str, visible: bool = True) -> gr.Dropdown:
-    """A choice that the voice itself checks: a client of the API has chosen no voice when it names a speaker."""
+def speaker_choice(label: str, visible: bool = True) -> "gr.Dropdown":
+    """Create a choice that accepts any value, because API clients have not chosen a voice. The voice checks it."""
+    import gradio as gr
+
     return gr.Dropdown([], value=None, label=label, allow_custom_value=True, visible=visible)
 
 
-def serve(page: gr.Blocks, port: int | None, share: bool = False, quiet: bool = False) -> str:
-    """Start the server in threads of its own; None is any free port. Returns the page's address.
+def serve(page: "gr.Blocks", port: int | None, share: bool = False, quiet: bool = False) -> str:
+    """Start the server in threads of its own; `port` None is any free port. Returns the page's address.
 
-    Raises:
-        ValueError: there is no such port, or another program has it.
+    Raises ValueError for a port that is out of range or in use.
     """
-    if port is not None and not 0 < port < 1 << 16:
-        raise ValueError(f"port is {port}; ports are numbers from 1 to {(1 << 16) - 1}")
+    import gradio as gr
+
+    theme = gr.themes.Default(  # fonts of gradio or the system, so that the page needs no other server
+        primary_hue="indigo",
+        neutral_hue="slate",
+        font=[gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif"],
+        font_mono=[gr.themes.Font("monospace")],
+    )
+    if port is not None and not 0 < port <= MAX_PORT:
+        raise ValueError(f"port is {port}; it may be from 1 to {MAX_PORT}")
     try:
         return page.launch(
             server_port=port,
@@ -318,27 +365,28 @@ def serve(page: gr.Blocks, port: int | None, share: bool = False, quiet: bool = 
             quiet=quiet,
             prevent_thread_lock=True,
             max_file_size="100mb",
-            theme=THEME,
+            theme=theme,
             css=CSS,
             footer_links=["api"],
             run_history=False,
         )[1]
     except OSError:
-        raise ValueError(
-            f"port {port} cannot be opened, another program may have it: name another with --port"
-        ) from None
+        raise ValueError(f"port {port} cannot be opened, perhaps because it is in use: change --port") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--voices", default=RUNS, help="folder of runs to choose from (default: %(default)s)")
-    which.add_argument("-m", "--model", help="one voice only: run, folder or checkpoint")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--share", action="store_true", help="a public address, through gradio's tunnel")
+    """Run the program with the given arguments, by default those of the command line."""
+    parser = cli.Parser(__doc__)
+    voices = parser.add_mutually_exclusive_group()
+    voices.add_argument("--voices", default=RUNS, metavar="FOLDER", help="folder of runs to offer")
+    help_text = "offer only this run: its name in logs/, its folder or a checkpoint (default: all of --voices)"
+    cli.add_run(voices, "-m", "--model", help=help_text)
+    cli.add_device(parser)
+    parser.add_argument("--port", type=int, default=7860, metavar="N", help=f"port of the page, 1 to {MAX_PORT}")
+    parser.add_argument("--share", action="store_true", help="create a public address through gradio's tunnel")
     args = parser.parse_args(arguments)
-    with inference.errors_in_one_line("webui"):
+    with cli.errors_in_one_line("webui"):
+        cli.extra("gradio")
         page = build(Voices(args.voices, args.model, args.device))
         serve(page, args.port, args.share)
         page.block_thread()

@@ -1,7 +1,11 @@
-"""Times every alignment search that runs here on the same ragged batches, and checks that they agree.
+"""Time every alignment search that runs on this machine on equal batches, and check that the searches agree.
 
-Prints one JSON line: median milliseconds by backend for each size; for the CPU backends on a GPU's tensors, the
-transfers are part of it.
+Prints one line of JSON with the median milliseconds of each backend. For the CPU backends with tensors on a GPU, the
+times include the copies from and to the GPU. The exit code is 1 if two backends find different paths.
+
+Examples:
+  python benchmarks/alignment.py
+  python benchmarks/alignment.py --device cpu --sizes 64x566x110
 """
 
 import argparse
@@ -10,73 +14,87 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cli
 from monotonic_align import BACKENDS, extension, maximum_path
 
 WARM_UP, REPEATS = 3, 20
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    parser = cli.Parser(__doc__)
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cpu or cuda (default: cuda if there is a GPU)",
+    )
     parser.add_argument(
         "--sizes",
         nargs="+",
         type=shape,
         default=[(64, 566, 110), (64, 850, 160)],
-        help="batch x frames x tokens: 64x566x110",
+        metavar="BxFxT",
+        help="utterances x frames x tokens of each batch (default: 64x566x110 64x850x160)",
     )
-    args = parser.parse_args()
-
-    results = []
-    for size in args.sizes:
-        neg_cent, mask = ragged_batch(*size, device=args.device)
-        paths = {name: maximum_path(neg_cent, mask, name) for name in available(args.device)}
-        first, *rest = paths.values()
-        results.append(
-            {
-                "size": "x".join(map(str, size)),
-                "equal": all(torch.equal(first, path) for path in rest),
-                "ms": {name: milliseconds(neg_cent, mask, name) for name in paths},
-            }
-        )
-    on_gpu = args.device.startswith("cuda")
-    device = torch.cuda.get_device_name(args.device) if on_gpu else f"cpu, {torch.get_num_threads()} threads"
-    print(json.dumps({"device": device, "torch": torch.__version__, "results": results}))
+    args = parser.parse_args(argv)
+    with cli.errors_in_one_line("benchmarks/alignment"):
+        results = [measure(size, args.device) for size in args.sizes]
+        on_gpu = args.device.startswith("cuda")
+        device = torch.cuda.get_device_name(args.device) if on_gpu else f"cpu, {torch.get_num_threads()} threads"
+        print(json.dumps({"device": device, "torch": torch.__version__, "results": results}))
     if not all(result["equal"] for result in results):
         raise SystemExit("alignment: the backends found different paths")
 
 
 def shape(text: str) -> tuple[int, int, int]:
-    """`64x566x110` as numbers."""
+    """Parse a size such as `64x566x110`."""
     b, t_t, t_s = map(int, text.split("x"))
     if not 0 < t_s <= t_t or b < 1:
-        raise argparse.ArgumentTypeError(f"{text}: a path needs a token, and a frame for each token")
+        raise argparse.ArgumentTypeError(f"{text}: a path needs at least one token, and a frame for each token")
     return b, t_t, t_s
 
 
+def measure(size: tuple[int, int, int], device: str) -> dict[str, Any]:
+    """Run every backend on one batch."""
+    neg_cent, mask = ragged_batch(*size, device=device)
+    paths = {name: maximum_path(neg_cent, mask, name) for name in available(device)}
+    first, *rest = paths.values()
+    return {
+        "size": "x".join(map(str, size)),
+        "equal": all(torch.equal(first, path) for path in rest),
+        "ms": {name: milliseconds(neg_cent, mask, name) for name in paths},
+    }
+
+
 def available(device: str) -> list[str]:
-    without = set()
+    """Return the backends that run on this machine with tensors on a device."""
+    missing = set()
     if not device.startswith("cuda") or importlib.util.find_spec("triton") is None:
-        without.add("triton")
+        missing.add("triton")
     if extension.load() is None:
-        without.add("cython")
-    return [name for name in BACKENDS if name not in without]
+        missing.add("cython")
+    return [name for name in BACKENDS if name not in missing]
 
 
-def ragged_batch(b: int, t_t: int, t_s: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random scores and the mask [b, t_t, t_s]; the first utterance fills the grid, the last half of it."""
+def ragged_batch(b: int, t_t: int, t_s: int, device: str) -> tuple[Tensor, Tensor]:
+    """Return random scores and their mask, each `[b, t_t, t_s]`. Lengths fall from the full size to half of it."""
     fill = torch.linspace(1.0, 0.5, b)[:, None, None]
     mask = (torch.arange(t_t)[:, None] < (fill * t_t).round()) & (torch.arange(t_s) < (fill * t_s).round())
     values = torch.randn(b, t_t, t_s, generator=torch.Generator().manual_seed(0)) * 50 - 300
     return values.to(device), mask.float().to(device)
 
 
-def milliseconds(neg_cent: torch.Tensor, mask: torch.Tensor, backend: str) -> float:
+def milliseconds(neg_cent: Tensor, mask: Tensor, backend: str) -> float:
+    """Return the median time of a search."""
     times = []
     for _ in range(WARM_UP + REPEATS):
         if neg_cent.is_cuda:

@@ -1,15 +1,18 @@
-"""Word error rate of a voice as a speech recogniser hears it, beside that of the recordings; prints one JSON line.
+"""Measure the word error rate of a voice with a speech recognizer, and that of the recordings for comparison.
 
-    python benchmarks/intelligibility.py -m logs/NAME FILELIST
+FILELIST has lines `path|text` in plain English. The recognizer is pocketsphinx with its US English model
+(`pip install pocketsphinx`). It is a weak recognizer, so only the difference between voice and recordings is
+meaningful. Prints one line of JSON.
 
-FILELIST holds lines `path|text` in plain English. The recogniser is pocketsphinx with its own US English model
-(`pip install pocketsphinx`); it is a weak one, so only the distance between voice and recordings says something.
+Examples:
+  python benchmarks/intelligibility.py -m logs/NAME FILELIST
+  python benchmarks/intelligibility.py -m logs/NAME FILELIST --sentences 20
 """
 
-import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,62 +21,73 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import cli
 from audio import load_audio
-from corpus import read_filelist
+from corpora.filelist import Clip, read_filelist
 from synthesis import Voice
 
-RATE = 16000  # Hz, the recogniser's
+RATE = 16000  # Hz, of the recognizer
 
 
-class Listener:
-    """What pocketsphinx hears."""
+class Recognizer:
+    """The recognizer pocketsphinx. Raises ValueError if it is not installed."""
 
-    def __init__(self):
-        from pocketsphinx import Decoder
+    def __init__(self) -> None:
+        try:
+            from pocketsphinx import Decoder
+        except ModuleNotFoundError:
+            raise ValueError("this program needs the package pocketsphinx: pip install pocketsphinx") from None
 
         self.decoder = Decoder(samprate=RATE, loglevel="FATAL")
 
     def words(self, samples: np.ndarray) -> list[str]:
-        """The words in samples `[n]`, float in -1..1, at `RATE`."""
+        """Return the recognized words of samples `[n]` in [-1, 1] at `RATE`."""
         pcm = (samples.clip(-1, 1) * 32767).astype(np.int16).tobytes()
         self.decoder.start_utt()
         self.decoder.process_raw(pcm, full_utt=True)
         self.decoder.end_utt()
-        heard = self.decoder.hyp()
-        return heard.hypstr.split() if heard else []
+        hypothesis = self.decoder.hyp()
+        return hypothesis.hypstr.split() if hypothesis else []
 
 
-def word_errors(expected: list[str], heard: list[str]) -> int:
-    """Least number of words to insert, drop or replace (Levenshtein)."""
-    row = list(range(len(heard) + 1))
+def word_errors(expected: Sequence[str], recognized: Sequence[str]) -> int:
+    """Return the least number of insertions, deletions and substitutions of words (Levenshtein distance)."""
+    row = list(range(len(recognized) + 1))
     for i, word in enumerate(expected, 1):
         above, row = row, [i]
-        for j, other in enumerate(heard, 1):
+        for j, other in enumerate(recognized, 1):
             row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (word != other)))
     return row[-1]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("filelist")
-    parser.add_argument("-m", "--model", required=True, help="a run's folder, its name, or a checkpoint")
-    parser.add_argument("-s", "--speaker")
-    parser.add_argument("--sentences", type=int, help="only this many of the list")
-    parser.add_argument("--device", default="auto")
-    args = parser.parse_args()
-    voice, listener = Voice.load(args.model, device=args.device), Listener()
-    clips = read_filelist(args.filelist)[: args.sentences]
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    parser = cli.Parser(__doc__)
+    parser.add_argument("filelist", metavar="FILELIST", help="filelist of lines path|text")
+    cli.add_run(parser, "-m", "--model", required=True)
+    parser.add_argument("-s", "--speaker", metavar="S", help="name or number of the speaker, for many speakers")
+    parser.add_argument("--sentences", type=int, metavar="N", help="use the first N lines only (default: all)")
+    cli.add_device(parser)
+    args = parser.parse_args(argv)
+    with cli.errors_in_one_line("benchmarks/intelligibility"):
+        voice, recognizer = Voice.load(args.model, device=args.device), Recognizer()
+        clips = read_filelist(args.filelist)[: args.sentences]
+        print(json.dumps(measure(voice, recognizer, clips, args.speaker)))
+
+
+def measure(voice: Voice, recognizer: Recognizer, clips: Sequence[Clip], speaker: str | None) -> dict[str, object]:
+    """Return the word error rates of the clips' recordings and of the voice that speaks their texts."""
     errors = {"recordings": 0, "voice": 0}
     words = 0
     for clip in tqdm(clips, disable=None):
         expected = re.sub(r"[^a-z' ]", " ", clip.text.lower()).split()
         words += len(expected)
-        speech = voice.speak(clip.text, speaker=args.speaker, seed=1)
+        speech = voice.speak(clip.text, speaker=speaker, seed=1)
         spoken = soxr.resample(speech.audio, speech.sampling_rate, RATE)
-        errors["recordings"] += word_errors(expected, listener.words(load_audio(clip.path, RATE)))
-        errors["voice"] += word_errors(expected, listener.words(spoken))
-    rates = {name: round(100 * count / words, 1) for name, count in errors.items()}
-    print(json.dumps({"sentences": len(clips), "words": words, "word_error_rate_percent": rates}))
+        errors["recordings"] += word_errors(expected, recognizer.words(load_audio(clip.path, RATE)))
+        errors["voice"] += word_errors(expected, recognizer.words(spoken))
+    rates = {name: round(100 * count / max(words, 1), 1) for name, count in errors.items()}
+    return {"sentences": len(clips), "words": words, "word_error_rate_percent": rates}
 
 
 if __name__ == "__main__":

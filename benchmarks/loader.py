@@ -1,15 +1,17 @@
-"""Time the loader alone: recordings to padded batches; prints one JSON line.
+"""Time the data loader alone, from recordings to padded batches, and print one line of JSON.
 
-    python benchmarks/loader.py FILELIST --workers 2
+FILELIST has lines `path|phonemes` or `path|speaker|phonemes`. All recordings are read once before the timed batches,
+so that the operating system has cached the files.
 
-FILELIST holds lines `path|phonemes` or `path|speaker|phonemes`. All are read once before the clock starts, to fill the
-system's file cache.
+Examples:
+  python benchmarks/loader.py FILELIST --workers 2
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -18,27 +20,28 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import cli
 from config import DataConfig
-from corpus import read_filelist
+from corpora.filelist import read_filelist
 from data_utils import Collate, DistributedBucketSampler, Epochs, SpeechDataset
-from inference import errors_in_one_line
 from train import PAD_FRAMES, PAD_TOKENS
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("filelist")
-    parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--batches", type=int, default=100, help="that are timed")
-    parser.add_argument("--batch-size", type=int, default=64)
-    args = parser.parse_args()
-    with errors_in_one_line("benchmarks/loader"):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    parser = cli.Parser(__doc__)
+    parser.add_argument("filelist", metavar="FILELIST", help="filelist with phonemes")
+    parser.add_argument("--workers", type=int, default=8, metavar="N", help="processes that read recordings")
+    parser.add_argument("--batches", type=int, default=100, metavar="N", help="timed batches")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="utterances per batch")
+    args = parser.parse_args(argv)
+    with cli.errors_in_one_line("benchmarks/loader"):
         print(json.dumps(measure(args)))
 
 
-def measure(args: argparse.Namespace) -> dict:
-    """What the command line asks for."""
-    names = sorted({clip.speaker for clip in read_filelist(args.filelist)} - {None})
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    """Time the batches that the command line requests."""
+    names = sorted({clip.speaker for clip in read_filelist(args.filelist) if clip.speaker is not None})
     data = DataConfig(add_blank=False, n_speakers=len(names), speakers={name: i for i, name in enumerate(names)})
     dataset = SpeechDataset(args.filelist, data)
     sampler = DistributedBucketSampler(dataset, args.batch_size, [0, *range(300, 1001, 100)])
@@ -49,9 +52,8 @@ def measure(args: argparse.Namespace) -> dict:
         num_workers=args.workers,
         generator=torch.Generator(),
     )
-    # all files once, so that the system holds them, and what the workers have ready when the clock starts
     batches = iter(loader)
-    for _ in range(len(sampler) + 4 * args.workers):
+    for _ in range(len(sampler) + 4 * args.workers):  # one epoch, and the batches that workers prepare in advance
         next(batches)
     start = time.perf_counter()
     utterances = sum(len(batch.text) for batch in islice(batches, args.batches))

@@ -1,8 +1,13 @@
-"""Times speech from text by every door: times real time, milliseconds a sentence, until the first sound, file size.
+"""Time the synthesis of speech from text with any runtime, and print one line of JSON.
 
-Prints one JSON line. Without --model it times random weights of the shape of configs/vits2_ljs_nosdp.json, set to
-speak at the pace of LJ Speech. The last sentence takes 10 seconds; its first sound is what its stream yields first.
-`network_ms` is a sentence without its way from text to tokens, for PyTorch.
+Without `--model`, the voice has the network of `--config` with random weights, and speaks at the pace of LJ Speech. The
+output has the speed in times real time, the milliseconds of three sentences of 2, 6 and 10 seconds, and the time until
+a stream of the longest one yields its first sound. `network_ms`, with PyTorch only, leaves out the conversion of the
+text to tokens.
+
+Examples:
+  python benchmarks/synthesis.py --runtime onnx
+  python benchmarks/synthesis.py --device cuda --repeats 10
 """
 
 import argparse
@@ -11,59 +16,64 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import checkpoint
+import cli
 import config as configs
-from inference import errors_in_one_line
 from models import SynthesizerTrn
-from speech import BaseVoice
-from synthesis import Voice, find_device
+from synthesis.speech import BaseVoice
+from synthesis.voice import Voice, find_device
 from text import espeak, table_of_symbols
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "vits2_ljs_nosdp.json"
-SEED = 1  # where a voice takes one, a sentence is of one length at every round, whatever the duration predictor
-WARM_UP = 2  # rounds before the timed ones: the first of a length captures CUDA graphs
-FRAMES = 4.5  # a token; rounded up by the network to 5, as LJ Speech has
-SENTENCES = [  # of the lengths of LJ Speech's, about 2, 6 and 10 seconds
+SEED = 1  # makes a sentence equally long in every round, if the runtime accepts a seed
+WARM_UP = 2  # rounds before the timed ones; the first sentence of a length captures CUDA graphs
+FRAMES = 4.5  # per token; the network rounds up to 5, as in LJ Speech
+SENTENCES = [  # of about 2, 6 and 10 seconds, as in LJ Speech
     "The birch canoe slid on the smooth planks.",
     "The quick brown fox jumps over the lazy dog, while all the other animals watch and wonder why.",
     "In the morning they walked down to the harbor, bought fresh bread and coffee, and sat on the wall until the "
     "first boats came back with their catch, silvery and cold, in boxes.",
 ]
-Text = str | list[int]  # or the ids of its tokens
-Say = Callable[[Text], Iterator[np.ndarray]]  # a text to its audio in parts, as they are made
+Text = str | list[int]  # a text, or its token ids
+Say = Callable[[Text], Iterator[np.ndarray]]  # yields the audio of a text in parts, as they are synthesized
 
 
 def random_voice(config_path: Path, device: str, **options: bool) -> Voice:
-    """A voice of the config's shape with random weights and steady durations."""
+    """Return a voice with random weights and constant durations. Raises ValueError for a stochastic predictor."""
     config = configs.load(config_path)
     torch.manual_seed(0)
     net = SynthesizerTrn.from_config(config, len(table_of_symbols()))
     if config.model.use_sdp:
-        raise ValueError(f"{config_path} has a stochastic predictor: give a checkpoint, --model")
+        raise ValueError(f"{config_path} has a stochastic duration predictor: give a checkpoint with --model")
     with torch.no_grad():
         net.dp.proj.weight.zero_()
-        net.dp.proj.bias.fill_(torch.tensor(FRAMES).log())
+        net.dp.proj.get_parameter("bias").fill_(torch.tensor(FRAMES).log())
     return Voice(net.to(find_device(device)), config, **options)
 
 
 def streamed(voice: BaseVoice, seed: int | None = None) -> Say:
+    """Return a function that speaks as a stream."""
     speaker = 0 if voice.data.n_speakers else None
     return lambda text: voice.speak(text, speaker, seed=seed, pause=0, stream=True)
 
 
 def by_torch(voice: Voice, folder: Path, threads: int) -> Say:
+    """Save the voice, and return a function that speaks with PyTorch."""
     checkpoint.save_checkpoint(voice.net, None, 0.0, 0, folder / "voice.pth")
     return streamed(voice, SEED)
 
 
-def by_onnx(voice: Voice, folder: Path, threads: int, **options) -> Say:
+def by_onnx(voice: Voice, folder: Path, threads: int, **options: Any) -> Say:
+    """Export with the options of `export_onnx.export`, and return a function that speaks with ONNX Runtime."""
     from export_onnx import export
     from infer_onnx import OnnxVoice
 
@@ -72,6 +82,7 @@ def by_onnx(voice: Voice, folder: Path, threads: int, **options) -> Say:
 
 
 def by_split_onnx(voice: Voice, folder: Path, threads: int) -> Say:
+    """Export to two files, and return a function that speaks with ONNX Runtime."""
     from export_onnx import export_split
     from infer_onnx import OnnxVoice
 
@@ -80,7 +91,8 @@ def by_split_onnx(voice: Voice, folder: Path, threads: int) -> Say:
 
 
 def exported_for(runtime: str, voice: Voice, folder: Path) -> Path:
-    import runtimes
+    """Export for a runtime of `export.runtimes` and return the path."""
+    from export import runtimes
     from export_onnx import export
 
     path = folder / "voice.onnx"
@@ -90,6 +102,7 @@ def exported_for(runtime: str, voice: Voice, folder: Path) -> Path:
 
 
 def by_piper(voice: Voice, folder: Path, threads: int) -> Say:
+    """Export, and return a function that speaks with Piper."""
     import onnxruntime
     import piper
 
@@ -98,10 +111,11 @@ def by_piper(voice: Voice, folder: Path, threads: int) -> Say:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     spoken.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda text: (chunk.audio_float_array for chunk in spoken.synthesize(text))
+    return lambda text: (chunk.audio_float_array for chunk in spoken.synthesize(str(text)))
 
 
 def by_sherpa(voice: Voice, folder: Path, threads: int) -> Say:
+    """Export, and return a function that speaks with sherpa-onnx."""
     import sherpa_onnx
 
     path = exported_for("sherpa", voice, folder)
@@ -113,7 +127,7 @@ def by_sherpa(voice: Voice, folder: Path, threads: int) -> Say:
     return lambda text: iter([np.asarray(spoken.generate(text).samples)])
 
 
-RUNTIMES = {
+RUNTIMES: dict[str, Callable[[Voice, Path, int], Say]] = {
     "torch": by_torch,
     "onnx": by_onnx,
     "onnx-half": lambda *args: by_onnx(*args, weights="half"),
@@ -125,16 +139,16 @@ RUNTIMES = {
 
 
 def whole(voice: BaseVoice, text: Text) -> Iterator[np.ndarray]:
-    """The same without a stream, which decodes in one go."""
+    """Speak without a stream, so that a sentence is decoded in one pass."""
     yield voice.speak(text, 0 if voice.data.n_speakers else None, seed=SEED, pause=0).audio
 
 
 def times(say: Say, text: Text, repeats: int) -> tuple[float, float, int]:
-    """Median seconds until the first part and until the last, and samples of audio."""
+    """Return the median seconds until the first part and until the last, and the number of samples."""
     firsts, lasts = [], []
     for _ in range(WARM_UP + repeats):
-        begin, first, samples = time.perf_counter(), None, 0
-        for part in say(text):  # parts are on the CPU: nothing is left to wait for
+        begin, first, samples = time.perf_counter(), 0.0, 0
+        for part in say(text):  # parts are on the CPU, so there is no device to wait for
             first = first or time.perf_counter() - begin
             samples += len(part)
         firsts.append(first)
@@ -142,26 +156,37 @@ def times(say: Say, text: Text, repeats: int) -> tuple[float, float, int]:
     return statistics.median(firsts[WARM_UP:]), statistics.median(lasts[WARM_UP:]), samples
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="run, folder or checkpoint")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="shape of the random weights")
-    parser.add_argument("--runtime", choices=list(RUNTIMES), default="torch")
-    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda (PyTorch only)")
-    parser.add_argument("--plain", action="store_true", help="on a GPU, without CUDA graphs")
-    parser.add_argument("--fp32", action="store_true", help="on a GPU, with the decoder in fp32")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5)
-    with errors_in_one_line("benchmarks/synthesis"):
-        print(json.dumps(measure(parser.parse_args())))
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    parser = cli.Parser(__doc__)
+    cli.add_run(parser, "--model", help="name of a run, its folder, or a checkpoint (default: random weights)")
+    default = DEFAULT_CONFIG.relative_to(DEFAULT_CONFIG.parents[1])
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=DEFAULT_CONFIG,
+        metavar="JSON",
+        help=f"config file of the random weights (default: {default})",
+    )
+    parser.add_argument("--runtime", choices=list(RUNTIMES), default="torch", help="program that computes the network")
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda; for PyTorch only")
+    parser.add_argument("--plain", action="store_true", help="on a GPU, speak without CUDA graphs")
+    parser.add_argument("--fp32", action="store_true", help="on a GPU, decode in fp32")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads")
+    parser.add_argument(
+        "--repeats", type=int, default=5, metavar="N", help="timed rounds, of which the median is taken"
+    )
+    args = parser.parse_args(argv)
+    with cli.errors_in_one_line("benchmarks/synthesis"):
+        print(json.dumps(measure(args)))
 
 
-def measure(args: argparse.Namespace) -> dict:
-    """What the command line asks for."""
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Time what the command line requests. Raises ValueError if its options contradict each other."""
     if args.runtime != "torch" and args.device != "cpu":
-        raise ValueError("other runtimes are timed on the CPU; leave out --device")
+        raise ValueError(f"--runtime {args.runtime} is timed on the CPU: omit --device")
     if args.repeats < 1:
-        raise ValueError(f"--repeats is {args.repeats}; it counts from 1")
+        raise ValueError(f"--repeats is {args.repeats}; it must be 1 or more")
     torch.set_num_threads(args.threads)
 
     options = {"device": args.device, "graphs": not args.plain, "half": not args.fp32}
@@ -170,15 +195,15 @@ def measure(args: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         say = RUNTIMES[args.runtime](voice, Path(folder), args.threads)
         megabytes = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
-        one_go = (lambda text: whole(voice, text)) if args.runtime == "torch" else say
-        spoken = [times(one_go, text, args.repeats) for text in SENTENCES]
+        one_pass: Say = (lambda text: whole(voice, text)) if args.runtime == "torch" else say
+        spoken = [times(one_pass, text, args.repeats) for text in SENTENCES]
         first, streamed_whole, _ = times(say, SENTENCES[-1], args.repeats)
     rate = voice.sampling_rate
     sentences = [{"seconds": round(n / rate, 2), "ms": round(1000 * t, 1)} for _, t, n in spoken]
     if args.runtime == "torch":
         for text, sentence in zip(SENTENCES, sentences):
             tokens = [token for line in voice.read(text) for token in line.tokens]
-            sentence["network_ms"] = round(1000 * times(one_go, tokens, args.repeats)[1], 1)
+            sentence["network_ms"] = round(1000 * times(one_pass, tokens, args.repeats)[1], 1)
     return {
         "runtime": args.runtime,
         "device": device,

@@ -1,9 +1,12 @@
-"""Time the training step on random speech of LJ Speech's lengths; prints one JSON line.
+"""Time the training step on random speech with the lengths of LJ Speech, and print one line of JSON.
 
-    python benchmarks/train_step.py --config configs/vits2_ljs_nosdp.json --precision bf16
+The frame lengths of a batch are uniform within one of `BUCKETS`, which are used in turn, and a token spans 5.4 frames.
+`--batches` different batches are used, one after the other.
 
-Frame lengths are uniform within the buckets of `BUCKETS`, taken in turn, with one token for 5.4 frames. `--batches`
-different batches are used, one after the other. `--profile FILE` tells where the GPU's time goes too.
+Examples:
+  python benchmarks/train_step.py --precision bf16 --batches 8
+  python benchmarks/train_step.py --config configs/vits2_ljs_base.json --precision bf16 --batches 8
+  python benchmarks/train_step.py --precision bf16 --batches 8 --profile kernels.txt
 """
 
 import argparse
@@ -13,27 +16,34 @@ import re
 import statistics
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import cli
+import conditions
 import config as configs
 import distributed
-import fused
 from commons import rounded_up
+from config import Config
 from data_utils import Batch, ahead
-from inference import errors_in_one_line
+from kernels import fused
 from train import PAD_FRAMES, PAD_TOKENS
 from trainer import Trainer, choose_precision
 
 BUCKETS = [(150, 300), (300, 400), (400, 500), (500, 600), (600, 700), (700, 800), (700, 800), (800, 870)]
 FRAMES_PER_TOKEN = 5.4
+N_SYMBOLS = 178
+CHECKED_STEPS = 50  # of --sync-check
 
 KINDS = {  # of kernels, with a pattern of their names
     "attention": "sdpa|flash|softmax|cudnn::fusion",
@@ -43,7 +53,7 @@ KINDS = {  # of kernels, with a pattern of their names
     "bias, activation, residual, mask": "^_bias_act",
     "gates and skips": "^_gate|^_residual_and_skip",
     "weight norm, cast and layout of weights": "^_weight",
-    "bias gradients' sums": "^_added_up",
+    "bias gradients' sums": "^_column_sums",
     "layer norms": "^_add_norm",
     "feature distances": "^_l1",
     "alignment search": "^_search",
@@ -58,82 +68,65 @@ KINDS = {  # of kernels, with a pattern of their names
     "other elementwise operations": "",
 }
 
+Steps = Callable[[int], dict[str, Tensor]]  # does a number of training steps and returns the record of the last one
 
-def random_batch(config, size: int, bucket: tuple[int, int], draws: torch.Generator) -> Batch:
-    """A batch of noise with frame lengths in (low, high], padded as training pads."""
-    low, high = bucket
-    hop = config.data.hop_length
-    frames = torch.randint(low + 1, high + 1, (size,), generator=draws)
-    tokens = (frames / FRAMES_PER_TOKEN).long()
-    longest = rounded_up(int(frames.max()), PAD_FRAMES)
-    text = torch.randint(1, 178, (size, rounded_up(int(tokens.max()), PAD_TOKENS)), generator=draws)
-    wav = 0.1 * torch.randn(size, 1, longest * hop, generator=draws)
-    inside = torch.arange(longest * hop) < frames[:, None] * hop
-    sid = torch.randint(0, config.data.n_speakers, (size,), generator=draws) if config.data.n_speakers else None
-    text = text * (torch.arange(text.size(1)) < tokens[:, None])
-    return Batch(text, tokens, wav * inside[:, None], frames * hop, sid, torch.arange(size))
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--config", default="configs/vits2_ljs_nosdp.json", metavar="JSON", help="config file")
+    add("--precision", choices=configs.PRECISIONS, default="auto", help="replaces train.precision of the config")
+    add("--batch-size", type=int, default=64, metavar="N", help="utterances per step and process")
+    cli.add_device(parser, ("auto", "cpu", "cuda"))
+    add("--processes", type=int, default=1, metavar="N", help="processes, one per GPU")
+    add("--no-graphs", action="store_true", help="on a GPU, launch every operation separately")
+    add("--no-kernels", action="store_true", help="on a GPU, use PyTorch's own operations only")
+    add("--plain", action="store_true", help="both --no-graphs and --no-kernels")
+    add("--accumulate", type=int, default=1, metavar="N", help="parts in which each batch is processed")
+    add("--recompute", action="store_true", help="recompute inner activations in the backward pass")
+    add("--batches", type=int, default=32, metavar="N", help="different batches, used in turn")
+    add("--warmup", type=int, default=16, metavar="N", help="steps before the timed ones")
+    add("--rounds", type=int, default=6, metavar="N", help=f"timed rounds of {len(BUCKETS)} steps, one per bucket")
+    add("--wait", action="store_true", help="wait for the GPU after every step")
+    add("--flops", action="store_true", help="also count operations, and compare with the rate of a matrix product")
+    add("--sync-check", action="store_true", help=f"fail if the host waits for the GPU in {CHECKED_STEPS} steps")
+    add("--profile", metavar="FILE", help="write a table of kernels to FILE and summarize the work of the GPU")
+    args = parser.parse_args(argv)
+    with cli.errors_in_one_line("benchmarks/train_step"):
+        distributed.launch(measure, args.device, args.processes, args)
 
 
 def measure(device: torch.device, args: argparse.Namespace) -> None:
-    """Time the steps in this process and print what came out."""
-    config = configs.load(args.config)
-    train = dataclasses.replace(
-        config.train,
-        precision=args.precision,
-        batch_size=args.batch_size,
-        accumulate=args.accumulate,
-        recompute=args.recompute,
-        cuda_graphs=not (args.plain or args.no_graphs),
-        fused_kernels=not (args.plain or args.no_kernels),
-    )
-    config = configs.from_dict(dataclasses.asdict(dataclasses.replace(config, train=train)), "the command line")
-    if args.sync_check and device.type != "cuda":
-        raise ValueError("--sync-check needs a GPU")
-    if args.profile and device.type != "cuda":
-        raise ValueError("--profile needs a GPU")
+    """Time the steps in this process and print the result.
+
+    Raises:
+        ValueError: the options contradict each other, the config or the device.
+    """
+    config = requested_config(args)
+    for option in ("sync_check", "profile"):
+        if getattr(args, option) and device.type != "cuda":
+            raise ValueError(f"--{option.replace('_', '-')} needs a GPU")
     if min(args.batches, args.rounds) < 1:
-        raise ValueError(f"--batches is {args.batches} and --rounds {args.rounds}; both may be 1 or more")
+        raise ValueError(f"--batches is {args.batches} and --rounds {args.rounds}; both must be 1 or more")
     torch.backends.cudnn.benchmark = True
     began = time.perf_counter()
     trainer = Trainer(config, device)
-    draws = torch.Generator().manual_seed(distributed.rank())
-    batches = [random_batch(config, args.batch_size, BUCKETS[i % len(BUCKETS)], draws) for i in range(args.batches)]
-    if device.type == "cuda":
-        batches = [batch.pin_memory() for batch in batches]
-
-    endless = cycle(batches)
     total = args.warmup + args.rounds * len(BUCKETS)
-    bar = tqdm(total=total, unit="step", leave=False, disable=None if distributed.is_main() else True)
-
-    def steps(n: int) -> dict[str, torch.Tensor]:
-        record = {}
-        for batch in ahead(islice(endless, n), device):
-            record = trainer.step(batch)
-            trainer.position.step += 1
-            bar.update()
-            if args.wait:
-                _wait(device)
-        return record
-
-    steps(args.warmup)
-    _wait(device)
-    warmup = time.perf_counter() - began
-    rounds = []
-    for _ in range(args.rounds):
-        start = time.perf_counter()
-        record = steps(len(BUCKETS))
-        _wait(device)
-        rounds.append((time.perf_counter() - start) / len(BUCKETS))
-        assert all(value.isfinite() for value in record.values())
-    bar.close()
+    with tqdm(total=total, unit="step", leave=False, disable=None if distributed.is_main() else True) as bar:
+        steps = endless_steps(trainer, random_batches(config, args.batches, device), bar, args.wait)
+        steps(args.warmup)
+        wait(device)
+        warmup = time.perf_counter() - began
+        rounds = timed_rounds(steps, args.rounds, device)
     result = {
         "config": Path(args.config).stem,
-        "precision": choose_precision(train, device),
+        "precision": choose_precision(config.train, device),
         "cuda_graphs": trainer.graphs is not None,
-        "fused_kernels": fused.takes(torch.zeros(1, device=device)),
+        "fused_kernels": config.train.fused_kernels and fused.supports(torch.zeros(1, device=device)),
         "batch": args.batch_size,
-        "accumulate": train.accumulate,
-        "recompute": train.recompute,
+        "accumulate": config.train.accumulate,
+        "recompute": config.train.recompute,
         "processes": distributed.world_size(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "seconds_a_step": round(statistics.median(rounds), 4),
@@ -145,25 +138,92 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
         result["reserved_memory_gb"] = round(torch.cuda.memory_reserved(device) / 1e9, 2)
     if args.sync_check:
         torch.cuda.set_sync_debug_mode("error")
-        steps(50)
+        steps(CHECKED_STEPS)
         torch.cuda.set_sync_debug_mode("default")
         result["host_syncs_in_50_steps"] = 0
     if args.profile:
-        result |= _profile(steps, Path(args.profile), device)
+        result |= profile_of(steps, Path(args.profile), device)
     if args.flops:
-        result |= _flops(trainer, steps, result["seconds_a_step"], device)
+        result |= flops_of(trainer, steps, result["seconds_a_step"], device)
     if distributed.is_main():
         print(json.dumps(result), flush=True)
 
 
-def _wait(device: torch.device) -> None:
+def requested_config(args: argparse.Namespace) -> Config:
+    """Return the config with the changes of the command line. Raises ValueError if they contradict it."""
+    config = configs.load(args.config)
+    train = dataclasses.replace(
+        config.train,
+        precision=args.precision,
+        batch_size=args.batch_size,
+        accumulate=args.accumulate,
+        recompute=args.recompute,
+        cuda_graphs=not (args.plain or args.no_graphs),
+        fused_kernels=not (args.plain or args.no_kernels),
+    )
+    return configs.from_dict(dataclasses.asdict(dataclasses.replace(config, train=train)), "the command line")
+
+
+def random_batches(config: Config, count: int, device: torch.device) -> list[Batch]:
+    """Return batches of noise, one for each bucket in turn, in pinned memory if the device is a GPU."""
+    draws = torch.Generator().manual_seed(distributed.rank())
+    batches = [random_batch(config, BUCKETS[i % len(BUCKETS)], draws) for i in range(count)]
+    return [batch.pin_memory() for batch in batches] if device.type == "cuda" else batches
+
+
+def random_batch(config: Config, bucket: tuple[int, int], draws: torch.Generator) -> Batch:
+    """Return a batch of noise with frame lengths in (low, high], padded as in training on a GPU."""
+    low, high = bucket
+    size, hop = config.train.batch_size, config.data.hop_length
+    frames = torch.randint(low + 1, high + 1, (size,), generator=draws)
+    tokens = (frames / FRAMES_PER_TOKEN).long()
+    longest = rounded_up(int(frames.max()), PAD_FRAMES)
+    text = torch.randint(1, N_SYMBOLS, (size, rounded_up(int(tokens.max()), PAD_TOKENS)), generator=draws)
+    wav = 0.1 * torch.randn(size, 1, longest * hop, generator=draws)
+    inside = torch.arange(longest * hop) < frames[:, None] * hop
+    ids = {name: torch.randint(0, n, (size,), generator=draws) for name, n in conditions.sizes(config.data).items()}
+    text = text * (torch.arange(text.size(1)) < tokens[:, None])
+    return Batch(text, tokens, wav * inside[:, None], frames * hop, ids, torch.arange(size))
+
+
+def endless_steps(trainer: Trainer, batches: Sequence[Batch], bar: tqdm, wait_always: bool) -> Steps:
+    """Return a function that does n training steps; each call continues with the batch after the previous one."""
+    endless = cycle(batches)
+
+    def steps(n: int) -> dict[str, Tensor]:
+        record: dict[str, Tensor] = {}
+        for batch in ahead(islice(endless, n), trainer.device):
+            record = trainer.step(batch)
+            trainer.position.step += 1
+            bar.update()
+            if wait_always:
+                wait(trainer.device)
+        return record
+
+    return steps
+
+
+def timed_rounds(steps: Steps, count: int, device: torch.device) -> list[float]:
+    """Return the mean seconds per step of each round."""
+    rounds = []
+    for _ in range(count):
+        start = time.perf_counter()
+        record = steps(len(BUCKETS))
+        wait(device)
+        rounds.append((time.perf_counter() - start) / len(BUCKETS))
+        assert all(value.isfinite() for value in record.values())
+    return rounds
+
+
+def wait(device: torch.device) -> None:
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _flops(trainer: Trainer, steps, seconds: float, device: torch.device) -> dict[str, float]:
-    """Operations of a step and, on a GPU, what share they are of what a large bf16 product gets done in that time."""
-    trainer.graphs = None  # what is replayed is not counted
+def flops_of(trainer: Trainer, steps: Steps, seconds: float, device: torch.device) -> dict[str, float]:
+    """Return the operations of a step and, on a GPU, their rate as a share of that of a large bf16 matrix product."""
+    trainer.graphs = None  # replayed operations are not counted
     with FlopCounterMode(display=False) as counter:
         steps(len(BUCKETS))
     tflop = counter.get_total_flops() / len(BUCKETS) / 1e12
@@ -183,58 +243,41 @@ def _flops(trainer: Trainer, steps, seconds: float, device: torch.device) -> dic
     return result | {"matrix_tflop_a_second": round(rate), "share": round(tflop / seconds / rate, 3)}
 
 
-def _profile(steps, path: Path, device: torch.device) -> dict[str, object]:
-    """Write which kernels the GPU runs in a step, and return how long each kind of them keeps it busy."""
+def profile_of(steps: Steps, path: Path, device: torch.device) -> dict[str, Any]:
+    """Write the time of every kernel of a step to a file, and return the time of each kind of kernel."""
     n = len(BUCKETS)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         steps(n)
-        _wait(device)
-    times, launches, kinds = Counter(), Counter(), Counter()  # a step, in ms
+        wait(device)
+    times: dict[str, float] = defaultdict(float)  # in ms per step, by kernel
+    kinds: dict[str, float] = defaultdict(float)  # in ms per step, by kind
+    launches: dict[str, float] = defaultdict(float)  # per step, by kernel
     for event in profile.events():
         if event.device_type == torch.autograd.DeviceType.CUDA:
-            times[event.name] += event.device_time_total / 1000 / n
+            ms = event.device_time_total / 1000 / n
+            times[event.name] += ms
+            kinds[kind_of(event.name)] += ms
             launches[event.name] += 1 / n
     lines = [f"{'ms a step':>9} {'launches':>8}  kernel"]
-    for name, ms in times.most_common():
-        kinds[kind_of(name)] += ms
-        lines.append(f"{ms:9.3f} {launches[name]:8.1f}  {name}")
+    lines += [f"{times[name]:9.3f} {launches[name]:8.1f}  {name}" for name in by_time(times)]
     if distributed.is_main():
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return {
         "profile": str(path),
-        "gpu_ms_a_step": round(times.total(), 1),
-        "launches_a_step": round(launches.total()),
-        "ms_of": {kind: round(ms, 2) for kind, ms in kinds.most_common()},
+        "gpu_ms_a_step": round(sum(times.values()), 1),
+        "launches_a_step": round(sum(launches.values())),
+        "ms_of": {kind: round(kinds[kind], 2) for kind in by_time(kinds)},
     }
 
 
+def by_time(times: dict[str, float]) -> list[str]:
+    """Return the names, longest time first."""
+    return sorted(times, key=times.__getitem__, reverse=True)
+
+
 def kind_of(kernel: str) -> str:
-    """What a kernel of this name does: the first of `KINDS` whose pattern it has."""
+    """Return the kind of a kernel: the first of `KINDS` whose pattern its name matches."""
     return next(kind for kind, pattern in KINDS.items() if re.search(pattern, kernel))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/vits2_ljs_nosdp.json")
-    parser.add_argument("--precision", choices=configs.PRECISIONS, default="auto")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--no-graphs", action="store_true", help="launch each operation alone")
-    parser.add_argument("--no-kernels", action="store_true", help="PyTorch's own operations alone")
-    parser.add_argument("--plain", action="store_true", help="both of these")
-    parser.add_argument("--accumulate", type=int, default=1, help="parts that a batch is taken in")
-    parser.add_argument("--recompute", action="store_true", help="compute inner activations again, not keep them")
-    parser.add_argument("--batches", type=int, default=32, help="different batches, used in turn")
-    parser.add_argument("--warmup", type=int, default=16, help="steps before the clock starts")
-    parser.add_argument("--rounds", type=int, default=6, help="timed rounds of one step for each bucket")
-    parser.add_argument("--wait", action="store_true", help="wait for the GPU after every step")
-    parser.add_argument("--flops", action="store_true", help="count operations too, and their share of the chip's rate")
-    parser.add_argument("--sync-check", action="store_true", help="fail if 50 steps wait for the GPU")
-    parser.add_argument("--profile", metavar="FILE", help="write a table of kernels, and sum up what they do")
-    args = parser.parse_args()
-    with errors_in_one_line("benchmarks/train_step"):
-        distributed.launch(measure, args.device, args.processes, args)
 
 
 if __name__ == "__main__":

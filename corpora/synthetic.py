@@ -1,12 +1,13 @@
-"""Makes a small corpus of synthetic speech, to try the programs on before there are recordings.
-
-    python demo_corpus.py --out corpora/demo --clips 240
+"""Create a small corpus of synthetic speech, to try the programs without recordings.
 
 espeak-ng speaks everyday sentences that are composed here. The first voice speaks half of the clips: `train.txt` and
-`val.txt` hold it alone, `path|text`; `train_ms.txt` and `val_ms.txt` hold all voices, `path|speaker|text`.
+`val.txt` hold this voice only, as `path|text`. `train_ms.txt` and `val_ms.txt` hold all voices, as `path|speaker|text`.
+
+Examples:
+  python demo_corpus.py
+  python demo_corpus.py --out corpora/demo --clips 240 --speakers 4
 """
 
-import argparse
 import ctypes
 import random
 import shutil
@@ -17,8 +18,10 @@ from pathlib import Path
 import numpy as np
 import soxr
 
+import cli
 from audio import save_audio
-from preprocess import write_lines
+from corpora.filelist import Clip
+from files import write_text
 from text import espeak
 
 # Voices and variants of espeak-ng that differ in accent, pitch and timbre.
@@ -32,8 +35,10 @@ VOICES = (
     "gmw/en-GB-x-rp+m1",
     "gmw/en-US+f5",
 )
-NATIVE_RATE = 22050  # of espeak-ng
-VALIDATION_SHARE = 10  # every tenth clip of a voice validates
+NATIVE_RATE = 22050  # Hz, of espeak-ng
+VALIDATION_SHARE = 10  # every tenth clip of a voice is for validation
+MIN_CLIPS = 4  # per speaker
+MAX_DRAWS = 50  # random sentences per requested sentence, before the words count as exhausted
 
 PEOPLE = "my sister|the teacher|our neighbour|the old sailor|a young doctor|your brother|the baker|nobody here"
 ACTIONS = (
@@ -59,75 +64,81 @@ PATTERNS = (
 
 
 def make_corpus(
-    folder: str | Path, speakers: int = 4, utterances: int = 240, sampling_rate: int = 22050, seed: int = 1234
+    folder: str | Path,
+    speakers: int = 4,
+    utterances: int = 240,
+    sampling_rate: int = NATIVE_RATE,
+    seed: int = 1234,
 ) -> None:
-    """Writes `utterances` clips of 16-bit audio, about 1 to 4 s long, to FOLDER/wavs, and the lists beside it.
+    """Write `utterances` clips of 16-bit audio, each 1 to 4 seconds long, to FOLDER/wavs, and filelists beside it.
 
-    The same arguments give the same files. Raises ValueError for more speakers than there are voices, or for too few
-    utterances to train and validate with each voice, and EspeakError without espeak-ng.
+    The same arguments give the same files.
+
+    Raises:
+        ValueError: more speakers than voices, or too few utterances to train and validate with each voice.
+        EspeakError: espeak-ng is missing.
     """
     if not 1 <= speakers <= len(VOICES):
-        raise ValueError(f"{speakers} speakers, of whom there are 1 to {len(VOICES)}")
-    if utterances < 4 * speakers:
-        raise ValueError(f"{utterances} utterances are too few for {speakers} speakers: at least {4 * speakers}")
+        raise ValueError(f"{speakers} speakers were requested; there may be 1 to {len(VOICES)}")
+    if utterances < MIN_CLIPS * speakers:
+        least = MIN_CLIPS * speakers
+        raise ValueError(f"{utterances} utterances are too few for {speakers} speakers: at least {least} are needed")
     folder = Path(folder)
     (folder / "wavs").mkdir(parents=True, exist_ok=True)
-    texts = compose(utterances, seed)
     synthesizer = Synthesizer(seed)
-    clips = []
-    for speaker, share in enumerate(_shares(texts, speakers)):
-        for index, text in enumerate(share):
-            path = folder / "wavs" / f"{speaker}_{index:04d}.wav"
+    splits: dict[str, list[Clip]] = {"train": [], "val": []}
+    for speaker, texts in enumerate(_shares(compose(utterances, seed), speakers)):
+        for i, text in enumerate(texts):
+            path = folder / "wavs" / f"{speaker}_{i:04d}.wav"
             save_audio(path, synthesizer.speak(text, VOICES[speaker], sampling_rate), sampling_rate)
-            clips.append(("val" if index % VALIDATION_SHARE == 0 else "train", speaker, f"{path.as_posix()}", text))
-    for split in ("train", "val"):
-        one = [f"{path}|{text}" for part, speaker, path, text in clips if part == split and speaker == 0]
-        many = [f"{path}|{speaker}|{text}" for part, speaker, path, text in clips if part == split]
-        write_lines(folder / f"{split}.txt", one)
-        write_lines(folder / f"{split}_ms.txt", many)
+            splits["val" if i % VALIDATION_SHARE == 0 else "train"].append(Clip(path.as_posix(), str(speaker), text))
+    for split, clips in splits.items():
+        write_text(folder / f"{split}.txt", "".join(clip.row(False) + "\n" for clip in clips if clip.speaker == "0"))
+        write_text(folder / f"{split}_ms.txt", "".join(clip.row(True) + "\n" for clip in clips))
 
 
 def compose(count: int, seed: int) -> list[str]:
-    """Returns `count` different sentences. Raises ValueError if the words do not suffice for so many."""
+    """Compose `count` different sentences. Raises ValueError if there are not enough words."""
     draw = random.Random(seed)
-    words = {"people": PEOPLE, "actions": ACTIONS, "things": THINGS, "places": PLACES, "times": TIMES}
-    words = {kind: choices.split("|") for kind, choices in words.items()}
-    sentences = {}  # keys keep their order
-    for _ in range(50 * count):
+    lists = {"people": PEOPLE, "actions": ACTIONS, "things": THINGS, "places": PLACES, "times": TIMES}
+    words = {kind: choices.split("|") for kind, choices in lists.items()}
+    sentences: dict[str, None] = {}  # a set that keeps the order
+    for _ in range(MAX_DRAWS * count):
         if len(sentences) == count:
             return list(sentences)
         chosen = {kind: draw.choice(choices) for kind, choices in words.items()}
         sentence = draw.choice(PATTERNS).format(**chosen)
         sentences[sentence[0].upper() + sentence[1:]] = None
-    raise ValueError(f"the words suffice for {len(sentences)} different sentences, not for {count}")
+    raise ValueError(f"there are words for {len(sentences)} different sentences, and {count} were requested")
 
 
 class Synthesizer:
-    """espeak-ng as a speaker, in a copy of the library of its own.
+    """espeak-ng as a synthesizer, in its own copy of the library.
 
-    The library's state is global, and what it spoke before changes what it speaks next: a fresh copy repeats itself,
-    and leaves alone the one that phonemises in this process.
+    The state of the library is global, and earlier speech changes later speech. A fresh copy gives reproducible speech
+    and does not affect the copy that phonemizes text in this process.
     """
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int) -> None:
         library_path, data_path = espeak.find()
         if not Path(library_path).is_file():
             raise espeak.EspeakError(
-                f"a copy of {library_path} is needed, and its place is not known: pip install espeakng-loader, "
-                "or name the file in PHONEMIZER_ESPEAK_LIBRARY"
+                f"the library {library_path} is needed as a file, and its path is not known: "
+                "pip install espeakng-loader, or give the path in PHONEMIZER_ESPEAK_LIBRARY"
             )
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as copies:  # Windows keeps a loaded file
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as copies:  # Windows cannot delete a loaded file
             self.engine = espeak.Espeak(shutil.copy(library_path, copies), data_path)
         library = self.engine.library
-        library.espeak_ng_SetRandSeed(ctypes.c_long(seed))  # else breathy voices differ from run to run
-        library.espeak_Synth.argtypes = [ctypes.c_char_p, ctypes.c_size_t] + [ctypes.c_uint] * 4 + [ctypes.c_void_p] * 2
+        library.espeak_ng_SetRandSeed(ctypes.c_long(seed))  # the noise of breathy voices is random
+        numbers, pointers = [ctypes.c_uint] * 4, [ctypes.c_void_p] * 2
+        library.espeak_Synth.argtypes = [ctypes.c_char_p, ctypes.c_size_t, *numbers, *pointers]
         kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
         self._blocks: list[bytes] = []
-        self._callback = kind(self._receive)  # kept: espeak holds the bare pointer
+        self._callback = kind(self._receive)  # keeps a reference, because espeak-ng has only the pointer
         library.espeak_SetSynthCallback(self._callback)
 
     def speak(self, text: str, voice: str, sampling_rate: int) -> np.ndarray:
-        """Returns float32 `[samples]` in -1..1 of `text` in an espeak-ng voice such as "gmw/en-US+f3"."""
+        """Speak a text in an espeak-ng voice such as "gmw/en-US+f3". Returns float32 `[samples]` in -1..1."""
         self._blocks.clear()
         self.engine.set_voice(voice)
         data = text.encode() + b"\0"
@@ -136,14 +147,14 @@ class Synthesizer:
         samples = np.frombuffer(b"".join(self._blocks), np.int16).astype(np.float32) / 32768
         return samples if sampling_rate == NATIVE_RATE else soxr.resample(samples, NATIVE_RATE, sampling_rate)
 
-    def _receive(self, samples, count: int, events) -> int:
+    def _receive(self, samples: int | None, count: int, events: int | None) -> int:
         if samples and count > 0:
             self._blocks.append(ctypes.string_at(samples, 2 * count))
         return 0
 
 
 def _shares(texts: list[str], speakers: int) -> list[list[str]]:
-    """Half of the texts for the first voice, the rest in equal parts for the others."""
+    """Return half of the texts for the first voice and equal parts of the rest for the others."""
     if speakers == 1:
         return [texts]
     half = len(texts) // 2
@@ -151,18 +162,18 @@ def _shares(texts: list[str], speakers: int) -> list[list[str]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="corpora/demo")
-    parser.add_argument("--clips", type=int, default=240)
-    parser.add_argument("--speakers", type=int, default=4)
-    parser.add_argument("--sampling_rate", type=int, default=22050)
-    parser.add_argument("--seed", type=int, default=1234)
-    options = parser.parse_args(arguments)
-    try:
-        make_corpus(options.out, options.speakers, options.clips, options.sampling_rate, options.seed)
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
-    print(f"{options.clips} clips and train.txt, val.txt, train_ms.txt, val_ms.txt are in {options.out}")
+    """Run the program with the given arguments, by default those of the command line."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--out", default="corpora/demo", metavar="FOLDER", help="folder to write")
+    add("--clips", type=int, default=240, metavar="N", help="number of recordings of all speakers together")
+    add("--speakers", type=int, default=4, metavar="N", help=f"number of speakers, 1 to {len(VOICES)}")
+    add("--sampling-rate", type=int, default=NATIVE_RATE, metavar="HZ", help="sampling rate of the recordings in Hz")
+    add("--seed", type=int, default=1234, metavar="N", help="seed of the sentences and of breathy voices")
+    args = parser.parse_args(arguments)
+    with cli.errors_in_one_line("demo_corpus"):
+        make_corpus(args.out, args.speakers, args.clips, args.sampling_rate, args.seed)
+        print(f"{args.clips} clips and train.txt, val.txt, train_ms.txt, val_ms.txt are in {args.out}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,154 @@
-"""What export does to a graph after PyTorch has written it: faster convolutions, noise as an input, facts."""
+"""ONNX graphs of a voice: the modules that PyTorch's exporter traces, and changes to the graph that it writes."""
+
+import warnings
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from export import metadata, shrink
+from files import replacing
+from synthesis import Voice
+from synthesis.speech import Scales
 
 OPSET = 17
 DECODER_SCOPE = "/dec/"  # in the names that PyTorch gives to the decoder's nodes
+EXAMPLE_TOKENS, EXAMPLE_FRAMES = 50, 20  # lengths of the inputs that are traced
+AXES = {  # dynamic axes of inputs and outputs; conditions have the first one
+    "input": {0: "batch_size", 1: "phonemes"},
+    "input_lengths": {0: "batch_size"},
+    "z": {0: "batch_size", 2: "frames"},
+    "g": {0: "batch_size"},
+    "output": {0: "batch_size", 3: "time"},
+    "durations": {0: "batch_size", 1: "phonemes"},
+}
+
+
+class Encoder(nn.Module):
+    """The network without its decoder."""
+
+    def __init__(self, voice: Voice):
+        super().__init__()
+        self.net = voice.net
+
+    def forward(self, x: Tensor, x_lengths: Tensor, scales: Tensor, *conditions: Tensor) -> tuple[Tensor, ...]:
+        """Args: x `[b, t_s]`; x_lengths `[b]`; scales `[3]`; conditions in the order of `net.conditions`.
+
+        Returns z `[b, inter, t_t]`, durations `[b, t_s]` and, for a voice with conditions, g `[b, gin, 1]`.
+        """
+        planned = self.net.plan(x, x_lengths, dict(zip(self.net.conditions, conditions)), scales[1], scales[2])
+        z, *_ = self.net.latent(planned, scales[0])
+        return (z, planned.durations) if planned.g is None else (z, planned.durations, planned.g)
+
+
+class Decoder(nn.Module):
+    """The decoder alone."""
+
+    def __init__(self, voice: Voice):
+        super().__init__()
+        self.dec = voice.net.dec.onnx_form()
+
+    def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
+        """Args: z `[b, inter, t_t]`; g `[b, gin, 1]` for a voice with conditions. Returns `[b, 1, 1, time]`."""
+        return self.dec(z, g).unsqueeze(1)
+
+
+class Graph(nn.Module):
+    """The whole network."""
+
+    def __init__(self, voice: Voice):
+        super().__init__()
+        self.encoder, self.decoder = Encoder(voice), Decoder(voice)
+
+    def forward(self, x: Tensor, x_lengths: Tensor, scales: Tensor, *conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Args: as `Encoder.forward`. Returns audio `[b, 1, 1, time]` and durations `[b, t_s]`."""
+        z, durations, *g = self.encoder(x, x_lengths, scales, *conditions)
+        return self.decoder(z, *g), durations
+
+
+def example_text(voice: Voice) -> dict[str, Tensor]:
+    """Return inputs of `Graph` by name, with which the exporter traces it."""
+    return {
+        "input": torch.arange(1, EXAMPLE_TOKENS + 1).unsqueeze(0) % voice.n_vocab,
+        "input_lengths": torch.tensor([EXAMPLE_TOKENS]),
+        "scales": torch.tensor(Scales()),
+        **voice.bundle(voice.example_conditions(), 1),
+    }
+
+
+def check_speech(voice: Voice) -> None:
+    """Raise ValueError for a network that cannot speak. The exporter would follow endless durations."""
+    tokens = example_text(voice)["input"][0].tolist()
+    voice.speak(tokens, noise_scale_w=0.0, seed=0, conditions=voice.example_conditions())
+
+
+def example_latent(voice: Voice) -> dict[str, Tensor]:
+    """Return inputs of `Decoder` by name."""
+    model = voice.config.model
+    g = {"g": torch.zeros(1, model.gin_channels, 1)} if voice.net.conditions else {}
+    return {"z": torch.zeros(1, model.inter_channels, EXAMPLE_FRAMES), **g}
+
+
+def draws(voice: Voice) -> dict[str, int]:
+    """Return names and channels of the network's random draws, in their order."""
+    model = voice.config.model
+    if model.use_sdp:
+        return {"noise_w": 2, "noise": model.inter_channels}
+    durations = {"noise_w": model.hidden_channels} if model.use_duration_noise else {}
+    return {**durations, "noise": model.inter_channels}
+
+
+def write(
+    voice: Voice,
+    graph: nn.Module,
+    example: dict[str, Tensor],
+    outputs: list[str],
+    path: str | Path,
+    facts: dict[str, str],
+    noise_inputs: bool,
+    weights: str | None,
+) -> None:
+    """Write one graph of a voice to a file, whole or not at all.
+
+    Args:
+        graph: the module to trace, with the inputs `example`, by name, and outputs of the names `outputs`.
+        facts: metadata of the file.
+        noise_inputs: take the random draws as inputs; see `noise_from_inputs`.
+        weights: a key of `shrink.SHRINK`, or None for fp32.
+    """
+    axes = AXES | {name: {0: "batch_size"} for name in voice.net.conditions}
+    with replacing(path) as unfinished, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter warns that it is deprecated and of constants it does not fold
+        torch.onnx.export(
+            graph.eval(),
+            tuple(example.values()),
+            str(unfinished),
+            dynamo=False,  # the newer exporter cannot take the length of the speech from the network's output
+            opset_version=OPSET,
+            input_names=list(example),
+            output_names=outputs,
+            dynamic_axes={name: axes[name] for name in [*example, *outputs] if name in axes},
+        )
+        model = onnx.load(unfinished)
+        if voice.net.dec.flatten_convolutions:
+            flatten_decoder(model)
+        if noise_inputs:
+            noise_from_inputs(model, draws(voice))
+        metadata.describe(model, facts)
+        if weights:
+            model = shrink.SHRINK[weights](model)
+        onnx.checker.check_model(model)
+        onnx.save(model, unfinished)
 
 
 def noise_from_inputs(model: onnx.ModelProto, channels: dict[str, int]) -> None:
     """Replace the graph's random draws by inputs `[batch, channels, n]`, in place.
 
-    Column t takes the input's column t mod n, so any n will do; repetition is heard below a few hundred.
+    Column t of a draw is column t mod n of the input, so n is arbitrary. Repetition is audible below a few hundred.
 
     Args:
         channels: names and channels of the inputs, in the order in which the network draws.
@@ -19,7 +156,7 @@ def noise_from_inputs(model: onnx.ModelProto, channels: dict[str, int]) -> None:
     graph = model.graph
     draws = [node for node in graph.node if node.op_type == "RandomNormalLike"]
     for node, (name, width) in zip(draws, channels.items(), strict=True):
-        shape = ["batch_size", width, f"{name}_length"]
+        shape: list[str | int] = ["batch_size", width, f"{name}_length"]
         graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         place = list(graph.node).index(node)
         graph.node.remove(node)
@@ -30,7 +167,7 @@ def noise_from_inputs(model: onnx.ModelProto, channels: dict[str, int]) -> None:
 
 
 def _repeated(name: str, like: str, output: str) -> list[onnx.NodeProto]:
-    """Nodes that repeat or cut the input `name` along its last axis to the length of the tensor `like`."""
+    """Return nodes that repeat or cut the input `name` along its last axis to the length of the tensor `like`."""
     node = _named_node
     return [
         node("Shape", [like], [f"{name}_wanted"]),
@@ -43,26 +180,24 @@ def _repeated(name: str, like: str, output: str) -> list[onnx.NodeProto]:
     ]
 
 
-def _named_node(operator: str, inputs: list[str], outputs: list[str], **attributes) -> onnx.NodeProto:
-    """A node with a name, from which programs that change the graph make names of their own."""
+def _named_node(operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:
+    """Return a node with a name, from which programs that change the graph derive new names."""
     return helper.make_node(operator, inputs, outputs, name=outputs[0], **attributes)
 
 
-def describe(model: onnx.ModelProto, facts: dict[str, str]) -> None:
-    """Write metadata into the file, in place of any there."""
-    del model.metadata_props[:]
-    helper.set_model_props(model, facts)
-
-
 def flatten_decoder(model: onnx.ModelProto) -> None:
-    """Make the decoder's convolutions two-dimensional ones of height 1, in place: ONNX Runtime computes them faster."""
+    """Rewrite the decoder's convolutions as two-dimensional ones of height 1, which ONNX Runtime computes faster.
+
+    Tensors get their height at the decoder's first convolutions and lose it at its outputs. The nodes between must
+    therefore work on any number of dimensions, such as activations and sums. Changes the model in place.
+    """
     graph = model.graph
     nodes = [node for node in graph.node if DECODER_SCOPE in node.name]
     if not nodes:
         return
     weights = {tensor.name: tensor for tensor in graph.initializer}
     made = {output for node in nodes for output in node.output}
-    entering: dict[str, str] = {}  # three-dimensional tensors from outside, and their names with a height
+    entering: dict[str, str] = {}  # three-dimensional inputs of the decoder, and their names with a height
     for node in nodes:
         if node.op_type in ("Conv", "ConvTranspose"):
             _add_height(node, weights[node.input[1]])
@@ -89,6 +224,6 @@ def _add_height(conv: onnx.NodeProto, kernel: onnx.TensorProto) -> None:
             attribute.ints.insert(0, 1)
         elif attribute.name == "output_padding":
             attribute.ints.insert(0, 0)
-        elif attribute.name == "pads":  # at the beginnings of the axes, then at their ends
+        elif attribute.name == "pads":  # the beginnings of all axes, then their ends
             left, right = attribute.ints
             attribute.ints[:] = [0, left, 0, right]

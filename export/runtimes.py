@@ -1,9 +1,9 @@
-"""What Piper and sherpa-onnx need to speak with an exported voice: ids they can count, a graph that reads them, files.
+"""Voices for Piper and sherpa-onnx: ids of their symbols, a graph that reads those ids, and the files they need.
 
-Both turn text into code points, decomposed (NFD: "ç" comes as "c" and a cedilla), look each up in a table of one id a
-code point, and send `^ _ a _ b _ $`. Networks here read "ç" as one symbol and have no "^" and "$", and only some are
-trained with blanks. `Inventory` gives ids beyond the network's to all that it lacks, and `Reader`, in front of the
-network in the same graph, turns what the runtimes send into what the network was trained on.
+Both runtimes convert text to code points in decomposed form (NFD: "ç" becomes "c" and a cedilla), look up one id for
+each code point, and send `^ _ a _ b _ $`. The networks here read "ç" as one symbol, have no "^" and "$", and only some
+are trained with blanks. `Inventory` gives ids after the network's own to code points that the network lacks. `Reader`,
+which precedes the network in the graph, converts the ids of a runtime to the tokens that the network was trained on.
 """
 
 import json
@@ -11,38 +11,39 @@ import shlex
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import commons
-from corpus import setting
 from files import write_text
-from speech import Scales
 from synthesis import Voice
+from synthesis.speech import Scales
 from text import espeak, table_of_symbols
 from text.symbols import PAD, SPACE_ID
 
 BOS, EOS = "^", "$"
 PIPER_VERSION = "1.0.0"  # of the format of the config file
-# The cleaners that leave characters: the runtimes read them as they are written, in small letters.
-CHARACTERS = ("basic_cleaners", "transliteration_cleaners", "english_characters")
+# Cleaners whose output is characters. The runtimes read characters as written, in lower case.
+CHARACTER_CLEANERS = ("basic_cleaners", "transliteration_cleaners", "english_characters")
 GLIDE = "ʲ"
 GLIDED = ("i", "ɪ")
 LONG = "ː"
+# sherpa-onnx takes the format of a file from words in its comment.
+RESERVED_WORDS = ("coqui", "icefall", "inflect", "melo")
 
 
 class FrontEnd(NamedTuple):
-    """How a runtime turns text into symbols: by espeak-ng in one of its voices, or character by character."""
+    """How a runtime converts text to symbols: with a voice of espeak-ng, or character by character."""
 
     phonemes: bool
     voice: str  # espeak-ng's name, empty for characters
 
 
 class Join(NamedTuple):
-    """Two ids that follow each other and stand for one."""
+    """Two successive ids and the id that replaces them."""
 
     left: int
     right: int
@@ -50,24 +51,21 @@ class Join(NamedTuple):
 
 
 class Inventory(NamedTuple):
-    """The ids that a runtime counts with. Those below `n_vocab` are the network's; the graph drops the others."""
+    """The ids that a runtime sends. Those below `n_vocab` are the network's; the graph drops the others."""
 
-    ids: dict[str, int]  # of each code point, "^" and "$" among them
+    ids: dict[str, int]  # of each code point, including "^" and "$"
     size: int
     n_vocab: int
     joins: list[Join]
-    rounds: int  # of joining, until the longest decomposed symbol is whole
-    glide: tuple[int, int, list[int]] | None  # ids of GLIDE, LONG and GLIDED, where the first is to be left out
+    rounds: int  # rounds of joining that the longest decomposed symbol needs
+    glide: tuple[int, int, list[int]] | None  # ids of GLIDE, LONG and GLIDED, for a voice of phonemes
 
 
 def front_end(voice: Voice) -> FrontEnd:
-    """How the runtimes can come by the symbols that a voice reads.
-
-    Raises ValueError where they cannot, or where espeak-ng has no such language.
-    """
+    """Return how the runtimes can convert text to the symbols of a voice. Raises ValueError if they cannot."""
     cleaners = voice.data.text_cleaners
     name = cleaners[0] if len(cleaners) == 1 else ""
-    if name in CHARACTERS:
+    if name in CHARACTER_CLEANERS:
         return FrontEnd(False, "")
     if name in ("english_cleaners2", "english_cleaners3"):
         language = "en-us"
@@ -75,40 +73,37 @@ def front_end(voice: Voice) -> FrontEnd:
         language = name.removeprefix("phonemes_")
     else:
         raise ValueError(
-            f"this voice reads what {' and '.join(cleaners) or 'no cleaner'} makes of a text, and the runtimes have "
-            "nothing like it: they serve english_cleaners2, english_cleaners3, phonemes_LANGUAGE, and, character by "
-            f"character, {', '.join(CHARACTERS)}"
+            f"this voice reads the output of {' and '.join(cleaners) or 'no cleaner'}, which Piper and sherpa-onnx "
+            "cannot make: they support english_cleaners2, english_cleaners3, phonemes_LANGUAGE and, character by "
+            f"character, {', '.join(CHARACTER_CLEANERS)}"
         )
-    # the name of the voice's file: runtimes do not know all the codes that stand for it, such as fr-fr
+    # the name of the voice's file, because the runtimes do not know all codes that refer to it, such as fr-fr
     return FrontEnd(True, espeak.load().voice_of(language).rpartition("/")[2].lower())
 
 
 def inventory(voice: Voice) -> Inventory:
-    """Number the code points that a runtime may send.
-
-    Raises ValueError for a network with a table of its own, whose symbols nobody knows.
-    """
-    table = table_of_symbols(setting(voice.data, "extra_symbols"))
+    """Number the code points that a runtime may send. Raises ValueError if the network's symbols are unknown."""
+    table = table_of_symbols(voice.data.extra_symbols)
     if len(table) != voice.n_vocab:
         raise ValueError(
-            f"this model has its own table of {voice.n_vocab} symbols, and the table here has {len(table)}: name the "
-            "symbols beyond VITS's in data.extra_symbols of its config"
+            f"this model has its own table of {voice.n_vocab} symbols, and the table here has {len(table)}: list the "
+            "symbols beyond those of VITS in data.extra_symbols of its config"
         )
     known = {symbol: i for i, symbol in enumerate(table)}
-    beyond = _Beyond(len(table))
-    joins, rounds = _joins(known, beyond)
+    extra = _ExtraIds(len(table))
+    joins, rounds = _joins(known, extra)
     phonemes = front_end(voice).phonemes
-    ids = {**known, **{point: i for point, i in beyond.ids.items() if len(point) == 1}}
+    ids = {**known, **{point: i for point, i in extra.ids.items() if len(point) == 1}}
     if not phonemes:
         ids |= {point.upper(): i for point, i in ids.items() if len(point.upper()) == 1}
         ids |= dict.fromkeys("\t\n", SPACE_ID)
-    ids |= {BOS: beyond[BOS], EOS: beyond[EOS], PAD: 0}
+    ids |= {BOS: extra[BOS], EOS: extra[EOS], PAD: 0}
     glide = (known[GLIDE], known[LONG], [known[symbol] for symbol in GLIDED]) if phonemes else None
-    return Inventory(ids, beyond.next, len(table), joins, rounds, glide)
+    return Inventory(ids, extra.next, len(table), joins, rounds, glide)
 
 
-class _Beyond:
-    """Ids from the size of the network's table on, each given when it is first asked for."""
+class _ExtraIds:
+    """Ids from `first` on; a symbol gets the next one when it is first looked up."""
 
     def __init__(self, first: int):
         self.next = first
@@ -121,14 +116,14 @@ class _Beyond:
         return self.ids[symbol]
 
 
-def _joins(known: dict[str, int], beyond: _Beyond) -> tuple[list[Join], int]:
-    """Which ids, in pairs, become the symbols that Unicode decomposes, and how many rounds that takes."""
+def _joins(known: dict[str, int], extra: _ExtraIds) -> tuple[list[Join], int]:
+    """Return the pairs of ids that form the symbols which Unicode decomposes, and the number of rounds they need."""
 
     def number(points: str) -> int:
         composed = unicodedata.normalize("NFC", points)
-        return known[composed] if composed in known else beyond[points]
+        return known[composed] if composed in known else extra[points]
 
-    joins: dict[Join, None] = {}  # each once, in order
+    joins: dict[Join, None] = {}  # in order, without duplicates
     rounds = 0
     for symbol in known:
         points = unicodedata.normalize("NFD", symbol)
@@ -139,10 +134,13 @@ def _joins(known: dict[str, int], beyond: _Beyond) -> tuple[list[Join], int]:
 
 
 class Reader(nn.Module):
-    """From ids as a runtime sends them to the tokens that the network was trained on.
+    """Converts the ids of a runtime to tokens of the network.
 
-    Items of a batch keep their own lengths, though both runtimes send one item at a time.
+    Batches of different lengths are allowed, although both runtimes send one utterance at a time.
     """
+
+    keys: Tensor
+    joined: Tensor
 
     def __init__(self, inventory: Inventory, add_blank: bool):
         super().__init__()
@@ -155,8 +153,8 @@ class Reader(nn.Module):
     def forward(self, x: Tensor, x_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Args: x `[b, t]`; x_lengths `[b]`.
 
-        Returns tokens `[b, t_s]`, their lengths `[b]`, and for each token the place in x that it comes from
-        `[b, t_s]`; a blank comes from the pad that stands where it does. Id 0, the pad, marks what is left out.
+        Returns tokens `[b, t_s]`, their lengths `[b]`, and the index in x of each token `[b, t_s]`. A blank has the
+        index of the pad in its place. Within this method, id 0 (the pad) marks ids to remove.
         """
         ids = self.inventory.ids
         place = torch.arange(x.size(1)).expand_as(x)
@@ -174,7 +172,7 @@ class Reader(nn.Module):
         return x, lengths, place
 
     def _joined(self, x: Tensor) -> Tensor:
-        """Put the joined id in the place of the left one and 0 in that of the right one; `[b, t]` in and out."""
+        """Replace the left id of each pair by the joined one and the right id by 0; `[b, t]` to `[b, t]`."""
         if not len(self.keys):
             return x
         pairs = x * self.inventory.size + F.pad(x[:, 1:], (0, 1))
@@ -184,8 +182,11 @@ class Reader(nn.Module):
         return x.masked_fill(F.pad(found, (1, 0))[:, :-1], 0)
 
     def _without_glides(self, x: Tensor) -> Tensor:
-        """Put 0 in the place of "ʲ" after i: espeak-ng in the runtimes writes the glide from i to a vowel, which
-        espeak-ng as the cleaners call it never does, so that no voice has learned it there; `[b, t]` in and out."""
+        """Replace "ʲ" after i by 0; `[b, t]` to `[b, t]`.
+
+        The espeak-ng of the runtimes writes the glide from i to a vowel. The espeak-ng of the cleaners does not, so no
+        voice has learned it there.
+        """
         if self.inventory.glide is None:
             return x
         glide, long, vowels = self.inventory.glide
@@ -197,13 +198,13 @@ class Reader(nn.Module):
 
 
 def closed_up(x: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Move what is not 0 in `x` `[b, t]` to the left, and with it the values of `place` `[b, t]`.
+    """Remove the zeros of `x` `[b, t]` and the same elements of `place` `[b, t]`.
 
-    Returns both as `[b, n]`, n the longest that is left and at least 1, and their lengths `[b]`.
+    Returns both as `[b, n]`, padded with zeros to the longest row, at least 1, and the lengths of the rows `[b]`.
     """
     keep = x != 0
     lengths = keep.sum(1)
-    # what is left out goes to a column beyond the last, which is cut off
+    # removed elements go to a column beyond the last, which is cut off
     column = torch.where(keep, keep.long().cumsum(1) - 1, x.size(1))
     width = lengths.max().clamp_min(1)
     empty = torch.zeros_like(F.pad(x, (0, 1)))
@@ -211,44 +212,43 @@ def closed_up(x: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class RuntimeGraph(nn.Module):
-    """The exported network behind a `Reader`. A single speaker with an embedding is spoken without asking for it."""
+    """The exported network after a `Reader`. With `one_speaker`, the speaker is not an input, but always 0."""
 
-    def __init__(self, graph: nn.Module, reader: Reader, one_of_one: bool):
+    def __init__(self, graph: nn.Module, reader: Reader, one_speaker: bool):
         super().__init__()
         self.graph = graph
         self.reader = reader
-        self.one_of_one = one_of_one
+        self.one_speaker = one_speaker
 
-    def forward(self, x: Tensor, x_lengths: Tensor, scales: Tensor, sid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Args: x `[b, t]`, a runtime's ids; x_lengths `[b]`; scales `[3]`; sid `[b]`.
+    def forward(self, x: Tensor, x_lengths: Tensor, scales: Tensor, *conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Args: x `[b, t]`, ids of a runtime; x_lengths `[b]`; scales `[3]`; conditions: the speaker `[b]`, if any.
 
-        Returns audio `[b, 1, 1, time]` and the frames of each of x `[b, t]`.
+        Returns audio `[b, 1, 1, time]` and the frames of each element of x `[b, t]`.
         """
         tokens, lengths, place = self.reader(x, x_lengths)
-        if self.one_of_one:
-            sid = torch.zeros_like(x_lengths)
-        audio, durations = self.graph(tokens, lengths, scales, sid)
+        if self.one_speaker:
+            conditions = (torch.zeros_like(x_lengths),)
+        audio, durations = self.graph(tokens, lengths, scales, *conditions)
         return audio, torch.zeros_like(x, dtype=durations.dtype).scatter_add(1, place, durations)
 
 
-def behind_reader(graph: nn.Module, voice: Voice) -> RuntimeGraph:
-    """The graph of a voice as Piper and sherpa-onnx call it. Raises ValueError for a voice that they cannot serve."""
-    reader = Reader(inventory(voice), voice.data.add_blank)
-    return RuntimeGraph(graph, reader, one_of_one=voice.data.n_speakers == 1)
+def after_reader(graph: nn.Module, voice: Voice) -> RuntimeGraph:
+    """Return the graph of a voice as the runtimes call it. Raises ValueError if they do not support the voice."""
+    others = [name for name in voice.net.conditions if name != "sid"]
+    if others:
+        raise ValueError(f"Piper and sherpa-onnx support no condition but the speaker: not {', '.join(others)}")
+    return RuntimeGraph(graph, Reader(inventory(voice), voice.data.add_blank), voice.data.n_speakers == 1)
 
 
 def facts(voice: Voice, comment: str) -> dict[str, str]:
-    """The metadata by which sherpa-onnx knows what to do with the file.
-
-    Raises ValueError for a comment with a word that means another kind of model there.
-    """
-    for word in ("coqui", "icefall", "inflect", "melo"):
+    """Return the metadata that sherpa-onnx needs. Raises ValueError for a word of `RESERVED_WORDS` in the comment."""
+    for word in RESERVED_WORDS:
         if word in comment:
-            raise ValueError(f"sherpa-onnx takes a file for {word}'s by its comment: leave {word!r} out of --comment")
+            raise ValueError(f"sherpa-onnx would take the file for one of {word}: leave {word!r} out of --comment")
     front = front_end(voice)
     ids = inventory(voice).ids
     return {
-        "comment": f"piper {comment}".strip(),  # and for one to be called as Piper calls it by this word
+        "comment": f"piper {comment}".strip(),  # the word selects the inputs of Piper
         "language": front.voice or "und",
         "voice": front.voice,
         "has_espeak": str(int(front.phonemes)),
@@ -261,8 +261,8 @@ def facts(voice: Voice, comment: str) -> dict[str, str]:
     }
 
 
-def piper_config(voice: Voice, name: str) -> dict:
-    """The config file of a Piper voice called `name`."""
+def piper_config(voice: Voice, name: str) -> dict[str, Any]:
+    """Return the config file of a Piper voice called `name`."""
     front, symbols, scales = front_end(voice), inventory(voice), Scales()
     family, _, region = front.voice.partition("-")
     return {
@@ -287,36 +287,39 @@ def piper_config(voice: Voice, name: str) -> dict:
 
 
 def for_piper(voice: Voice, path: Path) -> list[str]:
-    """Write the config file that Piper reads beside a model. Returns what to tell the user."""
+    """Write the config file of Piper beside a model. Returns lines to print."""
     config = path.with_name(path.name + ".json")
     write_text(config, json.dumps(piper_config(voice, path.stem), ensure_ascii=False, indent=2) + "\n")
     speaker = " -s 0" if voice.data.n_speakers > 1 else ""
     return [
-        f"{config}: what Piper knows of it",
+        f"{config}: the config file of Piper",
         f'python -m piper -m {shlex.quote(str(path))}{speaker} -f speech.wav "Some words."',
     ]
 
 
 def for_sherpa(voice: Voice, path: Path) -> list[str]:
-    """Write the table of symbols that sherpa-onnx reads beside a model. Returns what to tell the user."""
+    """Write the symbol table of sherpa-onnx beside a model. Returns lines to print.
+
+    Raises ValueError if the folder holds the table of another voice.
+    """
     tokens = path.with_name("tokens.txt")
-    # a line of an id alone is the space; other white space cannot be written
+    # a line with an id alone stands for the space; other white space cannot be written
     points = {point: i for point, i in inventory(voice).ids.items() if point == " " or not point.isspace()}
     table = "".join(f"{point} {i}\n" for point, i in points.items())
     if tokens.is_file() and tokens.read_text(encoding="utf-8") != table:
-        raise ValueError(f"{tokens} is another voice's table: write this one into a folder of its own")
+        raise ValueError(f"{tokens} is the table of another voice: export this voice to another folder")
     write_text(tokens, table)
-    options = {"vits-model": path, "vits-tokens": tokens}
+    options = {"vits-model": str(path), "vits-tokens": str(tokens)}
     if front_end(voice).phonemes:
-        options["vits-data-dir"] = espeak.find()[1] or "espeak-ng-data"
+        options["vits-data-dir"] = str(espeak.find()[1] or "espeak-ng-data")
     if voice.data.n_speakers > 1:
-        options["sid"] = 0
-    given = " ".join(f"--{name}={shlex.quote(str(value))}" for name, value in options.items())
+        options["sid"] = "0"
+    given = " ".join(f"--{name}={shlex.quote(value)}" for name, value in options.items())
     return [
-        f"{tokens}: its symbols",
+        f"{tokens}: the symbol table of sherpa-onnx",
         f'sherpa-onnx-offline-tts {given} --output-filename=speech.wav "Some words."',
-        'the program comes with: pip install "sherpa-onnx-bin<2"',
-        "sherpa-onnx 2 has no espeak-ng and takes phonemes instead of text, in GenerationConfig.phoneme_codepoints",
+        'the program is installed by: pip install "sherpa-onnx-bin<2"',
+        "sherpa-onnx 2 has no espeak-ng; give it phonemes in GenerationConfig.phoneme_codepoints",
     ]
 
 

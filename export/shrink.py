@@ -1,8 +1,8 @@
-"""Smaller ONNX files, and what they cost: the weights take less room and the network computes in fp32 as before.
+"""Smaller ONNX files: weights are stored in 16 or 8 bits, and the network computes in fp32.
 
-ONNX Runtime expands the weights once, when it loads the file. Computing in less is slower on a CPU: it has few fp16
-kernels there, and 8-bit convolutions (`onnxruntime.quantization`) take four times as long; benchmarks/README.md has
-the figures.
+ONNX Runtime expands the weights once, when it loads the file. On a CPU, computing in lower precision is slower: there
+are few fp16 kernels, and 8-bit convolutions (`onnxruntime.quantization`) take four times as long (see
+benchmarks/README.md).
 """
 
 import time
@@ -20,15 +20,16 @@ from infer_onnx import OnnxVoice
 from mel_processing import log_mel
 from synthesis import Voice
 
-# Phonemes, so that measuring needs no espeak; about 5 seconds.
+# Phonemes, so that measurements do not need espeak-ng; about 5 seconds of speech.
 SAMPLE = "ðə kwˈɪk bɹˈaʊn fˈɑːks dʒˈʌmps ˌoʊvɚ ðə lˈeɪzi dˈɔɡ, wˌaɪl ˈɔːl ðɪ ˈʌðɚ ˈænɪməlz wˈɑːtʃ."
-THREADS = 2
-REPEATS = 3
+THREADS = 2  # of ONNX Runtime
+REPEATS = 3  # timed runs, of which the fastest counts
+INT8_MAX = 127
 
 
 def half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with all its numbers in fp16 and every operator in fp32."""
-    # here, because importing them changes sys.path
+    """Return the model with all constants in fp16; every operator computes in fp32."""
+    # imported here, because the import changes sys.path
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -36,23 +37,23 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
     model = convert_float_to_float16(
         model, keep_io_types=True, disable_shape_infer=True, op_block_list=operators, force_fp16_initializers=True
     )
-    OnnxModel(model).topological_sort()  # the casts have been appended
+    OnnxModel(model).topological_sort()  # the conversion appends its casts at the end
     return model
 
 
 def int8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the kernels of its convolutions in 8 bits, a scale for each output channel; changes it in place.
+    """Store the kernels of convolutions in 8 bits with one scale for each output channel. Changes the model in place.
 
-    A cast and a product restore the kernel, and not DequantizeLinear, which ONNX Runtime would compute at every call.
+    A cast and a product restore a kernel. ONNX Runtime computes these once, but DequantizeLinear at every call.
     """
     graph = model.graph
-    channel = {"Conv": 0, "ConvTranspose": 1}  # the axis of the output channels
-    axes = {node.input[1]: channel[node.op_type] for node in graph.node if node.op_type in channel}
+    output_axis = {"Conv": 0, "ConvTranspose": 1}
+    axes = {node.input[1]: output_axis[node.op_type] for node in graph.node if node.op_type in output_axis}
     restored = []
     for tensor in [tensor for tensor in graph.initializer if tensor.name in axes]:
         name, kernel = tensor.name, numpy_helper.to_array(tensor)
         others = tuple(axis for axis in range(kernel.ndim) if axis != axes[name])
-        scale = np.maximum(np.abs(kernel).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
+        scale = np.maximum(np.abs(kernel).max(axis=others, keepdims=True) / INT8_MAX, np.finfo(np.float32).tiny)
         graph.initializer.remove(tensor)
         graph.initializer.append(numpy_helper.from_array(np.round(kernel / scale).astype(np.int8), f"{name}_int8"))
         graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"))
@@ -67,7 +68,7 @@ SHRINK: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {"half": half,
 
 
 class Measured(NamedTuple):
-    """What a file takes and gives."""
+    """Size, speed and output of a voice's file or files."""
 
     megabytes: float
     times_real_time: float  # on THREADS threads
@@ -79,14 +80,14 @@ class Measured(NamedTuple):
 
 
 def measure(files: Sequence[Path], voice: Voice) -> Measured:
-    """Say SAMPLE without noise with the file, or the two files, of a voice."""
+    """Synthesize SAMPLE without noise from the file, or the two files, of a voice."""
     spoken = OnnxVoice(files[0], threads=THREADS)
     tokens = [i % voice.n_vocab for i in token_ids(SAMPLE, voice.data)]
-    speaker = 0 if voice.data.n_speakers else None
+    conditions = voice.example_conditions()
     times = []
     for _ in range(1 + REPEATS):
         begin = time.perf_counter()
-        speech = spoken.speak(tokens, speaker, noise_scale=0, noise_scale_w=0)
+        speech = spoken.speak(tokens, noise_scale=0, noise_scale_w=0, conditions=conditions)
         times.append(time.perf_counter() - begin)
     mel = log_mel(torch.from_numpy(speech.audio).unsqueeze(0), voice.data)[0].numpy()
     megabytes = sum(file.stat().st_size for file in files) / 1e6
@@ -94,18 +95,18 @@ def measure(files: Sequence[Path], voice: Voice) -> Measured:
 
 
 def log_mel_error(a: Measured, b: Measured) -> float:
-    """Mean absolute difference of two log-mel spectrograms, over the frames of each token that both have."""
+    """Return the mean absolute difference of two log-mel spectrograms, over the frames of each token that both have."""
     common = np.minimum(a.durations, b.durations)
-    frame = np.arange(common.sum()) - np.repeat(common.cumsum() - common, common)  # counted within its token
+    frame = np.arange(common.sum()) - np.repeat(common.cumsum() - common, common)  # index within its token
     mels = [m.log_mel[:, np.repeat(m.durations.cumsum() - m.durations, common) + frame] for m in (a, b)]
     return float(np.abs(mels[0] - mels[1]).mean())
 
 
 def compare(full: Sequence[Path], small: Sequence[Path], voice: Voice) -> str:
-    """Lines about the file or files of a voice, and smaller ones of the same voice."""
+    """Return two lines that compare the fp32 file or files of a voice with smaller ones."""
     before, after = measure(full, voice), measure(small, voice)
-    moved = int((before.durations != after.durations).sum())
+    changed = int((before.durations != after.durations).sum())
     return (
         f"fp32: {before}\n{small[0]}: {after}, log-mel L1 error {log_mel_error(before, after):.4f}, "
-        f"{moved} of {len(before.durations)} durations changed"
+        f"{changed} of {len(before.durations)} durations changed"
     )

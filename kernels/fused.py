@@ -1,15 +1,17 @@
-"""What stands between convolutions, in one pass over memory each: bias and activation, gates, residuals, norms.
+"""Fused elementwise operations: bias and activation, gates, residuals and norms, each in one pass over memory.
 
-Each function says what it computes in PyTorch's own operations: that is what the CPU runs, and the oracle. On a GPU
-with Triton it is one kernel forwards and one backwards, which also sums the gradients of biases; half-precision input
-is computed in fp32 and rounded once. `enable(False)` leaves the GPU to PyTorch's own operations too.
+Each function states its plain PyTorch form, which runs on the CPU and is the oracle of the tests. On a GPU with Triton
+it is one kernel forward and one backward. The backward kernel also sums the gradients of biases. Half-precision input
+is computed in fp32 and rounded once. A convolution or a norm whose `use_kernels` is False takes the plain form.
 
-Tensors are `[b, c, ...]`, and on a GPU their channels lie side by side, as `convolutions` leaves them. A `conv` is one
-of those: `conv.convolve(x)` is the convolution without its bias.
+Tensors are `[b, c, ...]` in channels-last memory layout on a GPU, as the layers of `convolutions` return them. A `conv`
+is one of those layers; `conv.convolve(x)` is the convolution without its bias.
 """
 
 import functools
 import os
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,87 +21,93 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils.parametrize import is_parametrized
 
 import commons
-from monotonic_align import triton_runs
+from kernels import triton_runs
 
-_enabled = True
-
-
-def enable(on: bool) -> None:
-    """Whether this process uses kernels of its own on GPUs."""
-    global _enabled
-    _enabled = on
+if TYPE_CHECKING:
+    from kernels.convolutions import Convolution
 
 
-def takes(x: Tensor) -> bool:
-    """Whether a kernel of this module will do the work on a tensor."""
-    return _enabled and x.dtype != torch.float64 and _runs(x.device.type)
+def enable(network: nn.Module, on: bool) -> None:
+    """Select Triton kernels or plain PyTorch operations for every layer of a network."""
+    for module in network.modules():
+        if hasattr(module, "use_kernels"):
+            module.use_kernels = on  # type: ignore[assignment]  # a class attribute of these layers
+
+
+def supports(x: Tensor) -> bool:
+    """Return whether the Triton kernels handle this tensor."""
+    return x.dtype != torch.float64 and _runs(x.device.type)
 
 
 @functools.cache
 def _runs(device: str) -> bool:
-    """Whether Triton runs on a kind of device: on GPUs and, with TRITON_INTERPRET=1, slowly on the CPU."""
+    """Return whether Triton runs on a type of device: on GPUs and, with TRITON_INTERPRET=1, slowly on the CPU."""
 
     def attempt() -> None:
         _kernels().bias_act(None, torch.zeros(1, 16, device=device), torch.zeros(16, device=device), 0.0, False)
 
-    asked = device == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
-    return asked and triton_runs(attempt, "PyTorch's own operations take the place of our kernels")
+    requested = device == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+    return requested and triton_runs(attempt, "plain PyTorch operations replace the fused kernels")
 
 
-def _kernels():
-    import fused_kernels  # here, because not every machine has Triton
+def _kernels() -> ModuleType:
+    from kernels import triton_kernels  # imported late because Triton is not available on every machine
 
-    return fused_kernels
+    return triton_kernels
 
 
-def _rows(x: Tensor | None) -> Tensor | None:
-    """`[b, c, ...]` as `[b, ..., c]`, contiguous: a view of what a GPU's convolutions return."""
-    return None if x is None else x.movedim(1, -1).contiguous()
+def _rows(x: Tensor) -> Tensor:
+    """View `[b, c, ...]` as contiguous `[b, ..., c]`; a copy only if x is not in channels-last layout."""
+    return x.movedim(1, -1).contiguous()
+
+
+def _optional_rows(x: Tensor | None) -> Tensor | None:
+    return None if x is None else _rows(x)
 
 
 def _channels(rows: Tensor) -> Tensor:
-    """The way back: `[b, ..., c]` as `[b, c, ...]`."""
+    """View `[b, ..., c]` as `[b, c, ...]`, the inverse of `_rows`."""
     return rows.movedim(-1, 1)
 
 
 def _row_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
-    """A mask `[b or 1, 1, t]` with one number for each row of x `[b, c, t]`."""
+    """Expand a mask `[b or 1, 1, t]` to one value for each row of x `[b, c, t]`."""
     return None if mask is None else mask.expand(x.size(0), 1, x.size(2)).contiguous()
 
 
 def activate(x: Tensor, slope: float) -> Tensor:
-    """Leaky ReLU; a slope of 1 leaves `x` as it is, and 0 is ReLU."""
+    """Apply leaky ReLU. A slope of 1 is the identity and a slope of 0 is ReLU."""
     if slope == 1.0:
         return x
     return F.leaky_relu(x, slope) if slope else torch.relu(x)
 
 
-def weight(conv: nn.Module, x: Tensor) -> Tensor:
-    """`conv.weight`, for a convolution of x; on a GPU in the type that is computed in and, if cast, as cuDNN reads it.
+def weight(conv: "Convolution", x: Tensor) -> Tensor:
+    """Return `conv.weight` for a convolution of x. On a GPU it has the compute type and, if cast, cuDNN's layout.
 
-    Weight norm, cast and layout would each pass over memory, forwards and backwards: a kernel does all three at once,
-    PyTorch the last two.
+    Weight norm, cast and layout change are three passes over memory, forward and backward. A Triton kernel fuses all
+    three; the plain path fuses the last two.
     """
-    ours = takes(x)
-    if not (ours or x.is_cuda):
+    kernel = conv.use_kernels and supports(x)
+    if not (kernel or x.is_cuda):
         return conv.weight
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    if not ours:
+    if not kernel:
         return cast_channels_last(conv.weight, dtype)
     if is_parametrized(conv, "weight"):
-        parts = conv.parametrizations.weight
+        parts = cast(Any, conv.parametrizations).weight
         return _Weight.apply(parts.original1, parts.original0, dtype)
     return conv.weight if conv.weight.dtype == dtype else _Weight.apply(conv.weight, None, dtype)
 
 
 def cast_channels_last(w: Tensor, dtype: torch.dtype) -> Tensor:
-    """A weight `[n, c, ...]` in another type and, if that is a copy, with its channels side by side."""
+    """Cast a weight `[n, c, ...]`; if that copies it, the copy is in channels-last layout."""
     return _channels(w.movedim(1, -1).to(dtype, memory_format=torch.contiguous_format))
 
 
 class _Weight(Function):
     @staticmethod
-    def forward(ctx, v, g, dtype):
+    def forward(ctx: Any, v: Tensor, g: Tensor | None, dtype: torch.dtype) -> Tensor:
         v = v.contiguous()
         w, norm = _kernels().weight(v.flatten(2), g, dtype)
         ctx.save_for_backward(v, g, norm)
@@ -107,7 +115,7 @@ class _Weight(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         v, g, norm = ctx.saved_tensors
         grad = grad.flatten(2).transpose(1, 2).contiguous()
         grad_v, grad_g = _kernels().weight_backward(grad, v.flatten(2), g, norm)
@@ -115,56 +123,60 @@ class _Weight(Function):
 
 
 def conv_act(
-    conv: nn.Module, x: Tensor, slope: float, plus: Tensor | None = None, mask: Tensor | None = None
+    conv: "Convolution", x: Tensor, slope: float, plus: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
-    """`activate(plus + conv(x), slope) * mask`, in the type of the convolution; mask `[b, 1, t]`."""
-    if conv.bias is not None and takes(x):
+    """Compute `activate(plus + conv(x), slope) * mask` in the type of the convolution; mask `[b, 1, t]`."""
+    if conv.bias is not None and conv.use_kernels and supports(x):
         return _BiasAct.apply(plus, conv.convolve(x), conv.bias, mask, slope, False)
     y = conv.convolve(x, conv.bias)
     y = activate(y if plus is None else plus + y, slope)
     return y if mask is None else commons.masked(y, mask)
 
 
-def conv_before_and_after_act(conv: nn.Module, x: Tensor, slope: float, plus: Tensor | None) -> tuple[Tensor, Tensor]:
-    """`plus + conv(x)`, and the activation of it."""
-    if conv.bias is not None and takes(x):
+def conv_before_and_after_act(
+    conv: "Convolution", x: Tensor, slope: float, plus: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Compute `plus + conv(x)` and its activation."""
+    if conv.bias is not None and conv.use_kernels and supports(x):
         return _BiasAct.apply(plus, conv.convolve(x), conv.bias, None, slope, True)
     y = conv_act(conv, x, 1.0, plus)
     return y, activate(y, slope)
 
 
 class _BiasAct(Function):
-    """The value after the activation; with `both`, the value before it too, and first."""
+    """Return the value after the activation or, with `both`, the values before and after it."""
 
     @staticmethod
-    def forward(ctx, plus, y, bias, mask, slope, both):
+    def forward(
+        ctx: Any, plus: Tensor | None, y: Tensor, bias: Tensor, mask: Tensor | None, slope: float, both: bool
+    ) -> Tensor | tuple[Tensor, Tensor]:
         mask = _row_mask(mask, y)
-        before, out = _kernels().bias_act(_rows(plus), _rows(y), bias, slope, both, mask)
+        before, out = _kernels().bias_act(_optional_rows(plus), _rows(y), bias, slope, both, mask)
         ctx.slope, ctx.adds = slope, plus is not None
         ctx.save_for_backward(out if slope != 1.0 else None, mask)
         return (_channels(before), _channels(out)) if both else _channels(out)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *grads):
-        *before, grad = map(_rows, grads)
-        before = before[0] if before else None
-        bias = None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        *before_act, grad = map(_rows, grads)
+        before, bias = before_act[0] if before_act else None, None
         out, mask = ctx.saved_tensors
-        learns = ctx.needs_input_grad[2]
-        if learns or before is not None or out is not None or mask is not None:
-            grad, bias = _kernels().bias_act_backward(before, grad, out, ctx.slope, learns, mask)
+        bias_learns = ctx.needs_input_grad[2]
+        if bias_learns or before is not None or out is not None or mask is not None:
+            grad, bias = _kernels().bias_act_backward(before, grad, out, ctx.slope, bias_learns, mask)
         grad = _channels(grad)
         return grad if ctx.adds else None, grad, bias, None, None, None
 
 
-def gate(conv: nn.Module, x: Tensor, condition: Tensor | None = None) -> Tensor:
-    """WaveNet's gate: `tanh` of the first half of the channels of `conv(x) + condition`, times `sigmoid` of the rest.
+def gate(conv: "Convolution", x: Tensor, condition: Tensor | None = None) -> Tensor:
+    """Compute WaveNet's gate: tanh of the first half of the channels of `conv(x) + condition`, times sigmoid of the
+    second half.
 
     Args: x `[b, h, t]`; condition `[b, 2h, 1]` or None. Returns `[b, h, t]`.
     """
-    if takes(x):
-        bias = conv.bias.view(1, -1, 1)
+    if conv.use_kernels and supports(x):
+        bias = cast(Tensor, conv.bias).view(1, -1, 1)
         return _Gate.apply(conv.convolve(x), bias if condition is None else bias + condition)
     y = conv(x)
     return commons.fused_add_tanh_sigmoid_multiply(y, 0.0 if condition is None else condition, y.size(1) // 2)
@@ -172,26 +184,26 @@ def gate(conv: nn.Module, x: Tensor, condition: Tensor | None = None) -> Tensor:
 
 class _Gate(Function):
     @staticmethod
-    def forward(ctx, y, b):
+    def forward(ctx: Any, y: Tensor, b: Tensor) -> Tensor:
         y, b = _rows(y), b.squeeze(2).float().contiguous()
         ctx.save_for_backward(y, b)
         return _channels(_kernels().gate(y, b))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         y, b = _kernels().gate_backward(_rows(grad), *ctx.saved_tensors)
         return _channels(y), b.unsqueeze(2)
 
 
 def residual_and_skip(
-    conv: nn.Module, acts: Tensor, x: Tensor, skips: Tensor | None, mask: Tensor
+    conv: "Convolution", acts: Tensor, x: Tensor, skips: Tensor | None, mask: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The end of a WaveNet layer: `x + r`, masked, and `skips + s`, where r and s are the halves of `conv(acts)`.
+    """End a WaveNet layer: return `(x + r) * mask` and `skips + s`, where r and s are the halves of `conv(acts)`.
 
-    Args: acts, x `[b, h, t]`; skips `[b, h, t]`, None for zero; mask `[b, 1, t]`. A kernel adds the skips up in fp32.
+    Args: acts, x `[b, h, t]`; skips `[b, h, t]`, None for zero; mask `[b, 1, t]`. The kernel sums the skips in fp32.
     """
-    if takes(x):
+    if conv.use_kernels and supports(x):
         return _ResidualAndSkip.apply(x, skips, conv.convolve(acts), conv.bias, mask)
     residual, skip = conv(acts).chunk(2, 1)
     return commons.masked(x + residual, mask), skip if skips is None else skips + skip
@@ -199,25 +211,27 @@ def residual_and_skip(
 
 class _ResidualAndSkip(Function):
     @staticmethod
-    def forward(ctx, x, skips, y, bias, mask):
-        mask = _row_mask(mask, y)
-        ctx.save_for_backward(mask)
+    def forward(
+        ctx: Any, x: Tensor, skips: Tensor | None, y: Tensor, bias: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        row_mask = _row_mask(mask, y)
+        ctx.save_for_backward(row_mask)
         ctx.dtype, ctx.first = y.dtype, skips is None
-        x, skips = _kernels().residual_and_skip(_rows(x), _rows(skips), _rows(y), bias, mask)
+        x, skips = _kernels().residual_and_skip(_rows(x), _optional_rows(skips), _rows(y), bias, row_mask)
         return _channels(x), _channels(skips)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_x, grad_skips):
+    def backward(ctx: Any, grad_x: Tensor, grad_skips: Tensor) -> tuple[Tensor | None, ...]:
         x, y, bias = _kernels().residual_and_skip_backward(
             _rows(grad_x), _rows(grad_skips), *ctx.saved_tensors, ctx.dtype
         )
         return _channels(x), None if ctx.first else grad_skips, _channels(y), bias, None
 
 
-def add_norm(x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
-    """Layer norm over the channels of `x + y` `[b, c, t]`; gamma, beta `[c]`. A kernel returns y's type."""
-    if takes(y):
+def add_norm(x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: float, use_kernels: bool = True) -> Tensor:
+    """Compute layer norm over the channels of `x + y` `[b, c, t]`; gamma, beta `[c]`. The kernel returns y's type."""
+    if use_kernels and supports(y):
         return _AddNorm.apply(x, y, gamma, beta, eps)
     y = y if x is None else x + y
     return F.layer_norm(y.transpose(1, 2), gamma.shape, gamma, beta, eps).transpose(1, 2)
@@ -225,35 +239,35 @@ def add_norm(x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: floa
 
 class _AddNorm(Function):
     @staticmethod
-    def forward(ctx, x, y, gamma, beta, eps):
-        out, total, mean, rstd = _kernels().add_norm(_rows(x), _rows(y), gamma, beta, eps)
+    def forward(ctx: Any, x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
+        out, total, mean, rstd = _kernels().add_norm(_optional_rows(x), _rows(y), gamma, beta, eps)
         ctx.save_for_backward(total, gamma, mean, rstd)
         ctx.adds = x is not None
         return _channels(out)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad, gamma, beta = _kernels().add_norm_backward(_rows(grad), *ctx.saved_tensors)
         grad = _channels(grad)
         return grad if ctx.adds else None, grad, gamma, beta, None
 
 
-def l1_mean(real: Tensor, generated: Tensor) -> Tensor:
-    """Mean absolute difference of two tensors `[b, c, ...]` in fp32; only the second one learns from it."""
-    if takes(generated) and real.dtype == generated.dtype:
+def l1_mean(real: Tensor, generated: Tensor, use_kernels: bool = True) -> Tensor:
+    """Compute the mean absolute difference of two tensors `[b, c, ...]` in fp32; only `generated` gets a gradient."""
+    if use_kernels and supports(generated) and real.dtype == generated.dtype:
         return _L1Mean.apply(real, generated)
     return (real.detach().float() - generated.float()).abs().mean()
 
 
 class _L1Mean(Function):
     @staticmethod
-    def forward(ctx, real, generated):
+    def forward(ctx: Any, real: Tensor, generated: Tensor) -> Tensor:
         real, generated = _rows(real), _rows(generated)
         ctx.save_for_backward(real, generated)
         return _kernels().l1_mean(real, generated)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         return None, _channels(_kernels().l1_mean_backward(grad.float().contiguous(), *ctx.saved_tensors))

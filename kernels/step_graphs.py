@@ -1,30 +1,32 @@
-"""CUDA graphs of the training step: thousands of kernels that the host launches as one.
+"""CUDA graphs of training steps: the host launches thousands of kernels at once.
 
-A graph holds one shape of batch. The first step of a shape runs as it is written, which lets cuDNN choose its kernels;
-the second is captured; from then on the step is replayed. What a step reads besides its batch must live on the device
-(learning rate, alignment noise, the scale of fp16), and what it decides by looking at numbers of the host is part of
-the `kind` that its graphs are kept under.
+A graph holds one shape of batch. The first step with a shape runs eagerly, so that cuDNN selects its kernels; the
+second is captured, and all later ones are replayed. Whatever a step reads besides its batch must therefore be in
+tensors on the device (learning rate, alignment noise, loss scale). Decisions that the host takes from other values,
+such as which networks learn, are part of the `kind` of a step: graphs of one kind are not replayed for another.
 """
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from data_utils import Batch
+from commons import map_tensors, tensors_in
 
+Batch = Any  # nested tuples and dicts of tensors
 Step = Callable[[Batch], dict[str, Tensor]]
-DDP_WARM_UP = 11  # steps before a capture: DistributedDataParallel times its first ten, which waits for the device
+DDP_WARM_UP = 11  # steps before a capture: DistributedDataParallel times its first ten and synchronizes for that
 
 
 class GraphedSteps:
-    """Runs training steps, from their second shape-alike on as CUDA graphs. One for each process.
+    """A runner of training steps that captures those with recurring batch shapes. One instance for each process.
 
-    Graphs of one kind of step go when another kind comes, which no step comes back from.
+    When a step of another kind comes, all graphs are discarded: training does not return to an earlier kind.
 
     Args:
-        device: the GPU, whose current stream is not the default one.
-        patience: steps of each kind that run as they are written before anything is captured.
+        device: the GPU; its current stream must not be the default stream.
+        patience: number of steps of each kind that run eagerly before the first capture.
     """
 
     def __init__(self, device: torch.device, patience: int = 0):
@@ -34,25 +36,27 @@ class GraphedSteps:
         self.steps = 0  # of this kind
         self.seen: set[Hashable] = set()
         self.graphs: dict[Hashable, Graph] = {}
-        self.pool = None  # their memory
+        self.pool: Any = None  # the memory of the graphs
 
     def __call__(self, step: Step, batch: Batch, kind: Hashable) -> dict[str, Tensor]:
-        """Do `step` with a batch on any device; returns its scalars, on the GPU, in tensors of their own.
+        """Run a step. Args: step; batch: on any device; kind: all that `step` depends on besides tensors.
+
+        Returns the scalars of the step, in new tensors on the GPU.
 
         Raises:
-            RuntimeError: the step cannot be captured; the message says how to do without.
+            RuntimeError: the step cannot be captured; the message names the options that turn graphs off.
         """
         if kind != self.kind:
             self.kind, self.steps = kind, 0
             self.seen.clear()
             self.graphs.clear()
-            self.pool = torch.cuda.graph_pool_handle()  # one that has lost all its graphs may not be had again
+            self.pool = torch.cuda.graph_pool_handle()  # a pool without graphs cannot be used again
         self.steps += 1
-        shape = tuple((x.shape, x.dtype) if x is not None else None for x in batch)
+        shape = tuple((x.shape, x.dtype) for x in tensors_in(batch))
         if shape not in self.graphs:
             if shape not in self.seen or self.steps <= self.patience:
                 self.seen.add(shape)
-                return step(batch.to(self.device, non_blocking=True))
+                return step(map_tensors(lambda x: x.to(self.device, non_blocking=True), batch))
             try:
                 self.graphs[shape] = Graph(step, batch, self.device, self.pool)
             except torch.OutOfMemoryError:
@@ -60,27 +64,28 @@ class GraphedSteps:
             except RuntimeError as error:
                 raise RuntimeError(
                     "the training step cannot be captured as a CUDA graph here; train.py --plain, or train.cuda_graphs "
-                    "false in the config, trains without"
+                    "false in the config, trains without graphs"
                 ) from error
         return self.graphs[shape](batch)
 
 
 class Graph:
-    """A captured step. All graphs take their memory from one pool, since only one runs at a time."""
+    """A captured step. All graphs share one memory pool, because only one runs at a time."""
 
-    def __init__(self, step: Step, batch: Batch, device: torch.device, pool):
-        self.batch = Batch(*(None if x is None else torch.empty_like(x, device=device) for x in batch))
+    def __init__(self, step: Step, batch: Batch, device: torch.device, pool: Any):
+        given = map_tensors(lambda x: torch.empty_like(x, device=device), batch)
+        self.inputs = tensors_in(given)
         self.graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.current_stream(device)
-        # other threads may go on using CUDA meanwhile: NCCL's watchdog, a loader that pins memory
+        # thread_local, because other threads use CUDA meanwhile: NCCL's watchdog, a loader that pins memory
         with torch.cuda.graph(self.graph, pool, stream, capture_error_mode="thread_local"):
-            record = step(self.batch)
+            record = step(given)
             self.values = torch.stack([value.detach().float() for value in record.values()])
         self.names = list(record)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        for mine, given in zip(self.batch, batch):
-            if mine is not None:
-                mine.copy_(given, non_blocking=True)
+        """Replay the step with a batch of the same shape. Returns its scalars."""
+        for mine, given in zip(self.inputs, tensors_in(batch), strict=True):
+            mine.copy_(given, non_blocking=True)
         self.graph.replay()
         return dict(zip(self.names, self.values.clone().unbind()))

@@ -1,34 +1,36 @@
-"""Monotonic alignment search: which text token each spectrogram frame belongs to.
+"""Monotonic alignment search: the assignment of spectrogram frames to text tokens.
 
-Glow-TTS (Kim et al. 2020, arXiv 2005.11129), section 3.1 and algorithm 1, as VITS and VITS2 use it.
+Glow-TTS (Kim et al. 2020, arXiv 2005.11129), section 3.1 and algorithm 1, as used in VITS and VITS2.
 """
 
 import functools
-import importlib.util
-import logging
 from collections.abc import Callable
 
 import torch
 
+from kernels import triton_runs
 from monotonic_align import extension, numpy_search
-
-logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
 def maximum_path(neg_cent: torch.Tensor, mask: torch.Tensor, backend: str | None = None) -> torch.Tensor:
-    """The best monotonic path that covers every token.
+    """Find the monotonic path with the highest sum of log-densities that covers every token.
 
-    neg_cent: [b, t_t, t_s], log-density of each of t_t spectrogram frames under each of t_s text tokens.
-    mask: [b, t_t, t_s], outer product of the two length masks, any dtype.
-    backend: a key of BACKENDS; None takes the fastest that runs here for the tensors' device.
-    Returns the path [b, t_t, t_s], 1 on it and 0 elsewhere, in dtype and on device of `neg_cent`, without
-    gradient. Where staying in a token and entering it score the same, the path stays.
+    If staying in a token and entering it from the previous one have equal scores, the path stays.
 
-    Raises ValueError for shapes that differ, an unknown backend and, on every backend but "triton", for an
-    utterance without tokens or frames, with more tokens than frames, or with a value that is not finite. "triton"
-    does not look at the data, since that would stall the GPU: there the corpus must have been checked beforehand,
-    and `triton_search.search` says what comes out if it was not.
+    Args:
+        neg_cent: log-density of each of t_t spectrogram frames under each of t_s text tokens, `[b, t_t, t_s]`.
+        mask: outer product of the masks of frames and tokens, `[b, t_t, t_s]` in any dtype.
+        backend: a key of `BACKENDS`; None selects the fastest one that runs on the tensors' device.
+
+    Returns:
+        The path `[b, t_t, t_s]` with ones on it and zeros elsewhere, in the dtype of `neg_cent`, without gradient.
+
+    Raises:
+        ValueError: the shapes differ or the backend is unknown. All backends except "triton" also reject an utterance
+            without tokens or frames, with more tokens than frames, or with values that are not finite. "triton" does
+            not inspect the data because that would synchronise with the GPU; `triton_search.search` describes its
+            output in these cases.
     """
     if neg_cent.dim() != 3 or neg_cent.shape != mask.shape:
         raise ValueError(
@@ -43,7 +45,7 @@ def maximum_path(neg_cent: torch.Tensor, mask: torch.Tensor, backend: str | None
 
 
 def _triton(neg_cent: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    from monotonic_align import triton_search  # here, because not every machine has Triton
+    from monotonic_align import triton_search  # imported late because Triton is not available on every machine
 
     return triton_search.search(neg_cent, mask)
 
@@ -62,12 +64,16 @@ def _numpy(neg_cent: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(numpy_search.search(values.numpy(), frames.numpy(), tokens.numpy())).to(neg_cent)
 
 
-BACKENDS = {"triton": _triton, "cython": _cython, "numpy": _numpy}
+BACKENDS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "triton": _triton,
+    "cython": _cython,
+    "numpy": _numpy,
+}
 
 
 @functools.cache
 def fastest(device: str) -> str:
-    """The name of the backend that tensors of a kind of device ("cuda", "cpu") are searched by."""
+    """Return the fastest backend that runs on a type of device, "cuda" or "cpu"."""
 
     def attempt() -> None:
         one = torch.ones(1, 1, 1, device=device)
@@ -78,21 +84,12 @@ def fastest(device: str) -> str:
     return "numpy" if extension.load() is None else "cython"
 
 
-def triton_runs(attempt: Callable[[], object], otherwise: str) -> bool:
-    """Whether Triton is there and `attempt` gets through; if it does not, a warning says what happens `otherwise`."""
-    if importlib.util.find_spec("triton") is None:
-        return False
-    try:
-        attempt()
-    except Exception as error:  # Triton compiles on the machine; what it raises where it cannot is not one type
-        reason = (str(error).splitlines() or [repr(error)])[0]
-        logger.warning("Triton does not run here, %s: %s", otherwise, reason)
-        return False
-    return True
-
-
 def _checked(neg_cent: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Values [b, t_t, t_s] float32, frames and tokens [b] int32: on the CPU, and safe to index by."""
+    """Return values `[b, t_t, t_s]` in float32 and the numbers of frames and tokens `[b]` in int32, on the CPU.
+
+    Raises:
+        ValueError: as `maximum_path`. The backends index by these numbers without further checks.
+    """
     values = neg_cent.to("cpu", torch.float32).contiguous()
     valid = mask.to("cpu") != 0
     frames = valid[:, :, :1].sum((1, 2), dtype=torch.int32)
@@ -102,7 +99,7 @@ def _checked(neg_cent: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, 
             f"maximum_path: item {item} of the batch has {tokens[item]} tokens and {frames[item]} frames; "
             "it needs at least one token, and a frame for each token"
         )
-    if not values.sum().isfinite():  # a quick look first: only then is each cell worth a visit
+    if not values.sum().isfinite():  # a fast test that finds most batches valid
         for item in torch.nonzero((~values.isfinite() & valid).any(2).any(1)).flatten().tolist():
             raise ValueError(
                 f"maximum_path: item {item} of the batch ({tokens[item]} tokens, {frames[item]} frames) "

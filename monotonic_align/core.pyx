@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""The alignment search on CPU cores: utterances in parallel, tokens in vector instructions."""
+"""The alignment search on the CPU, parallel over utterances and vectorised over tokens."""
 
 from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY
@@ -11,7 +11,7 @@ cdef void search_one(
     const float[:, :, ::1] values, int i, int frames, int tokens,
     float[:, :, ::1] scores, int[:, :, ::1] starts, int thread, float[:, :, ::1] path,
 ) noexcept nogil:
-    """Writes ones along the best path of utterance i. `scores` and `starts` are the thread's own scratch."""
+    """Write ones along the best path of utterance i. `scores` and `starts` hold a scratch buffer for each thread."""
     cdef const float* value
     cdef const float* before
     cdef float* best
@@ -20,7 +20,8 @@ cdef void search_one(
     cdef float stay, enter
     cdef int entered, t, s, begin, end
 
-    # scores[.., s + 1] belongs to token s; 0 is the place before token 0, where only the first frame comes from.
+    # scores[.., s + 1] belongs to token s; column 0 is the state before token 0, from which a path can come at the
+    # first frame only
     for s in range(tokens + 1):
         scores[thread, 0, s] = -INFINITY
         scores[thread, 1, s] = -INFINITY
@@ -32,11 +33,11 @@ cdef void search_one(
         before = &scores[thread, 1 - (t & 1), 0]
         start = &starts[thread, t, 0]
         start_before = &starts[thread, max(t - 1, 0), 0]
-        # Tokens before the first one below can no longer reach the last token at the last frame.
+        # from tokens before the first one below, a path can no longer reach the last token at the last frame
         for s in range(max(0, tokens - frames + t), min(t, tokens)):
-            # Written without a second branch: this way compilers turn the loop into vector instructions.
+            # a form without a second branch, which compilers vectorise
             stay, enter = before[s + 1], before[s]
-            entered = -(enter > stay)  # all bits or none
+            entered = -(enter > stay)  # all bits set or none
             best[s + 1] = value[s] + (enter if enter > stay else stay)
             start[s] = (t & entered) | (start_before[s] & ~entered)
         if t < tokens:  # token t cannot begin before frame t
@@ -54,16 +55,21 @@ cdef void search_one(
 
 
 def search(const float[:, :, ::1] values, const int[::1] frames, const int[::1] tokens, int threads):
-    """Best monotonic paths.
+    """Find the best monotonic paths.
 
-    values: [b, t_t, t_s] float32. frames, tokens: [b] int32 valid lengths. threads: how many to use at most.
-    Returns the paths [b, t_t, t_s], float32 zeros and ones.
-    Indices are not checked here: the caller has made sure of 1 <= tokens <= frames <= t_t and tokens <= t_s.
+    Args:
+        values: `[b, t_t, t_s]`, float32.
+        frames, tokens: valid lengths `[b]` in int32 with 1 <= tokens <= frames <= t_t and tokens <= t_s, which is not
+            checked.
+        threads: the maximum number of threads.
+
+    Returns:
+        The paths `[b, t_t, t_s]`, zeros and ones in float32.
     """
     cdef int b = values.shape[0]
     threads = max(1, min(threads, b))
     cdef int i
-    # One scratch for each thread and not for each utterance: it stays in the core's cache.
+    # one scratch buffer per thread, not per utterance, so that it stays in the cache of the core
     cdef float[:, :, ::1] scores = np.empty((threads, 2, values.shape[2] + 1), dtype=np.float32)
     cdef int[:, :, ::1] starts = np.empty((threads, values.shape[1], values.shape[2]), dtype=np.int32)
     paths = np.zeros((b, values.shape[1], values.shape[2]), dtype=np.float32)

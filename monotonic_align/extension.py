@@ -1,4 +1,4 @@
-"""Finds the compiled search, and builds it where it is missing or older than its source."""
+"""The compiled alignment search, which is built if it is missing or older than its source."""
 
 import functools
 import importlib
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 @functools.cache
 def load() -> ModuleType | None:
-    """The compiled module `core`, built now if need be; None, after one warning, where that cannot be done.
+    """Return the compiled module `core`, building it if necessary, or None after a warning if the build fails.
 
-    Tried once in a process. Several processes may call this at once: one builds, the others wait for it.
+    There is one attempt in each process. If several processes call this at once, one builds and the others wait.
     """
     try:
         if not _is_current():
@@ -48,7 +48,7 @@ def _build() -> None:
     work = HERE / "build"
     work.mkdir(exist_ok=True)
     with FileLock(work / "lock", timeout=2 * BUILD_SECONDS):
-        if _is_current():  # another process built it while this one waited
+        if _is_current():  # another process has built it in the meantime
             return
         with tempfile.TemporaryDirectory(dir=work) as folder:
             subprocess.run(
@@ -66,5 +66,5 @@ def _build() -> None:
                 text=True,
                 timeout=BUILD_SECONDS,
             )
-            os.replace(Path(folder) / BUILT.name, BUILT)  # whole or not at all
+            os.replace(Path(folder) / BUILT.name, BUILT)  # atomic
     importlib.invalidate_caches()

@@ -1,4 +1,4 @@
-"""Compiles core.pyx: `python setup.py build_ext --inplace` leaves the module beside its source."""
+"""Compile core.pyx: `python setup.py build_ext --inplace` writes the module next to its source."""
 
 import os
 import sys
@@ -11,21 +11,23 @@ from setuptools.errors import CompileError, LinkError
 
 
 class BuildWithThreads(build_ext):
-    """With OpenMP where the compiler has it; else the same module on one thread."""
+    """Build with OpenMP if the compiler supports it, and otherwise for a single thread."""
 
     def build_extension(self, ext: Extension) -> None:
+        """Build one extension module."""
         plain = [] if sys.platform == "win32" else ["-O3"]
         openmp = "/openmp" if sys.platform == "win32" else "-fopenmp"
         try:
             ext.extra_compile_args, ext.extra_link_args = [*plain, openmp], [openmp] if plain else []
             super().build_extension(ext)
         except (CompileError, LinkError):
-            print("The compiler has no OpenMP; building for one thread.")
+            print("The compiler has no OpenMP; building for a single thread.")
             ext.extra_compile_args, ext.extra_link_args = plain, []
             super().build_extension(ext)
 
 
 def main() -> None:
+    """Run setuptools in this folder."""
     os.chdir(Path(__file__).resolve().parent)
     setup(
         name="core",

@@ -1,35 +1,35 @@
-"""The alignment search on a GPU: one launch for the batch, one Triton program for each utterance.
+"""The alignment search on a GPU: one kernel launch per batch, one Triton program per utterance.
 
-A program holds one frame's scores in registers, tokens side by side, and walks over the frames. A token's
-neighbour is a gather, which with one warp is a register shuffle. Rows are loaded four frames ahead of their use,
-so that the memory's latency hides behind the arithmetic. The way back follows stored starts: one dependent load
-for each token instead of one for each frame.
+A program keeps the scores of one frame in registers, in parallel over tokens, and loops over the frames. It reads the
+score of the previous token by a gather, which is a register shuffle within one warp. Rows are loaded four frames before
+their use to hide the memory latency. Backtracking follows the stored first frame of each token, so it needs one
+dependent load per token instead of one per frame.
 """
 
 import torch
 import triton
 import triton.language as tl
 
-# Four tokens a lane. With more, one warp issues more instructions a frame than a second warp's barrier costs.
+# Four tokens per lane. With more, the additional instructions cost more than the barrier of a second warp.
 TOKENS_PER_WARP = 128
 
 if hasattr(tl, "gather"):
 
     @triton.jit
     def _before(best, token):
-        """Each token's left neighbour; anything for token 0."""
+        """Return the score of the previous token; undefined for token 0."""
         return tl.gather(best, tl.maximum(token - 1, 0), 0)
 
-else:  # Triton 3.2, the one of PyTorch 2.6
+else:  # Triton 3.2, which comes with PyTorch 2.6
 
     @triton.jit
     def _last_two(last_a, previous_a, single_a, last_b, previous_b, single_b):
-        """Joins two neighbouring stretches of a row, each known by its last two elements."""
+        """Combine two adjacent ranges of a row, each represented by its last two elements."""
         return last_b, tl.where(single_b != 0, last_a, previous_b), single_a & 0
 
     @triton.jit
     def _before(best, token):
-        """Each token's left neighbour; anything for token 0."""
+        """Return the score of the previous token; undefined for token 0."""
         _, before, _ = tl.associative_scan((best, best, token * 0 + 1), 0, _last_two)
         return before
 
@@ -42,9 +42,9 @@ def _load_row(values, t, frames, token, tokens, t_s):
 
 @triton.jit
 def _advance(best, start, row, t, frames, token, tokens, starts, t_s):
-    """One frame: each token is entered from the one before, or stayed in. Returns new `best` and `start`."""
+    """Process one frame: a path enters each token from the previous one or stays. Returns new `best` and `start`."""
     enter = tl.where(token == 0, tl.where(t == 0, 0.0, float("-inf")), _before(best, token))
-    # Token t cannot begin before frame t. Saying so keeps every start in [token, t], whatever the values are.
+    # Token t cannot begin before frame t. This condition keeps every start in [token, t] for any values.
     entered = (enter > best) | (token == t)
     best = tl.where(entered, enter, best) + row
     start = tl.where(entered, t, start)
@@ -90,7 +90,7 @@ def _search(values, mask, starts, path, t_t, t_s, mask_b, mask_t, mask_s, BLOCK:
         best, start = _advance(best, start, row2, t + 2, frames, token, tokens, starts, t_s)
         best, start = _advance(best, start, row3, t + 3, frames, token, tokens, starts, t_s)
         row0, row1, row2, row3 = next0, next1, next2, next3
-    tl.debug_barrier()  # the starts that other threads stored are read below
+    tl.debug_barrier()  # starts stored by other threads are read below
 
     begin = tl.zeros([BLOCK], tl.int32)
     end = tl.zeros([BLOCK], tl.int32)
@@ -107,12 +107,18 @@ def _search(values, mask, starts, path, t_t, t_s, mask_b, mask_t, mask_s, BLOCK:
 
 
 def search(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Best monotonic paths on the GPU, without a host sync; usable inside CUDA graphs.
+    """Find the best monotonic paths on the GPU. There is no host synchronization, so CUDA graphs can capture it.
 
-    values: [b, t_t, t_s], any float dtype, computed in float32. mask: [b, t_t, t_s], any dtype and strides.
-    Returns the path [b, t_t, t_s] in the dtype of `values`.
-    Nothing is checked here, as that would need a sync: an utterance with no tokens, or more tokens than frames,
-    gets a path of zeros; one with NaN gets some path that covers its tokens in order. No access is out of bounds.
+    The data are not checked, because that would require a synchronization. An utterance without tokens, or with more
+    tokens than frames, gets a path of zeros. One with NaN gets an arbitrary path that covers its tokens in order. No
+    memory access is out of bounds.
+
+    Args:
+        values: `[b, t_t, t_s]` in any float dtype; the computation is in float32.
+        mask: `[b, t_t, t_s]` in any dtype, with any strides.
+
+    Returns:
+        The path `[b, t_t, t_s]` in the dtype of `values`.
     """
     values = values.contiguous()
     mask = mask.view(torch.uint8) if mask.dtype == torch.bool else mask

@@ -1,7 +1,7 @@
-"""Long text into pieces of the length that voices are trained on, in any language, by its punctuation.
+"""Splitting of long text, in any language, into pieces of the length that voices are trained on.
 
-A cut in the wrong place is heard, two sentences in one piece hardly are: where a full stop may belong to an
-abbreviation, an initial or an ordinal number, the text stays together.
+A wrong cut is audible, but two sentences in one piece are not. Text is therefore not cut after a full stop that may
+belong to an abbreviation, an initial or an ordinal number.
 """
 
 import math
@@ -9,17 +9,17 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-LONGEST = 200  # characters; VITS trains on at most 190 symbols
+MAX_CHARACTERS = 200  # VITS trains on at most 190 symbols
 
 CLOSERS = "\"'”’»›)\\]}」』）"
-_SPACED = re.compile(rf"(?P<mark>[.!?…‽]+)[{CLOSERS}]*\s+")  # marks that also stand inside words and numbers
+_SPACED = re.compile(rf"(?P<mark>[.!?…‽]+)[{CLOSERS}]*\s+")  # marks that occur inside words and numbers too
 _UNSPACED = re.compile(rf"[。｡！？．؟۔।॥።။៕։]+[{CLOSERS}]*\s*")  # marks that always end a sentence
 _END = re.compile(f"{_SPACED.pattern}|{_UNSPACED.pattern}")
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _LEADING = re.compile(r"^[^\w]+")
 _DOTTED = re.compile(r"[^\W\d_]+(\.[^\W\d_]+)+")  # U.S, z.B, e.g
-# Where a piece that is too long is cut, the best place first; the cut follows the match.
-_WEAKER_ENDS = [
+# Where to cut a piece that is too long, the best place first; the cut follows the match.
+_CLAUSE_ENDS = [
     re.compile(r"[.!?…]+\s"),
     re.compile(r"[;:—–]\s|[；：؛]"),
     re.compile(r"[,]\s|[，、،]"),
@@ -42,29 +42,29 @@ _ABBREVIATIONS = frozenset(
 
 
 class Piece(NamedTuple):
-    """Text to be spoken in one breath; `ends` where a sentence ends with it, and not only a clause."""
+    """Text that is synthesized at once."""
 
     text: str
-    ends: bool
+    ends: bool  # a sentence ends with this piece, not only a clause
 
 
-def split(text: str, longest: int = LONGEST) -> list[Piece]:
-    """Split text into sentences, and sentences of more than `longest` characters at the best places inside.
+def split(text: str, max_characters: int = MAX_CHARACTERS) -> list[Piece]:
+    """Split text into sentences, and longer sentences into parts of at most `max_characters`.
 
-    Single line ends count as spaces, empty lines end a sentence. Works on phonemes as well, which have no capital
-    letters to tell the next sentence by: marks end theirs, but after what may be an initial. White space at both ends
-    of the pieces is removed; nothing else is.
+    A single line break counts as a space; an empty line ends a sentence. Phonemes have no capital letters, so there
+    every mark ends a sentence except a full stop after a possible initial. Only white space is removed.
     """
     cased = any(character.isupper() for character in text)
     pieces = []
     for paragraph in _PARAGRAPH.split(text):
         for sentence in _sentences(" ".join(paragraph.split()), cased):
-            *begin, last = _cut(sentence, longest)
+            *begin, last = _cut(sentence, max_characters)
             pieces += [Piece(part, False) for part in begin] + [Piece(last, True)]
     return pieces
 
 
 def _sentences(text: str, cased: bool) -> Iterator[str]:
+    """Yield the sentences of a paragraph; `cased` says whether the text has capital letters."""
     start = 0
     for end in _END.finditer(text):
         if not end["mark"] or _breaks(text[start : end.start()], end["mark"], text[end.end() :], cased):
@@ -75,7 +75,7 @@ def _sentences(text: str, cased: bool) -> Iterator[str]:
 
 
 def _breaks(before: str, mark: str, after: str, cased: bool) -> bool:
-    """Whether a sentence ends between `before`, its mark, and `after`."""
+    """Return whether a sentence ends with the mark between `before` and `after`."""
     if cased and _LEADING.sub("", after)[:1].islower():
         return False
     if mark != "." or not before.split():
@@ -86,17 +86,18 @@ def _breaks(before: str, mark: str, after: str, cased: bool) -> bool:
     return not (initial or ordinal or _DOTTED.fullmatch(word) or word.casefold() in _ABBREVIATIONS)
 
 
-def _cut(text: str, longest: int) -> list[str]:
-    """Parts of at most `longest` characters, of similar lengths where the punctuation allows it."""
+def _cut(text: str, max_characters: int) -> list[str]:
+    """Cut text into parts of at most `max_characters`, of similar lengths where the punctuation allows it."""
     parts = []
-    while len(text) > longest:
-        aim = len(text) / math.ceil(len(text) / longest)
-        place = longest
-        for marks in _WEAKER_ENDS:
-            places = [match.end() for match in marks.finditer(text, 0, longest + 1) if match.end() > longest // 3]
-            if places:
-                place = min(places, key=lambda end: abs(end - aim))
+    while len(text) > max_characters:
+        target = len(text) / math.ceil(len(text) / max_characters)
+        cut = max_characters
+        for marks in _CLAUSE_ENDS:
+            ends = [match.end() for match in marks.finditer(text, 0, max_characters + 1)]
+            ends = [end for end in ends if end > max_characters // 3]  # no very short parts
+            if ends:
+                cut = min(ends, key=lambda end: abs(end - target))
                 break
-        parts.append(text[:place].strip())
-        text = text[place:].strip()
+        parts.append(text[:cut].strip())
+        text = text[cut:].strip()
     return [part for part in [*parts, text] if part]

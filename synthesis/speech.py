@@ -1,41 +1,52 @@
-"""What every door speaks through: text in, pieces of token ids to whatever turns them to sound, `Speech` out.
+"""Speech synthesis without a particular runtime: text in, `Speech` out.
 
-`BaseVoice` knows languages, speakers, pauses, seeds and streams, and nothing about networks. `synthesis.Voice` speaks
-with PyTorch, `infer_onnx.OnnxVoice` with ONNX Runtime.
+`BaseVoice` handles text, speakers and other conditions, pauses, seeds and streams. Its subclasses run the network:
+`synthesis.Voice` with PyTorch and `infer_onnx.OnnxVoice` with ONNX Runtime.
 """
 
-import difflib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
-import sentences
-from corpus import setting, token_ids
+from conditions import Speaker, Values, resolve
+from config import DataConfig
+from corpus import token_ids
+from synthesis import sentences
 from text import clean_text, table_of_symbols
 from text.symbols import PAD, PUNCTUATION
 
 PAUSE = 0.2  # seconds of silence between sentences
-BATCH = 16  # pieces that go through the text encoder and the flow together
-MOST_NAMED = 20  # speakers listed in an error message
-FIRST_CHUNK, LARGEST_CHUNK = 32, 512  # frames of a stream's first chunk, soon heard, and of its later ones
-LOUDEST = 10 ** (-1 / 20)  # the highest sample of normalised audio: -1 dBFS
+MAX_PAUSE = 60  # seconds
+BATCH = 16  # pieces that pass the text encoder and the flow together
+FIRST_CHUNK, MAX_CHUNK = 32, 512  # frames of a stream's first chunk, kept short for low latency, and of later ones
+PEAK = 10 ** (-1 / 20)  # peak of normalized audio: -1 dBFS
+MIN_PEAK = 1e-5  # quieter audio is not amplified to PEAK
+MAX_SHOWN = 40  # characters of a text in an error message
+
+Text = str | Sequence[int]  # written text, phonemes, or token ids
+Progress = Callable[[int, int], None]
+Made = tuple[np.ndarray, np.ndarray | None]  # audio [samples] and durations [tokens] of a piece
 
 
 class Scales(NamedTuple):
-    """How freely and how slowly to speak: VITS's three numbers, and its defaults."""
+    """VITS's three parameters of synthesis with their defaults.
+
+    noise_scale and noise_scale_w scale the standard deviation of the latent's and the durations' noise; length_scale
+    is a factor on all durations.
+    """
 
     noise_scale: float = 0.667
     length_scale: float = 1.0
     noise_scale_w: float = 0.8
 
     def check(self) -> None:
-        """Raise ValueError for a number that cannot be spoken with."""
+        """Raise ValueError for a value out of range."""
         for name, value in self._asdict().items():
             least = 0.01 if name == "length_scale" else 0
             if not least <= value < 100:
@@ -43,27 +54,27 @@ class Scales(NamedTuple):
 
 
 def check_seed(seed: int | None) -> None:
-    """Raise ValueError for what is no seed."""
+    """Raise ValueError for a value that is not a seed."""
     if seed is not None and not (isinstance(seed, int) and 0 <= seed < 1 << 63):
         raise ValueError(f"seed is {seed}; it may be a whole number from 0 to 2^63 - 1")
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """One spoken piece of a text."""
+    """A synthesized piece of a text."""
 
     text: str  # as written; empty if token ids were given
-    symbols: str  # what the cleaners made of it
-    tokens: list[int]  # what the network read, blanks included
-    names: list[str]  # the symbol of each token; empty where the network's table is not known
-    durations: np.ndarray | None  # frames of each token [tokens], int64; None where a runtime does not tell
-    start: int  # its first sample in the whole audio
+    symbols: str  # output of the cleaners
+    tokens: list[int]  # input of the network, with blanks
+    names: list[str]  # symbol of each token; empty if the network's symbol table is unknown
+    durations: np.ndarray | None  # frames of each token [tokens], int64; None if the model does not return them
+    start: int  # index of its first sample in the whole audio
     audio: np.ndarray  # [samples], float32
 
 
 @dataclass(frozen=True)
 class Speech:
-    """Spoken text: `audio` is float32 `[samples]`, with the pauses; the rest tells which token speaks when."""
+    """Synthesized text: audio, float32 `[samples]` with pauses, and the timing of its tokens."""
 
     audio: np.ndarray
     sampling_rate: int
@@ -72,147 +83,124 @@ class Speech:
 
     @property
     def seconds(self) -> float:
+        """Duration of the audio."""
         return len(self.audio) / self.sampling_rate
 
     @property
     def tokens(self) -> list[int]:
-        """The tokens of all sentences."""
+        """Tokens of all sentences."""
         return [token for sentence in self.sentences for token in sentence.tokens]
 
     @property
     def durations(self) -> np.ndarray:
-        """Frames of `hop_length` samples for each of `tokens`; pauses between sentences belong to none."""
+        """Frames of each of `tokens`, int64 `[tokens]`; pauses are not included."""
         return np.concatenate([self._known(sentence) for sentence in self.sentences])
 
     @property
     def alignment(self) -> np.ndarray:
-        """`[tokens, frames]`, one where the token speaks; frames of pauses are left out."""
+        """Matrix `[tokens, frames]` that is 1 where the frame belongs to the token; pauses are not included."""
         token = np.repeat(np.arange(len(self.tokens)), self.durations)
         return (np.arange(len(self.tokens))[:, None] == token).astype(np.float32)
 
-    def timings(self) -> list[dict]:
-        """When every sentence, word and token speaks, in seconds: for subtitles and lips, ready for JSON.
+    def timings(self) -> list[dict[str, Any]]:
+        """Return start and end of every sentence, word and token in seconds, ready for JSON.
 
-        A word is what stands between two spaces among the symbols.
+        Words are separated by spaces among the symbols. Raises ValueError if the model does not return durations.
         """
         timed = []
         for sentence in self.sentences:
             ends = sentence.start + np.cumsum(self._known(sentence)) * self.hop_length
             starts = [sentence.start, *ends[:-1]]
-            tokens = [
-                {"symbol": name, "start": self._time(start), "end": self._time(end)}
-                for name, start, end in zip(sentence.names or [""] * len(ends), starts, ends)
-            ]
-            words = (list(word) for spoken, word in groupby(tokens, lambda token: token["symbol"] != " ") if spoken)
+            names = sentence.names or [""] * len(ends)
+            tokens = [{"symbol": name, **self._span(*span)} for name, *span in zip(names, starts, ends)]
+            words = [list(run) for in_word, run in groupby(tokens, lambda token: token["symbol"] != " ") if in_word]
+            symbols = ["".join(token["symbol"] for token in word if token["symbol"] != PAD) for word in words]
+            spans = [{"start": word[0]["start"], "end": word[-1]["end"]} for word in words]
             timed.append(
                 {
                     "text": sentence.text,
                     "symbols": sentence.symbols,
-                    "start": self._time(sentence.start),
-                    "end": self._time(ends[-1]),
-                    "words": [
-                        {
-                            "symbols": "".join(token["symbol"] for token in word if token["symbol"] != PAD),
-                            "start": word[0]["start"],
-                            "end": word[-1]["end"],
-                        }
-                        for word in words
-                    ],
+                    **self._span(sentence.start, ends[-1]),
+                    "words": [{"symbols": word, **span} for word, span in zip(symbols, spans)],
                     "tokens": tokens,
                 }
             )
         return timed
 
-    def _time(self, sample: int) -> float:
-        return round(float(sample) / self.sampling_rate, 4)
+    def _span(self, start: int, end: int) -> dict[str, Any]:
+        """Return two positions in samples as seconds."""
+        return {name: round(float(at) / self.sampling_rate, 4) for name, at in (("start", start), ("end", end))}
 
     def _known(self, sentence: Sentence) -> np.ndarray:
         if sentence.durations is None:
-            raise ValueError("this model does not tell its durations: export it again with export_onnx.py")
+            raise ValueError("this model does not return durations: export it again with export_onnx.py")
         return sentence.durations
 
 
 class Latent(NamedTuple):
-    """One piece of text on the way to sound: all but the decoder is done."""
+    """A piece of text before the decoder."""
 
-    content: Any  # what the runtime's `_decode` takes
+    content: Any  # input of the runtime's `_decode`
     frames: int
     durations: np.ndarray | None  # [tokens], int64
 
 
 class Line(NamedTuple):
-    """One piece of text on its way to the network."""
+    """A piece of text before the network."""
 
     text: str
     symbols: str
     tokens: list[int]
-    ends: bool  # a pause may follow
+    ends: bool  # a sentence ends with it, so a pause may follow
 
 
 class BaseVoice(ABC):
-    """A voice by the `data` section of its config; a runtime adds `_latents`, `_decode` and `_draws`.
+    """A voice described by the `data` section of its config. A runtime adds `_latents`, `_decode` and `_draws`.
 
-    `n_vocab` is the size of the network's embedding (None: not known). Threads may share a voice.
+    `n_vocab` is the size of the network's symbol table, None if it is unknown. Threads may share a voice.
     """
 
-    context = 0  # frames on either side that a decoded frame depends on
-    # Of all voices together: PyTorch's random state is one, and two networks at once slow each other down.
+    context = 0  # frames on either side that the audio of a frame depends on
+    # One lock for all voices: PyTorch has one random state, and two networks at a time slow each other down.
     _lock = threading.Lock()
 
-    def __init__(self, data, n_vocab: int | None = None, step: int | None = None):
+    def __init__(self, data: DataConfig, n_vocab: int | None = None, step: int | None = None):
         self.data = data
         self.n_vocab = n_vocab
         self.step = step
 
     @property
     def sampling_rate(self) -> int:
+        """Sampling rate of the audio in Hz."""
         return self.data.sampling_rate
 
     @property
     def speakers(self) -> dict[str, int]:
-        """Names and ids of the speakers, by id; the ids are their names where the config holds none."""
-        names = {number: name for name, number in self.data.speakers.items()}
-        return {names.get(i, str(i)): i for i in range(self.data.n_speakers)}
+        """Names and ids of the speakers, by id. A speaker without a name is named by the id."""
+        return Speaker().names(self.data)
 
     def speaker_id(self, speaker: str | int | None) -> int | None:
-        """The id of a speaker given by name or id; None for a model of one voice.
+        """Return the id of a speaker given by name or id; None for a single-speaker voice.
 
         Raises:
-            ValueError: there is no such speaker, or none was given and there are many; the message names the nearest
-                and the choices.
+            ValueError: there is no such speaker, or none was given; the message names the nearest and the choices.
         """
-        if not self.data.n_speakers:
-            if speaker is not None:
-                raise ValueError(f"there is no speaker {speaker!r}: this model has a single voice")
-            return None
-        table = self.speakers
-        names = list(table)
-        choices = ", ".join(names[:MOST_NAMED])
-        if len(names) > MOST_NAMED:
-            choices += f" ... ({len(names)} in all)"
-        if speaker is None:
-            raise ValueError(f"this model has many speakers: choose one of {choices}")
-        if isinstance(speaker, str) and speaker in table:
-            return table[speaker]
-        number = int(speaker) if isinstance(speaker, int) or str(speaker).isdecimal() else -1
-        if 0 <= number < self.data.n_speakers:
-            return number
-        near = difflib.get_close_matches(str(speaker), names, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"there is no speaker {speaker!r}; {hint}Choices: {choices}")
+        if self.data.n_speakers or speaker is not None:
+            return Speaker().resolve(speaker, self.data)
+        return None
 
-    def read(self, text: str | Sequence[int], phonemes: bool = False) -> list[Line]:
-        """Split a text into pieces and turn them into token ids.
+    def read(self, text: Text, phonemes: bool = False) -> list[Line]:
+        """Split a text into pieces and convert them to token ids.
 
         Args:
-            text: written text, which goes through the config's cleaners; or, with `phonemes`, what cleaners would
-                return; or token ids as `Speech.tokens` returns them, blanks included, spoken as one piece.
+            text: written text for the config's cleaners; with `phonemes`, text as the cleaners return it; or token
+                ids as in `Speech.tokens`, with blanks, which are one piece.
 
         Raises:
-            ValueError: nothing in it can be pronounced, or ids that the network does not have.
+            ValueError: the text has no pronounceable symbol, or the network has no such token.
         """
         if text is None or isinstance(text, bytes):
-            raise ValueError(f"a text is a str, or a sequence of token ids, and not {type(text).__name__}")
+            raise ValueError(f"a text is a str or a sequence of token ids, not {type(text).__name__}")
         if not isinstance(text, str):
             return [Line("", "", self._checked_ids(text), True)]
         self._check_table()
@@ -222,13 +210,17 @@ class BaseVoice(ABC):
             if self._pronounceable(symbols):
                 lines.append(Line(piece.text, symbols, token_ids(symbols, self.data), piece.ends))
         if not lines:
-            shown = text.strip() if len(text.strip()) <= 40 else text.strip()[:40] + "..."
+            shown = text.strip() if len(text.strip()) <= MAX_SHOWN else text.strip()[:MAX_SHOWN] + "..."
             raise ValueError(f"nothing in the text {shown!r} can be pronounced" if shown else "the text is empty")
         return lines
 
-    def speak(
+    @overload  # abbreviated: the implementation lists the parameters
+    def speak(self, text: Text, *args: Any, stream: Literal[True], **options: Any) -> Iterator[np.ndarray]: ...
+    @overload
+    def speak(self, text: Text, *args: Any, stream: Literal[False] = False, **options: Any) -> Speech: ...
+    def speak(  # type: ignore[misc]
         self,
-        text: str | Sequence[int],
+        text: Text,
         speaker: str | int | None = None,
         noise_scale: float = Scales().noise_scale,
         noise_scale_w: float = Scales().noise_scale_w,
@@ -238,46 +230,46 @@ class BaseVoice(ABC):
         pause: float = PAUSE,
         normalize: bool = False,
         stream: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
+        conditions: Mapping[str, Any] | None = None,
     ) -> Speech | Iterator[np.ndarray]:
-        """Speak a text of any length, sentence by sentence.
+        """Synthesize a text of any length, sentence by sentence.
 
         Args:
-            text: see `read`.
-            speaker: name or id, for models of many.
+            text, phonemes: see `read`.
+            speaker: name or id, for a model of several speakers.
             noise_scale, noise_scale_w: variation of the sound and of the rhythm; 0 is the most probable.
-            length_scale: above 1 is slower.
-            seed: the same seed gives the same audio on the same device, whatever else draws random numbers, and
-                leaves those undisturbed. None draws from the global state.
+            length_scale: factor on all durations; above 1 is slower.
+            seed: the same seed gives the same audio on the same device. Other random draws do not affect it and are
+                not affected. None draws from the global random state.
             pause: seconds of silence between sentences.
-            normalize: scale the whole audio so that its loudest sample is at -1 dBFS.
-            stream: return at once, and yield the audio in parts as they are made, float32 `[samples]`; joined they
-                are the `audio` of the whole.
-            progress: called after each piece with how many are done and how many there are.
+            normalize: scale the audio to a peak of -1 dBFS.
+            stream: return an iterator over the parts of the audio, float32 `[samples]`, instead of the whole.
+            progress: called after each piece with the number of finished pieces and their total.
+            conditions: conditions other than the speaker, by their names in `conditions.CONDITIONS`.
 
         Raises:
-            ValueError: unknown speaker, nothing to pronounce, scales out of range, or a stream to be normalised. At
-                the call itself; later only what the network does wrong.
+            ValueError: a wrong argument, or text that cannot be pronounced. A stream raises it before it begins,
+                except for errors of the network.
         """
         scales = Scales(noise_scale, length_scale, noise_scale_w)
-        sid = self._check(speaker, scales, seed, pause)
+        values = self._check(speaker, conditions, scales, seed, pause)
         if stream and normalize:
-            raise ValueError("a stream cannot be normalised: its loudest sample may be yet to come")
+            raise ValueError("a stream cannot be normalized, because its peak is not known before its end")
         lines = self.read(text, phonemes)
-        latents = self._pieces([[line.tokens] for line in lines], sid, scales, seed)
+        latents = self._pieces([[line.tokens] for line in lines], values, scales, seed)
         if stream:
             return self._stream(lines, latents, pause, progress)
-        audios, durations = [], []
-        for done, latent in enumerate(latents, 1):
-            audios.append(self._audio(latent, 0, latent.frames))
-            durations.append(latent.durations)
+        made = []
+        for latent in latents:
+            made.append((self._audio(latent, 0, latent.frames), latent.durations))
             if progress:
-                progress(done, len(lines))
-        return self._join(lines, audios, durations, pause, normalize)
+                progress(len(made), len(lines))
+        return self._join(lines, made, pause, normalize)
 
     def speak_batch(
         self,
-        lines: Sequence[str | Sequence[int]],
+        lines: Sequence[Text],
         speaker: str | int | None = None,
         noise_scale: float = Scales().noise_scale,
         noise_scale_w: float = Scales().noise_scale_w,
@@ -287,42 +279,49 @@ class BaseVoice(ABC):
         pause: float = PAUSE,
         normalize: bool = False,
         batch: int = BATCH,
+        conditions: Mapping[str, Any] | None = None,
     ) -> list[Speech]:
-        """Speak many texts, up to `batch` pieces at a time; arguments as for `speak`.
+        """Synthesize several texts, up to `batch` pieces at a time. The other arguments are those of `speak`.
 
-        Without noise each comes out as from `speak`; with noise, the draws are others.
+        Without noise, each result equals that of `speak`. With noise, the random draws differ.
         """
         scales = Scales(noise_scale, length_scale, noise_scale_w)
-        sid = self._check(speaker, scales, seed, pause)
+        values = self._check(speaker, conditions, scales, seed, pause)
         if batch < 1:
-            raise ValueError(f"batch is {batch}; it counts pieces from 1")
+            raise ValueError(f"batch is {batch}; it must be 1 or more pieces")
         read = [self.read(text, phonemes) for text in lines]
         tokens = [line.tokens for pieces in read for line in pieces]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         batches = [[tokens[i] for i in order[begin : begin + batch]] for begin in range(0, len(order), batch)]
-        spoken: dict[int, tuple] = {}
-        for i, latent in zip(order, self._pieces(batches, sid, scales, seed)):
-            spoken[i] = self._audio(latent, 0, latent.frames), latent.durations
-        in_order = (spoken[i] for i in range(len(tokens)))
-        return [self._join(pieces, *zip(*(next(in_order) for _ in pieces)), pause, normalize) for pieces in read]
+        made: dict[int, Made] = {}
+        for i, latent in zip(order, self._pieces(batches, values, scales, seed)):
+            made[i] = self._audio(latent, 0, latent.frames), latent.durations
+        in_order = (made[i] for i in range(len(tokens)))
+        return [self._join(pieces, [next(in_order) for _ in pieces], pause, normalize) for pieces in read]
 
-    def _check(self, speaker: str | int | None, scales: Scales, seed: int | None, pause: float) -> int | None:
-        """Refuse what cannot be spoken with; returns the speaker's id."""
+    def _check(
+        self, speaker: str | int | None, given: Mapping[str, Any] | None, scales: Scales, seed: int | None, pause: float
+    ) -> Values:
+        """Check the arguments of `speak` and return the values of the conditions."""
         scales.check()
-        if not 0 <= pause <= 60:
-            raise ValueError(f"pause is {pause}; it may be from 0 to 60 seconds")
+        if not 0 <= pause <= MAX_PAUSE:
+            raise ValueError(f"pause is {pause}; it may be from 0 to {MAX_PAUSE} seconds")
         check_seed(seed)
-        return self.speaker_id(speaker)
+        return resolve({"sid": speaker, **(given or {})}, self.data)
 
-    def _pieces(self, batches: list[list[list[int]]], sid, scales: Scales, seed: int | None) -> Iterator[Latent]:
-        """Batches of token ids to latents, one batch after the other, as they are asked for."""
+    def _pieces(
+        self, batches: list[list[list[int]]], values: Values, scales: Scales, seed: int | None
+    ) -> Iterator[Latent]:
+        """Yield the latents of batches of token ids. Each batch is computed when its first latent is asked for."""
         draws = self._draws(seed)
         for tokens in batches:
             with self._lock, draws():
-                latents = self._latents(tokens, sid, scales)
+                latents = self._latents(tokens, values, scales)
             yield from latents
 
-    def _stream(self, lines: list[Line], latents: Iterator[Latent], pause: float, progress) -> Iterator[np.ndarray]:
+    def _stream(
+        self, lines: list[Line], latents: Iterator[Latent], pause: float, progress: Progress | None
+    ) -> Iterator[np.ndarray]:
         for done, (line, latent) in enumerate(zip(lines, latents), 1):
             yield from self._chunks(latent)
             if progress:
@@ -331,74 +330,81 @@ class BaseVoice(ABC):
                 yield silence
 
     def _chunks(self, latent: Latent) -> Iterator[np.ndarray]:
-        """A latent's audio in parts of growing size, each decoded with all that its edges depend on."""
+        """Yield a latent's audio in chunks of growing size, each decoded with `context` frames on either side."""
         start, size = 0, FIRST_CHUNK
         while start < latent.frames:
             end = min(start + size, latent.frames)
             left, right = max(start - self.context, 0), min(end + self.context, latent.frames)
             audio = self._audio(latent, left, right)
             yield audio[(start - left) * self.data.hop_length : (end - left) * self.data.hop_length]
-            start, size = end, min(2 * size, LARGEST_CHUNK)
+            start, size = end, min(2 * size, MAX_CHUNK)
 
     def _audio(self, latent: Latent, start: int, end: int) -> np.ndarray:
+        """Decode the frames from `start` to `end`. Raises ValueError for audio that is not finite."""
         with self._lock:
             audio = self._decode(latent, start, end)
         if not np.isfinite(audio).all():
-            raise ValueError("the network made NaN or infinity instead of sound: its weights are broken")
+            raise ValueError("the audio contains NaN or infinity: the weights of the network are broken")
         return audio
 
     def _pause_after(self, line: Line, pause: float) -> np.ndarray:
         return np.zeros(round(pause * self.sampling_rate) if line.ends else 0, np.float32)
 
-    def _join(self, lines: list[Line], audios, durations, pause: float, normalize: bool) -> Speech:
+    def _join(self, lines: list[Line], made: list[Made], pause: float, normalize: bool) -> Speech:
+        """Concatenate the pieces of a text, with pauses between its sentences."""
         if normalize:
-            loudest = max(float(np.abs(audio).max()) for audio in audios)
-            audios = [audio * np.float32(LOUDEST / max(loudest, 1e-5)) for audio in audios]
-        parts, said, start = [], [], 0
-        for line, audio, frames in zip(lines, audios, durations):
+            gain = np.float32(PEAK / max(MIN_PEAK, *(float(np.abs(audio).max()) for audio, _ in made)))
+            made = [(audio * gain, durations) for audio, durations in made]
+        parts: list[np.ndarray] = []
+        spoken, start = [], 0
+        for line, (audio, durations) in zip(lines, made):
             names, silence = self._names(line.tokens), self._pause_after(line, pause)
-            said.append(Sentence(line.text, line.symbols, line.tokens, names, frames, start, audio))
+            spoken.append(Sentence(line.text, line.symbols, line.tokens, names, durations, start, audio))
             parts += [audio, silence]
             start += len(audio) + len(silence)
-        return Speech(np.concatenate(parts[:-1]), self.sampling_rate, self.data.hop_length, said)
+        return Speech(np.concatenate(parts[:-1]), self.sampling_rate, self.data.hop_length, spoken)
+
+    @property
+    def _table(self) -> tuple[str, ...]:
+        """Symbols that this repository knows for the voice."""
+        return table_of_symbols(self.data.extra_symbols)
 
     def _names(self, tokens: list[int]) -> list[str]:
-        table = table_of_symbols(setting(self.data, "extra_symbols"))
-        return [table[token] for token in tokens] if self.n_vocab in (None, len(table)) else []
+        return [self._table[token] for token in tokens] if self.n_vocab in (None, len(self._table)) else []
 
     def _pronounceable(self, symbols: str) -> bool:
-        table = table_of_symbols(setting(self.data, "extra_symbols"))
-        return any(symbol in table and symbol not in PAD + PUNCTUATION for symbol in symbols)
+        return any(symbol in self._table and symbol not in PAD + PUNCTUATION for symbol in symbols)
 
     def _check_table(self) -> None:
-        size = len(table_of_symbols(setting(self.data, "extra_symbols")))
-        if self.n_vocab not in (None, size):
+        """Raise ValueError if the network has another number of symbols than the table."""
+        if self.n_vocab not in (None, len(self._table)):
             raise ValueError(
-                f"this model has its own table of {self.n_vocab} symbols, and the table here has {size}: give token "
-                "ids, or name the symbols beyond VITS's in data.extra_symbols of its config"
+                f"this model has its own table of {self.n_vocab} symbols, and the table here has {len(self._table)}: "
+                "give token ids, or list the symbols beyond those of VITS in data.extra_symbols of its config"
             )
 
     def _checked_ids(self, ids: Sequence[int]) -> list[int]:
+        """Return token ids as a list. Raises ValueError if there are none, or for one that the network lacks."""
         ids = [int(i) for i in ids]
         wrong = [i for i in ids if i < 0 or (self.n_vocab is not None and i >= self.n_vocab)]
         if wrong:
             last = f" to {self.n_vocab - 1}" if self.n_vocab is not None else " and more"
-            raise ValueError(f"there is no token {wrong[0]}: the network knows 0{last}")
+            raise ValueError(f"there is no token {wrong[0]}: the tokens of this model are 0{last}")
         if not ids:
-            raise ValueError("there are no tokens to speak")
+            raise ValueError("there are no tokens to synthesize")
         return ids
 
     @abstractmethod
-    def _latents(self, tokens: list[list[int]], sid: int | None, scales: Scales) -> list[Latent]:
-        """Take a batch of token ids as far as the decoder, in their order."""
+    def _latents(self, tokens: list[list[int]], values: Values, scales: Scales) -> list[Latent]:
+        """Compute the input of the decoder for a batch of token ids that share the values of the conditions."""
 
     @abstractmethod
     def _decode(self, latent: Latent, start: int, end: int) -> np.ndarray:
-        """Samples `[(end - start) * hop_length]`, float32, of the frames from `start` to `end` heard alone."""
+        """Decode the frames from `start` to `end` alone; returns float32 `[(end - start) * hop_length]`."""
 
     @abstractmethod
-    def _draws(self, seed: int | None) -> Callable[[], AbstractContextManager]:
-        """Makes contexts within which random draws follow from the seed, each going on where the last one ended.
+    def _draws(self, seed: int | None) -> Callable[[], AbstractContextManager[None]]:
+        """Return a function that makes contexts in which random draws follow from the seed.
 
-        None leaves the draws as they are.
+        Each context continues the draws of the one before. With None, the contexts change nothing.
         """

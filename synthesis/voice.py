@@ -1,41 +1,44 @@
-"""Trained checkpoints to sound: text to speech and voice conversion, through one object.
+"""Synthesis with PyTorch: text to speech and voice conversion with trained checkpoints.
 
-`Voice.load("logs/NAME").speak("Hello.")` is all that most callers need. The way from tokens to sound has three steps
-of the network that can be taken one by one: `plan` (text encoder and durations), `latent` (prior and flow) and `dec`.
+`Voice.load("logs/NAME").speak("Hello.")` is sufficient for most callers. The network synthesizes in three steps: `plan`
+(text encoder and durations), `latent` (prior and flow) and `dec` (decoder).
 """
 
-import copy
-import difflib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import checkpoint
 import config as configs
 from audio import load_audio
-from convolutions import lay_out
+from cli import did_you_mean
+from conditions import CONDITIONS, Bundle, Values, resolve
 from files import RUNS
+from kernels.convolutions import lay_out
 from mel_processing import log_mel, spectrogram_torch
-from models import Generator, SynthesizerTrn
+from models import SynthesizerTrn
 from modules import remove_weight_norm
-from speech import BaseVoice, Latent, Scales, check_seed
-from synthesis_graphs import GraphedNet
+from synthesis.graphs import GraphedNet
+from synthesis.speech import BaseVoice, Latent, Scales, check_seed
 
 logger = logging.getLogger(__name__)
 
-# Speech has 5 to 10 frames a token. Far more comes from an untrained predictor, whose exponentials fill any memory.
-MOST_FRAMES_PER_TOKEN = 200
+# Speech has 5 to 10 frames per token. An untrained predictor asks for far more, which would fill any memory.
+MAX_FRAMES_PER_TOKEN = 200
 
 
 class Voice(BaseVoice):
-    """A trained network that speaks; made by `load`."""
+    """A trained network with its config. `load` reads it from a checkpoint."""
+
+    n_vocab: int
 
     def __init__(
         self,
@@ -46,14 +49,15 @@ class Voice(BaseVoice):
         half: bool = True,
     ):
         super().__init__(config.data, net.enc_p.emb.num_embeddings, step)
-        self.net = remove_weight_norm(net).eval().requires_grad_(False)
+        remove_weight_norm(net).eval().requires_grad_(False)
+        self.net = net
         self.config = config
         self.context = net.dec.context
         on_gpu = self.device.type == "cuda"
         if on_gpu:
-            lay_out(self.net)
-        self.half = HalfDecoder(self.net.dec) if half and on_gpu else None
-        self.graphed = GraphedNet(self.net, self.half) if graphs and on_gpu else None
+            lay_out(net)
+        self.half = net.dec.half_copy() if half and on_gpu else None
+        self.graphed = GraphedNet(net, self.half) if graphs and on_gpu else None
 
     @classmethod
     def load(
@@ -67,23 +71,23 @@ class Voice(BaseVoice):
         """Load a voice.
 
         Args:
-            path: a run's folder or its name in `logs` (the newest `G_STEP.pth` speaks), or a checkpoint itself.
-            config_path: for files of VITS code; left out, the checkpoint's own config or `config.json` beside it.
-            device: "cpu", "cuda", "cuda:1", or "auto" for the GPU where there is one.
-            graphs: on a GPU, speak by CUDA graphs: in a fraction of the time, after the first sentence of a length.
-            half: on a GPU, speak with a copy of the decoder in fp16: faster, and about as exact as TF32, which newer
-                GPUs compute fp32 in. What is too large for it is decoded again in fp32. Conversion stays in fp32.
+            path: a run's folder or its name in `logs`, whose newest `G_STEP.pth` is loaded, or a checkpoint.
+            config_path: config file; by default the config in the checkpoint, or `config.json` beside it.
+            device: "cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one.
+            graphs: on a GPU, use CUDA graphs. They are several times faster after the first sentence of a length.
+            half: on a GPU, decode in fp16, which is faster and about as accurate as TF32. Audio for which fp16
+                overflows is decoded again in fp32. Voice conversion stays in fp32.
 
         Raises:
-            ValueError: no such file, another kind of file, no config, or weights that do not fit it.
+            ValueError: there is no such file, it is of another kind, it has no config, or the weights do not fit it.
         """
         file = find_checkpoint(path)
         place = find_device(device)
         content = checkpoint.read(file)
         config = _find_config(file, content, config_path)
         embedding = content["model"].get("enc_p.emb.weight")
-        n_vocab = 1 if embedding is None else len(embedding)  # without it load_weights says what the file holds
-        with torch.random.fork_rng([]):  # initial weights are drawn and thrown away
+        n_vocab = 1 if embedding is None else len(embedding)  # without it, load_weights reports what the file holds
+        with torch.random.fork_rng([]):  # the initial weights are drawn and replaced
             net = SynthesizerTrn.from_config(config, n_vocab)
         checkpoint.load_weights(net, content["model"], str(file))
         checkpoint.refuse_other_flow(content, asdict(config.model), str(file))
@@ -92,7 +96,12 @@ class Voice(BaseVoice):
 
     @property
     def device(self) -> torch.device:
+        """Device of the network."""
         return self.net.enc_p.emb.weight.device
+
+    def example_conditions(self) -> Values:
+        """Return a valid value of each condition, such as the first speaker: for export and measurements."""
+        return {name: CONDITIONS[name].example(size) for name, size in self.net.conditions.items()}
 
     def convert(
         self,
@@ -101,38 +110,44 @@ class Voice(BaseVoice):
         target: str | int,
         sampling_rate: int | None = None,
         seed: int | None = None,
+        conditions: Mapping[str, Any] | None = None,
     ) -> np.ndarray:
-        """Say what speaker `source` says in a recording with the voice of `target` (VITS, section 4.4).
+        """Convert a recording of speaker `source` to the voice of speaker `target` (VITS, section 4.4).
 
         Args:
-            sound: a recording's path, or mono samples `[samples]`, float in -1..1, at `sampling_rate` (None: the
-                voice's own).
+            sound: a file, or mono samples `[samples]`, float from -1 to 1, at `sampling_rate` in Hz; None is the
+                voice's own rate.
+            conditions: conditions other than the speaker, as in `speak`.
 
         Returns:
-            Audio at the voice's rate, float32 `[samples]`, a whole number of hops.
+            Audio at the voice's sampling rate, float32 `[samples]`, a whole number of hops.
 
         Raises:
-            ValueError: one voice only, unknown speakers, or a sound that cannot be read, is not finite or too short.
+            ValueError: a single-speaker voice, an unknown speaker, or a recording that cannot be read, is not finite
+                or is shorter than a hop.
         """
         if not self.data.n_speakers:
-            raise ValueError("voice conversion needs a model of many speakers, and this one has a single voice")
+            raise ValueError("voice conversion needs a model of several speakers, and this model has a single voice")
         check_seed(seed)
-        speakers = [torch.tensor([self.speaker_id(name)], device=self.device) for name in (source, target)]
+        bundles = [
+            self.bundle(resolve({**(conditions or {}), "sid": speaker}, self.data), 1) for speaker in (source, target)
+        ]
         spec = self.posterior_input(self._samples(sound, sampling_rate))
         lengths = torch.tensor([spec.size(2)], device=self.device)
         with self._lock, self._draws(seed)(), torch.inference_mode():
-            audio = self.net.voice_conversion(spec, lengths, *speakers)[0]
+            audio = self.net.voice_conversion(spec, lengths, *bundles)[0]
         return audio[0, 0].cpu().numpy()
 
     def posterior_input(self, samples: np.ndarray) -> Tensor:
-        """The posterior encoder's input `[1, spec, t]` on the voice's device; samples `[samples]`, float."""
+        """Return the posterior encoder's input `[1, spec, t]` for samples `[samples]`, on the voice's device."""
         wav = torch.from_numpy(np.ascontiguousarray(samples, np.float32)).to(self.device).unsqueeze(0)
-        if self.data.use_mel_posterior_encoder:
-            return log_mel(wav, self.data)
         data = self.data
+        if data.use_mel_posterior_encoder:
+            return log_mel(wav, data)
         return spectrogram_torch(wav, data.filter_length, data.sampling_rate, data.hop_length, data.win_length)
 
     def _samples(self, sound: str | Path | np.ndarray, sampling_rate: int | None) -> np.ndarray:
+        """Return a recording as samples `[samples]` at the voice's rate. Raises ValueError as `convert`."""
         if isinstance(sound, (str, Path)):
             samples = load_audio(sound, self.sampling_rate)
         else:
@@ -144,23 +159,27 @@ class Voice(BaseVoice):
         if len(samples) < self.data.hop_length:
             raise ValueError(f"a recording of {len(samples)} samples is too short to convert")
         if not np.isfinite(samples).all():
-            raise ValueError("the recording holds NaN or infinity")
+            raise ValueError("the recording contains NaN or infinity")
         return samples
 
+    def bundle(self, values: Values, n: int) -> Bundle:
+        """Repeat the values of the conditions for a batch of `n`, on the voice's device."""
+        return {name: torch.from_numpy(np.stack([value] * n)).to(self.device) for name, value in values.items()}
+
     @torch.inference_mode()
-    def _latents(self, tokens: list[list[int]], sid: int | None, scales: Scales) -> list[Latent]:
+    def _latents(self, tokens: list[list[int]], values: Values, scales: Scales) -> list[Latent]:
         lengths = [len(t) for t in tokens]
         x = torch.tensor([t + [0] * (max(lengths) - len(t)) for t in tokens], device=self.device)
         x_lengths = torch.tensor(lengths, device=self.device)
-        sids = None if sid is None else torch.full((len(tokens),), sid, device=self.device)
         net = self.graphed or self.net
-        planned = net.plan(x, x_lengths, sids, scales.length_scale, scales.noise_scale_w)
+        bundle = self.bundle(values, len(tokens))
+        planned = net.plan(x, x_lengths, bundle, scales.length_scale, scales.noise_scale_w)
         durations = planned.durations.cpu().numpy()
         self._check_length(durations, lengths, scales)
         frames = [max(1, int(d.sum())) for d in durations]
         z = net.latent(planned, scales.noise_scale, max(frames))[0]
         g = None if planned.g is None else planned.g[:1]
-        # each item without its padding: a vocoder hears it, and the last frames would depend on the batch
+        # without padding, on which the decoder's last frames would depend
         return [
             Latent((z[i : i + 1, :, :n], g), n, d[:length].astype(np.int64))
             for i, (n, d, length) in enumerate(zip(frames, durations, lengths))
@@ -176,23 +195,24 @@ class Voice(BaseVoice):
             return audio
         exact = self.net.dec(z, g)[0, 0].cpu().numpy()
         if np.isfinite(exact).all():
-            logger.warning("too large for fp16, so decoded again in fp32; with half=False (--fp32) at once")
+            logger.warning("fp16 overflowed, so the audio was decoded again in fp32; half=False (--fp32) avoids that")
         return exact
 
     def _check_length(self, durations: np.ndarray, lengths: list[int], scales: Scales) -> None:
+        """Raise ValueError for durations `[b, t_s]` that speech does not have."""
         for frames, tokens in zip(durations.sum(1), lengths):
-            if not frames <= MOST_FRAMES_PER_TOKEN * tokens:  # NaN fails too
+            if not frames <= MAX_FRAMES_PER_TOKEN * tokens:  # also true for NaN
                 seconds = frames * self.data.hop_length / self.sampling_rate
                 raise ValueError(
                     f"the duration predictor asks for {seconds:.0f} seconds for {tokens} tokens: the checkpoint is "
                     f"hardly trained, or length_scale ({scales.length_scale}) is too large"
                 )
 
-    def _draws(self, seed: int | None) -> Callable[[], AbstractContextManager]:
+    def _draws(self, seed: int | None) -> Callable[[], AbstractContextManager[None]]:
         if seed is None:
             return nullcontext
         gpus = [self.device] if self.device.type == "cuda" else []
-        # by generator: torch.manual_seed would reach the GPUs of others
+        # by generator, because torch.manual_seed changes the state of every GPU
         generators = [torch.random.default_generator, *(torch.cuda.default_generators[gpu.index] for gpu in gpus)]
         states = [torch.Generator(generator.device).manual_seed(seed).get_state() for generator in generators]
 
@@ -207,30 +227,15 @@ class Voice(BaseVoice):
         return drawing
 
 
-class HalfDecoder(nn.Module):
-    """A copy of a decoder that computes in fp16, all but its last convolution; takes and returns fp32."""
-
-    def __init__(self, dec: Generator):
-        super().__init__()
-        self.dec = copy.deepcopy(dec).half()
-        self.dec.conv_post = copy.deepcopy(dec.conv_post)
-        # infinity, which tanh would make a click of, becomes NaN
-        self.dec.conv_post.register_forward_hook(lambda module, inputs, output: output + 0 * output)
-
-    def forward(self, x: Tensor, g: Tensor | None = None) -> Tensor:
-        """As `Generator`. Where fp16 was too small, the audio is not finite."""
-        return self.dec(x.half(), None if g is None else g.half())
-
-
 def find_checkpoint(path: str | Path) -> Path:
-    """The generator's file for a run's folder, its name in `logs`, or the file itself.
+    """Return the generator's file for a run's folder, for its name in `logs`, or for the file itself.
 
     Raises:
-        ValueError: nothing there; the message names the nearest run.
+        ValueError: there is none; the message names the nearest run.
     """
     path = Path(path)
     empty = []
-    for folder in (path, RUNS / path):  # a folder of another kind must not hide a run of its name
+    for folder in (path, RUNS / path):  # a folder without checkpoints must not hide a run of the same name
         if folder.is_file():
             return folder
         if folder.is_dir():
@@ -242,13 +247,11 @@ def find_checkpoint(path: str | Path) -> Path:
     if empty:
         raise ValueError(f"{empty[-1]} holds no checkpoint G_*.pth")
     runs = [run.name for run in RUNS.iterdir() if run.is_dir()] if RUNS.is_dir() else []
-    near = difflib.get_close_matches(path.name, runs, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise ValueError(f"there is no checkpoint or run {path}, here or in {RUNS}/{hint}")
+    raise ValueError(f"there is no checkpoint or run {path}, here or in {RUNS}/{did_you_mean(path.name, runs)}")
 
 
 def find_device(name: str) -> torch.device:
-    """A device by name; "auto" is the GPU where there is one. Raises ValueError for one that is not there."""
+    """Return a device by name; "auto" is a GPU if there is one. Raises ValueError for a device that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -256,7 +259,7 @@ def find_device(name: str) -> torch.device:
     except RuntimeError:
         raise ValueError(f"there is no device {name!r}: use auto, cpu or cuda") from None
     if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"there is no way to speak on {name!r}: use auto, cpu or cuda")
+        raise ValueError(f"synthesis does not run on {name!r}: use auto, cpu or cuda")
     if device.type == "cuda":
         index = device.index or 0
         if index >= torch.cuda.device_count():
@@ -265,7 +268,8 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def _find_config(file: Path, content: dict, config_path: str | Path | None) -> configs.Config:
+def _find_config(file: Path, content: dict[str, Any], config_path: str | Path | None) -> configs.Config:
+    """Return the config at `config_path`, in the checkpoint or beside it. Raises ValueError if there is none."""
     if config_path is not None:
         return configs.load(config_path)
     if isinstance(content.get("config"), dict):
@@ -273,4 +277,4 @@ def _find_config(file: Path, content: dict, config_path: str | Path | None) -> c
     beside = file.with_name("config.json")
     if beside.is_file():
         return configs.load(beside)
-    raise ValueError(f"{file} holds no config, and there is no config.json beside it: name its config file")
+    raise ValueError(f"{file} holds no config, and there is no config.json beside it: give its config file")

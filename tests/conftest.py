@@ -1,4 +1,4 @@
-"""What every test gets: few threads, and no traces of the programs that ran in the process before it."""
+"""Fixtures of all tests. PyTorch uses one thread, because the networks of the tests are small."""
 
 import logging
 import os
@@ -8,14 +8,13 @@ import pytest
 import tiny
 import torch
 
-# Networks of these sizes gain nothing from a second thread, and lose much where others use the processor too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def clean_process():
-    """Training sets up logging and signals of its process; the next test must not inherit them."""
+    """Restore log handlers and signal handlers after each test, because training sets them."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -30,7 +29,7 @@ def clean_process():
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
-    """A working directory with a tiny corpus of one voice."""
+    """A working directory with a tiny corpus of one speaker."""
     monkeypatch.chdir(tmp_path)
     tiny.write_corpus(tmp_path)
     return tmp_path
@@ -38,5 +37,5 @@ def workspace(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_noise(monkeypatch):
-    """Every random draw is zero: segments start at frame 0, samples are means."""
+    """Make every random draw zero: segments start at frame 0 and samples are means."""
     tiny.no_noise(monkeypatch)

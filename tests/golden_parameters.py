@@ -1,4 +1,4 @@
-"""The rule that gave the reference its parameters when the golden numbers were made."""
+"""The rule for the parameters of the networks whose outputs are in tests/golden."""
 
 import math
 import zlib
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def reference_name(name: str) -> str:
-    """A parameter's name in VITS checkpoints, where weight norm keeps `weight_g` and `weight_v`."""
+    """Return a parameter's name in VITS checkpoints, where weight norm has `weight_g` and `weight_v`."""
     return name.replace("parametrizations.weight.original0", "weight_g").replace(
         "parametrizations.weight.original1", "weight_v"
     )
@@ -17,7 +17,7 @@ def reference_name(name: str) -> str:
 
 @torch.no_grad()
 def fill(network: nn.Module) -> nn.Module:
-    """Give every parameter of the network the values that follow from its reference name and shape."""
+    """Set every parameter to values that its name in VITS checkpoints and its shape determine. Returns the network."""
     for name, parameter in network.named_parameters():
         name = reference_name(name)
         n = parameter.numel()

@@ -1,9 +1,12 @@
-"""The names that old notebooks, configs and scripts reach, and that importing them does nothing else."""
+"""Names that old notebooks, configs and scripts use, registries, the import graph, and imports without side effects."""
 
+import ast
 import dataclasses
+import graphlib
 import importlib.util
 import inspect
 import json
+import typing
 
 import pytest
 import tiny
@@ -11,7 +14,12 @@ import torch
 
 import config as configs
 import models
-import utils
+from conditions import CONDITIONS
+from decoders import DECODERS
+from discriminators import DURATION_DISCRIMINATORS
+from flows import FLOWS
+from modules import RESBLOCKS
+from trainer import Trainer
 
 SIGNATURES = {
     "models.SynthesizerTrn": "n_vocab spec_channels segment_size inter_channels hidden_channels filter_channels n_heads"
@@ -75,15 +83,44 @@ SIGNATURES = {
     "text.sequence_to_text": "sequence",
     "monotonic_align.maximum_path": "neg_cent mask",
 }
-MODULES = [*sorted(path.stem for path in tiny.ROOT.glob("*.py")), "text", "monotonic_align"]
+NAMES = (
+    *"models modules attentions transforms commons losses mel_processing data_utils utils config checkpoint".split(),
+    *"corpus audio trainer reporting plots text text.symbols.symbols monotonic_align utils.HParams".split(),
+    *"synthesis.Voice infer_onnx.OnnxVoice.speak text.cleaners.get_cleaner train.main train_ms.main".split(),
+)
+PACKAGES = [path.parent.name for path in tiny.ROOT.glob("*/__init__.py")]
+MODULES = {  # every module of the repository and its file
+    ".".join(path.relative_to(tiny.ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for folder in ("", *PACKAGES)
+    for path in sorted((tiny.ROOT / folder).glob("*.py"))
+}
+WITHOUT_TORCH = (
+    *"config files cli text text.cleaners corpora.filelist corpus audio conditions infer_onnx".split(),
+    *"synthesis synthesis.speech synthesis.sentences".split(),
+)
+REGISTRIES = [
+    (configs.FlowType, FLOWS),
+    (configs.DecoderType, DECODERS),
+    (configs.DurationDiscriminatorType, DURATION_DISCRIMINATORS),
+    (configs.ResblockType, RESBLOCKS),
+]
+FLOW = {name: {"use_transformer_flows": bool(name), "transformer_flow_type": name or "pre_conv"} for name in FLOWS}
+ENTRIES = {  # changes of the tiny config that select each entry of each registry
+    **{f"flow {name}": {"model": keys} for name, keys in FLOW.items()},
+    **{f"decoder {name}": {"model": {"decoder": name}} for name in DECODERS},
+    **{f"{name}": {"model": {"duration_discriminator_type": name}} for name in DURATION_DISCRIMINATORS},
+    **{f"resblock {name}": {"model": {"resblock": name}} for name in RESBLOCKS},
+    **{f"condition {name}": {"sid": tiny.MANY_VOICES}[name] for name in CONDITIONS},
+}
 
 
 def resolve(path):
-    """The object of a dotted path, of which a prefix is a module."""
+    """Import and return the object of a dotted path, of which a prefix is a module."""
     module, *names = path.split(".")
     found = importlib.import_module(module)
-    for name in names:
-        found = getattr(found, name)
+    for i, name in enumerate(names):
+        is_module = ".".join([module, *names[: i + 1]]) in MODULES
+        found = importlib.import_module(f"{found.__name__}.{name}") if is_module else getattr(found, name)
     return found
 
 
@@ -99,16 +136,33 @@ def test_arguments_keep_their_order_and_defaults(path):
     assert all(p.default is not p.empty or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in extra)
 
 
+@pytest.mark.parametrize("path", [*NAMES, *models.__all__])
+def test_old_names_can_be_imported(path):
+    assert resolve(path if path in NAMES else f"models.{path}")
+
+
 def test_choices_and_tables():
     flows = ["pre_conv", "pre_conv2", "fft", "mono_layer_inter_residual", "mono_layer_post_residual"]
-    assert sorted(models.AVAILABLE_FLOW_TYPES) == sorted(flows)
+    assert models.AVAILABLE_FLOW_TYPES == flows
     assert models.AVAILABLE_DURATION_DISCRIMINATOR_TYPES == ["dur_disc_1", "dur_disc_2"]
     golden = json.loads((tiny.ROOT / "tests/golden/symbols.json").read_text("utf-8"))
-    symbols = importlib.import_module("text.symbols").symbols
-    assert len(symbols) == 178
-    assert list(symbols) == (golden if isinstance(golden, list) else list(golden["symbols"]))
-    assert isinstance(utils.HParams, type)
-    assert importlib.import_module("train_ms").main is importlib.import_module("train").main
+    symbols = resolve("text.symbols.symbols")
+    assert list(symbols) == golden and len(symbols) == 178
+    assert resolve("train_ms.main") is resolve("train.main")
+
+
+@pytest.mark.parametrize(("choices", "registry"), REGISTRIES)
+def test_the_choices_of_a_setting_are_the_keys_of_its_registry(choices, registry):
+    assert list(typing.get_args(choices)) == [name for name in registry if name is not None]
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_entry_of_every_registry_trains_and_synthesizes(entry):
+    config = tiny.config(tiny.DURATION_DISCRIMINATOR, ENTRIES[entry])
+    run = Trainer(config, torch.device("cpu"))
+    assert all(value.isfinite() for value in run.step(tiny.batch(config)).values())
+    sample = run.synthesise(tiny.batch(config, (40,), (4,)))
+    assert sample.audio.shape == (sample.mel_hat.shape[1] * config.data.hop_length,)
 
 
 def test_the_dry_run_of_the_readme():
@@ -160,14 +214,7 @@ def test_the_dry_run_of_the_readme():
 MODEL = tiny.SECTIONS["model"] | {"n_heads": 2, "kernel_size": 3, "p_dropout": 0.1}
 
 
-def network(**more):
-    """A tiny synthesizer, made as notebooks do: with the config's model section as keywords."""
-    config = tiny.config(**more)
-    spread = dataclasses.asdict(config.model)
-    return models.SynthesizerTrn(178, 20, 32, n_speakers=config.data.n_speakers, **spread)
-
-
-def test_a_misspelt_keyword_is_refused_with_the_nearest():
+def test_an_unknown_keyword_is_an_error_with_the_nearest_one():
     with pytest.raises(ValueError, match=r"'use_transformer_flow'.*did you mean 'use_transformer_flows'"):
         models.SynthesizerTrn(178, 20, 32, **MODEL, use_transformer_flow=True)
 
@@ -175,49 +222,94 @@ def test_a_misspelt_keyword_is_refused_with_the_nearest():
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"transformer_flow_type": "pre_con"}, "pre_con.*one of.*pre_conv2"),
-        ({"resblock": "3"}, "resblock is '3'.*'1', '2'"),
+        ({"transformer_flow_type": "pre_con"}, "'pre_con'; choices: .*'pre_conv2'"),
+        ({"decoder": "hifi"}, "decoder is 'hifi'; choices: 'hifigan'"),
+        ({"resblock": "3"}, "resblock is '3'; choices: '1', '2'"),
         ({"n_speakers": 2}, "gin_channels above 0"),
     ],
 )
-def test_values_that_cannot_be_built_are_refused(change, complaint):
+def test_values_that_cannot_be_built_are_errors(change, complaint):
     with pytest.raises(ValueError, match=complaint):
         models.SynthesizerTrn(178, 20, 32, **MODEL | change)
 
 
-def test_config_and_network_have_the_same_keys_and_defaults():
+def test_the_network_accepts_every_key_and_has_the_defaults_of_the_config():
+    keys = dataclasses.asdict(configs.ModelConfig())
     parameters = inspect.signature(models.SynthesizerTrn).parameters
-    given_by_others = {"n_vocab", "spec_channels", "segment_size", "n_speakers", "unknown"}
-    fields = {field.name: field for field in dataclasses.fields(configs.ModelConfig)}
-    assert set(parameters) - given_by_others == set(fields)
-    for name, field in fields.items():
-        default = parameters[name].default
-        if default is not inspect.Parameter.empty:
-            assert default == field.default, name
-            assert type(default) is type(field.default), name
+    shared = {name: parameters[name].default for name in keys if name in parameters}
+    given = {name: value for name, value in shared.items() if value is not inspect.Parameter.empty}
+    assert given == {name: keys[name] for name in given} and {"gin_channels", "use_sdp"} <= set(given)
+    models.SynthesizerTrn(178, 20, 32, **keys | tiny.SECTIONS["model"])
 
 
-def test_networks_say_what_they_need():
-    many = network(**tiny.MANY_VOICES)
-    x, lengths = torch.ones(1, 3).long(), torch.tensor([3])
+def test_errors_name_missing_speakers():
+    many, one = (models.SynthesizerTrn.from_config(tiny.config(speakers), 178) for speakers in (tiny.MANY_VOICES, {}))
+    x, lengths, sid = torch.ones(1, 3).long(), torch.tensor([3]), torch.tensor([0])
     with pytest.raises(ValueError, match="2 speakers: give sid"):
         many.infer(x, lengths)
-    one = network()
     with pytest.raises(ValueError, match="single voice"):
-        one.voice_conversion(torch.zeros(1, 20, 9), torch.tensor([9]), torch.tensor([0]), torch.tensor([0]))
+        one.voice_conversion(torch.zeros(1, 20, 9), torch.tensor([9]), sid, sid)
+    assert many.conditions == {"sid": 2} and one.conditions == {}
+    assert many.condition(sid).equal(many.condition({"sid": sid})) and one.condition(None) is None
+
+
+def imports_of(path):
+    """Return the names that a file imports when it is imported itself: modules, packages and objects."""
+    found, nodes = set(), list(ast.parse(path.read_text("utf-8")).body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif not isinstance(node, ast.FunctionDef) and "TYPE_CHECKING" not in ast.unparse(getattr(node, "test", node)):
+            nodes += [child for child in ast.walk(node) if isinstance(child, ast.Import | ast.ImportFrom)]
+    return found
+
+
+IMPORTS = {name: imports_of(path) for name, path in MODULES.items()}
+
+
+def reached_from(name):
+    """Return everything that is imported with a module, directly or not."""
+    reached, names = set(), [name]
+    while names:
+        name = names.pop()
+        if name not in reached:
+            reached.add(name)
+            package = name.rpartition(".")[0]
+            names += [*IMPORTS.get(name, ()), *([package] if package else [])]
+    return reached
+
+
+def test_imports_have_no_cycles():
+    graph = {name: [other for other in imported if other in MODULES] for name, imported in IMPORTS.items()}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_imports_respect_the_layers():
+    assert "torch" in reached_from("kernels.fused") and "monotonic_align" not in reached_from("kernels.fused")
+    assert not reached_from("config") & {"flows", "decoders", "discriminators", "modules", "models"}
+    for name, imported in IMPORTS.items():
+        assert "train" not in imported or name in ("train_ms", "demo"), name
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_synthesis_with_onnx_runtime_does_not_import_pytorch(name):
+    assert name in MODULES and "torch" not in reached_from(name)
 
 
 WATCH = """
 import sys, threading, os, logging, warnings, signal, random, subprocess
 import numpy, torch, soundfile, soxr, tqdm, tqdm.contrib.logging, PIL, torch.nn.utils.parametrizations
 import torch.utils.data, torch.multiprocessing, torch.distributed, torch.nn.parallel, torch._dynamo
-for name in ("gradio", "onnx", "onnxruntime", "librosa", "matplotlib.figure"):  # what these change is their own
+for name in ("gradio", "onnx", "onnxruntime", "librosa", "matplotlib.figure"):  # these change the state themselves
     try:
         __import__(name)
     except ImportError:
         pass
 for name in ("espeakng_loader", "phonemizer"):
-    sys.modules[name] = None  # whoever imports it fails
+    sys.modules[name] = None  # importing it fails
 
 def refused(*arguments, **keywords):
     raise AssertionError(f"started a process: {arguments}")
@@ -251,7 +343,7 @@ if os.path.exists("/proc/self/maps"):
 
 def test_importing_changes_nothing_and_needs_no_espeak(tmp_path):
     has_triton = importlib.util.find_spec("triton") is not None
-    modules = [name for name in MODULES if has_triton or name != "fused_kernels"]
+    modules = [name for name in MODULES if has_triton or "triton" not in name]
     done = tiny.python("-c", WATCH, *modules, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not done.stdout and not done.stderr

@@ -1,4 +1,4 @@
-"""Recordings of every kind come in as mono float32 and go out as 16-bit audio; what cannot be read is named."""
+"""Tests of reading and writing recordings."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_every_format_is_read_as_mono_float(tmp_path, suffix, subtype, tolerance
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
-def test_another_rate_is_resampled_to_the_promised_length(tmp_path, rate):
+def test_another_rate_is_resampled_to_the_announced_length(tmp_path, rate):
     path = tmp_path / "tone.wav"
     for extra in range(3):
         soundfile.write(path, tone(0.5 + extra / rate, rate), rate)
@@ -51,7 +51,7 @@ def test_another_rate_is_resampled_to_the_promised_length(tmp_path, rate):
 
 
 @pytest.mark.parametrize("read", [audio.load_audio, audio.audio_length])
-def test_another_rate_is_refused_by_name_if_configured(tmp_path, read):
+def test_another_rate_is_refused_without_resampling(tmp_path, read):
     path = tmp_path / "tone.wav"
     soundfile.write(path, tone(0.1, 16000), 16000)
     with pytest.raises(ValueError, match=r"tone\.wav.*16000 Hz.*22050 Hz"):
@@ -61,11 +61,11 @@ def test_another_rate_is_refused_by_name_if_configured(tmp_path, read):
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "text", "truncated", "endless"])
-def test_what_cannot_be_read_is_named(tmp_path, damage):
+def test_errors_name_the_unreadable_file(tmp_path, damage):
     path = tmp_path / "voice.flac"
     soundfile.write(path, tone(3), RATE)
     content = bytearray(path.read_bytes())
-    if damage == "endless":  # the total of samples in STREAMINFO is 0: unknown
+    if damage == "endless":  # a number of samples of 0 in STREAMINFO means unknown
         content[21] &= 0xF0
         content[22:26] = bytes(4)
     length = {"empty": 0, "text": 0, "truncated": len(content) // 2}.get(damage, len(content))
@@ -77,26 +77,26 @@ def test_what_cannot_be_read_is_named(tmp_path, damage):
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "WAV"])
-def test_writing_clips_and_never_wraps(tmp_path, suffix):
+def test_writing_clips_loud_samples(tmp_path, suffix):
     path = tmp_path / f"loud.{suffix}"
     audio.save_audio(path, np.array([0.0, 1.0, 1.5, -1.0, -7.0, 0.25]), RATE)
     pcm, rate = soundfile.read(path, dtype="int16")
     assert rate == RATE and pcm.tolist() == [0, 32767, 32767, -32768, -32768, 8192]
 
 
-def test_sixteen_bit_audio_survives_reading_and_writing(tmp_path):
+def test_sixteen_bit_audio_is_unchanged_by_reading_and_writing(tmp_path):
     pcm = np.random.default_rng(0).integers(-32768, 32768, 5000).astype(np.int16)
     soundfile.write(tmp_path / "a.wav", pcm, RATE)
     audio.save_audio(tmp_path / "b.flac", torch.tensor(audio.load_audio(tmp_path / "a.wav", RATE))[None], RATE)
     np.testing.assert_array_equal(soundfile.read(tmp_path / "b.flac", dtype="int16")[0], pcm)
 
 
-def test_long_ogg_is_written(tmp_path):
+def test_a_long_ogg_file_is_written(tmp_path):
     audio.save_audio(tmp_path / "long.ogg", np.zeros(8000 * 400, np.float32), 8000)
     assert audio.read_header(tmp_path / "long.ogg") == (8000 * 400, 8000)
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
     path = tmp_path / "voice.wav"
     audio.save_audio(path, tone(), RATE)
     before = path.read_bytes()
@@ -116,11 +116,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         ("voice.wav", np.zeros(10, np.int16), "float"),
     ],
 )
-def test_what_cannot_be_written_is_refused(tmp_path, name, samples, complaint):
+def test_unwritable_audio_is_refused(tmp_path, name, samples, complaint):
     with pytest.raises(ValueError, match=complaint):
         audio.save_audio(tmp_path / name, samples, RATE)
     assert not list(tmp_path.iterdir())
 
 
-def test_samples_clip_and_do_not_wrap():
+def test_conversion_to_16_bits_clips():
     assert audio.to_pcm(np.array([0.0, 0.5, 1.5, -1.5])).tolist() == [0, 16384, 32767, -32768]

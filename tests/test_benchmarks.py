@@ -1,46 +1,64 @@
-"""The programs in `benchmarks` run as the READMEs say; what they measure is not judged."""
+"""The programs in `benchmarks` run with the options that the documents name. The measured values are not tested."""
 
 import importlib.util
 import json
+import re
+import statistics
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import soundfile
 import tiny
 import tiny_voices
+import torch
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+import trainer
+
+BENCHMARKS = tiny.ROOT / "benchmarks"
+PROGRAMS = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
 
 
 def program(name: str):
-    """A benchmark as a module."""
+    """Import a benchmark."""
     spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def run(name: str, *arguments: str) -> None:
-    """The main function of a benchmark, as the command line calls it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"{name}.py", *arguments])
-        program(name).main()
+def result_of(name: str, arguments: list[str], capsys) -> dict:
+    """Run a benchmark; returns the JSON that it prints."""
+    program(name).main(arguments)
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnx", "onnx-half", "onnx-int8", "onnx-split"])
-def test_every_way_to_speak_is_timed(runtime, tmp_path, capsys):
+def test_synthesis_times_every_runtime(runtime, tmp_path, capsys):
     voice = tiny_voices.save(tmp_path / "run", tiny_voices.settings(use_sdp=True, speakers=2))
-    run("synthesis", f"--model={voice}", f"--runtime={runtime}", "--repeats=1", "--threads=1")
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    result = result_of("synthesis", [f"--model={voice}", f"--runtime={runtime}", "--repeats=1", "--threads=1"], capsys)
     assert result["runtime"] == runtime and result["times_real_time"] > 0 and result["first_sound_ms"] > 0
     assert len(result["sentences"]) == 3 and all(sentence["ms"] > 0 for sentence in result["sentences"])
 
 
-def test_alignment_is_timed_and_compared(capsys):
-    run("alignment", "--device=cpu", "--sizes", "2x30x20")
-    (result,) = json.loads(capsys.readouterr().out)["results"]
+def test_alignment_times_and_compares_the_backends(capsys):
+    (result,) = result_of("alignment", ["--device=cpu", "--sizes", "2x30x20"], capsys)["results"]
     assert result["size"] == "2x30x20" and result["equal"] and result["ms"]["numpy"] > 0
+
+
+@pytest.mark.parametrize("speakers", [0, 2])
+def test_train_step_times_steps_and_counts_operations(speakers, tmp_path, capsys):
+    config = tiny.write_config(tmp_path / "tiny.json", tiny.MANY_VOICES if speakers else {})
+    small = ["--device=cpu", "--batch-size=2", "--accumulate=2", "--batches=3", "--warmup=1", "--rounds=1", "--flops"]
+    module = program("train_step")
+    module.BUCKETS = [(40, 60), (60, 80)]
+    module.main([f"--config={config}", *small])
+    result = json.loads(capsys.readouterr().out)
+    assert result["config"] == "tiny" and result["precision"] == "fp32" and result["accumulate"] == 2
+    assert not result["cuda_graphs"] and not result["fused_kernels"]
+    assert result["seconds_a_step"] > 0 and result["tflop_a_step"] > 0
 
 
 @pytest.mark.parametrize(
@@ -56,35 +74,101 @@ def test_alignment_is_timed_and_compared(capsys):
         ("void at::native::vectorized_elementwise_kernel<8, CUDAFunctor_add>", "other elementwise operations"),
     ],
 )
-def test_kernels_are_told_apart_by_their_names(kernel, kind):
+def test_train_step_recognizes_kernels_by_name(kernel, kind):
     assert program("train_step").kind_of(kernel) == kind
 
 
+def test_train_step_knows_every_kernel_of_this_repository():
+    module = program("train_step")
+    sources = [tiny.ROOT / "kernels/triton_kernels.py", tiny.ROOT / "monotonic_align/triton_search.py"]
+    launched = {name for path in sources for name in re.findall(r"(\w+)\[", path.read_text("utf-8"))}
+    defined = {name for path in sources for name in re.findall(r"@triton\.jit.*\ndef (\w+)", path.read_text("utf-8"))}
+    assert len(launched & defined) > 10
+    assert "other elementwise operations" not in map(module.kind_of, launched & defined)
+
+
 @pytest.mark.parametrize("speakers", [0, 2])
-def test_what_is_learnt_is_measured_by_many_validations(speakers, workspace, capsys):
+def test_learning_reports_the_validations_of_the_last_steps(speakers, workspace, monkeypatch, capsys):
+    """Of 6 steps, the last 4 count: validations after steps 4 and 6, then one with the mean of the weights."""
     tiny.write_corpus(workspace, speakers=speakers)
     config = tiny.write_config(Path("tiny.json"), tiny.MANY_VOICES if speakers else {})
-    results = []
-    for steps in (6, 9):
-        run("learning", config, f"--steps={steps}", "--last=4", "--every=2", "--seed=5", "--device=cpu")
-        results.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
-    before, after = results
-    assert before["validations"] == after["validations"] == 2 and before["seed"] == 5
-    assert before["mel_least"] < before["mel"] < before["mel_most"]
-    assert after["mel"] < before["mel"] and after["mel_of_mean_weights"] < before["mel_of_mean_weights"]
-    assert after["training_mel"] < before["training_mel"]
+    losses, weights, validations = [], [], []
+    step, evaluate = trainer.Trainer.step, trainer.Trainer.evaluate
+
+    def recorded_step(self, batch):
+        record = step(self, batch)
+        losses.append(record["loss/g/mel"].item() / self.config.train.c_mel)
+        weights.append(torch.cat([weight.detach().flatten() for weight in self.generator.weights]))
+        return record
+
+    def recorded_evaluate(self, batches):
+        result = evaluate(self, batches)
+        now = torch.cat([weight.detach().flatten() for weight in self.generator.weights])
+        validations.append((len(losses), result["mel"], now))
+        return result
+
+    monkeypatch.setattr(trainer.Trainer, "step", recorded_step)
+    monkeypatch.setattr(trainer.Trainer, "evaluate", recorded_evaluate)
+    arguments = [config, "--steps=6", "--last=4", "--every=2", "--seed=5", "--device=cpu"]
+    result = result_of("learning", arguments, capsys)
+    steps, mels, measured = zip(*validations)
+    assert steps == (4, 6, 6) and len(losses) == 6
+    assert result["seed"] == 5 and result["validations"] == 2
+    assert result["mel"] == pytest.approx(statistics.mean(mels[:2]), abs=1e-4)
+    assert [result["mel_least"], result["mel_most"]] == pytest.approx(sorted(mels[:2]), abs=1e-4)
+    assert result["mel_of_mean_weights"] == pytest.approx(mels[2], abs=1e-4)
+    assert result["training_mel"] == pytest.approx(statistics.mean(losses[2:]), abs=1e-4)
+    assert torch.allclose(measured[2], torch.stack(weights[2:]).mean(0), atol=1e-6)
+    assert not torch.allclose(measured[2], weights[-1], atol=1e-6)
 
 
 @pytest.mark.parametrize("speakers", [0, 2])
-def test_the_loader_is_timed_alone(speakers, tmp_path, monkeypatch, capsys):
+def test_loader_times_batches(speakers, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     lines = []
     for i in range(4):
         soundfile.write(f"{i}.wav", tiny.speech(0.6, i, 22050), 22050)
         lines.append("|".join([f"{i}.wav", *([f"voice {i % 2}"] if speakers else []), "hˈa."]))
     Path("list.txt").write_text("\n".join(lines), "utf-8")
-    run("loader", "list.txt", "--workers=0", "--batches=2", "--batch-size=2")
-    assert json.loads(capsys.readouterr().out)["utterances_a_second"] > 0
+    result = result_of("loader", ["list.txt", "--workers=0", "--batches=2", "--batch-size=2"], capsys)
+    assert result["utterances_a_second"] > 0
+
+
+class Recognizer:
+    """A stand-in for `pocketsphinx.Decoder` that recognizes the same two words in every utterance."""
+
+    def __init__(self, samprate, loglevel):
+        assert samprate == 16000
+
+    def start_utt(self):
+        self.samples = 0
+
+    def process_raw(self, pcm, full_utt):
+        self.samples += len(np.frombuffer(pcm, np.int16))
+
+    def end_utt(self):
+        assert self.samples > 1000
+
+    def hyp(self):
+        return SimpleNamespace(hypstr="hello world")
+
+
+def test_intelligibility_counts_word_errors(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pocketsphinx", SimpleNamespace(Decoder=Recognizer))
+    voice = tiny_voices.save(tmp_path / "run", tiny_voices.settings())
+    soundfile.write(tmp_path / "a.wav", tiny.speech(0.5), tiny.RATE)
+    (tmp_path / "list.txt").write_text("a.wav|Hello, world!\na.wav|Hello to the world.\n", "utf-8")
+    result = result_of("intelligibility", ["-m", str(voice), str(tmp_path / "list.txt")], capsys)
+    assert result["sentences"] == 2 and result["words"] == 6
+    assert result["word_error_rate_percent"] == {"recordings": 33.3, "voice": 33.3}
+
+
+@pytest.mark.parametrize(
+    "expected, recognized, errors",
+    [("", "", 0), ("a b c", "a b c", 0), ("a b c", "a c", 1), ("a b", "x a b y", 2), ("a b c", "c b a", 2)],
+)
+def test_word_errors_are_the_levenshtein_distance(expected, recognized, errors):
+    assert program("intelligibility").word_errors(expected.split(), recognized.split()) == errors
 
 
 @pytest.mark.parametrize(
@@ -96,11 +180,22 @@ def test_the_loader_is_timed_alone(speakers, tmp_path, monkeypatch, capsys):
         ("train_step", ["--device=cpu", "--profile=profile.txt"], "--profile needs a GPU"),
         ("train_step", ["--device=cpu", "--batches=0"], "--batches is 0"),
         ("synthesis", ["--repeats=0"], "--repeats is 0"),
-        ("learning", [str(BENCHMARKS.parent / "configs/demo.json"), "--every=0"], "--every is 0"),
+        ("learning", [str(tiny.ROOT / "configs/demo.json"), "--every=0"], "--every is 0"),
+        ("intelligibility", ["list.txt", "-m", "nowhere"], "nowhere"),
+        ("loader", ["nowhere.txt"], "nowhere.txt"),
     ],
 )
-def test_wrong_arguments_are_told_in_one_line(name, arguments, message, capsys):
+def test_a_user_error_takes_one_line(name, arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tiny.ROOT)
     with pytest.raises(SystemExit) as end:
-        run(name, *arguments)
-    said = capsys.readouterr()
-    assert end.value.code == 2 and message in said.err and "Traceback" not in said.err and not said.out
+        program(name).main(arguments)
+    output = capsys.readouterr()
+    assert end.value.code == 2 and message in output.err and output.err.count("\n") == 1 and not output.out
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_has_a_text_for_every_option_and_examples(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        program(name).main(["--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0 and f"python benchmarks/{name}.py" in text

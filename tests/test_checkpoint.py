@@ -1,4 +1,4 @@
-"""Files of weights: the reference's names in a saved file, its optimizer states, and errors for what does not fit."""
+"""Checkpoint files: names and optimizer states of the reference, mismatches, damage, pruning, transfer of weights."""
 
 import dataclasses
 import json
@@ -11,6 +11,7 @@ import torch
 import checkpoint
 import config as configs
 import discriminators
+import distributed
 import models
 import train
 import trainer
@@ -31,17 +32,17 @@ def adam(network):
     return torch.optim.AdamW(network.parameters(), 1e-3, (0.8, 0.99), 1e-9)
 
 
-def as_the_reference(network):
-    """Its weights in the reference's order, `post_transformer` of every coupling and its optimizer's state beside them.
+def reference_checkpoint(network):
+    """Return weights in the reference's order, with its unused layers, and the state of their optimizer.
 
-    The state says in its numbers to which parameter it belongs.
+    Gradients, and so the moments in the state, are the positions of the parameters.
     """
     weights = {}
     for name, value in checkpoint.reference_state_dict(network).items():
         weights[name] = value
-        if name.endswith("pre.bias") and name.startswith("flow."):  # after pre_transformer, before pre: as good as any
-            for dead in ("emb", "weight"):
-                weights[name.replace("pre.bias", f"post_transformer.{dead}")] = torch.ones(3)
+        if name.endswith("pre.bias") and name.startswith("flow."):  # the position among the names does not matter
+            for layer in ("emb", "weight"):
+                weights[name.replace("pre.bias", f"post_transformer.{layer}")] = torch.ones(3)
     parameters = [torch.nn.Parameter(value.clone()) for value in weights.values()]
     optimizer = torch.optim.AdamW(parameters, 3e-4, (0.8, 0.99), 1e-9)
     for i, parameter in enumerate(parameters):
@@ -51,7 +52,7 @@ def as_the_reference(network):
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_published_configs_give_the_references_file(name, tmp_path):
+def test_networks_of_published_configs_have_the_references_weights(name):
     config = configs.load(GOLDEN / f"configs/vits2_pytorch/{name}.json")
     with torch.device("meta"):
         net = trainer.build_generator(config)
@@ -59,7 +60,7 @@ def test_published_configs_give_the_references_file(name, tmp_path):
     assert ours == [[key, shape] for key, shape in FULL[name] if "post_transformer" not in key]
 
 
-def test_a_saved_file_is_what_vits_code_reads(tmp_path):
+def test_a_saved_file_has_the_format_of_vits(tmp_path):
     net = generator()
     optimizer = adam(net)
     path = tmp_path / "G_7.pth"
@@ -72,24 +73,24 @@ def test_a_saved_file_is_what_vits_code_reads(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["G_7.pth"]
 
 
-@pytest.mark.parametrize("spectral", [False, True])
-@pytest.mark.parametrize("kind", ["G", "D", "DUR"])
-def test_what_is_saved_is_loaded(kind, spectral, tmp_path):
-    def build():
-        if kind == "G":
-            return generator()
-        if kind == "D":
-            return discriminators.MultiPeriodDiscriminator(spectral, 64)
-        return discriminators.DurationDiscriminatorV2(8, 8, 3, 0.1)
+NETWORKS = {
+    "G": generator,
+    "D": lambda: discriminators.MultiPeriodDiscriminator(False, 64),
+    "D with spectral norm": lambda: discriminators.MultiPeriodDiscriminator(True, 64),
+    "DUR": lambda: discriminators.DurationDiscriminatorV2(8, 8, 3, 0.1),
+}
 
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_loading_restores_weights_and_optimizer(kind, tmp_path):
     torch.manual_seed(0)
-    net, optimizer = build(), None
+    net = NETWORKS[kind]()
     optimizer = adam(net)
     for parameter in net.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
     checkpoint.save_checkpoint(net, optimizer, 1e-3, 3, tmp_path / "a.pth")
-    other = build()
+    other = NETWORKS[kind]()
     other_optimizer = adam(other)
     _, _, rate, iteration = checkpoint.load_checkpoint(tmp_path / "a.pth", other, other_optimizer)
     assert (rate, iteration) == (1e-3, 3)
@@ -97,9 +98,24 @@ def test_what_is_saved_is_loaded(kind, spectral, tmp_path):
     assert tiny.equal(other_optimizer.state_dict()["state"], optimizer.state_dict()["state"])
 
 
-def test_dead_layers_of_the_reference_are_no_hindrance_and_its_optimizer_finds_its_parameters(tmp_path):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_resumes_at_its_position_with_its_random_state(processes, tmp_path, monkeypatch, caplog):
+    """The random state of another number of processes is not used."""
+    run, other = (trainer.Trainer(tiny.config(), torch.device("cpu")) for _ in range(2))
+    assert not checkpoint.resume_run(run, tmp_path)
+    torch.rand(5)
+    run.position = checkpoint.Position(step=7, epoch=2, batch=1, best=0.5, seconds=3.0)
+    monkeypatch.setattr(distributed, "gather", lambda value: [value] * processes)
+    checkpoint.save_run(run, tmp_path)
+    drawn = torch.rand(3)
+    assert checkpoint.resume_run(other, tmp_path) and other.position == run.position
+    assert torch.equal(torch.rand(3), drawn) == (processes == 1)
+    assert ("random draws restart" in caplog.text) == (processes == 2)
+
+
+def test_unused_layers_of_the_reference_are_skipped_in_weights_and_optimizer(tmp_path):
     torch.manual_seed(0)
-    weights, state = as_the_reference(tiny.randomise(generator()))
+    weights, state = reference_checkpoint(tiny.randomise(generator()))
     assert any("post_transformer" in name for name in weights)
     path = tmp_path / "G_100.pth"
     torch.save({"model": weights, "optimizer": state, "learning_rate": 1e-4, "iteration": 5}, path)
@@ -119,7 +135,7 @@ def test_dead_layers_of_the_reference_are_no_hindrance_and_its_optimizer_finds_i
     optimizer.step()
 
 
-def test_a_learning_rate_that_lives_on_a_gpu_is_a_number_in_the_file(tmp_path):
+def test_a_learning_rate_in_a_tensor_is_saved_as_a_number(tmp_path):
     net = generator()
     optimizer = torch.optim.AdamW(net.parameters(), torch.tensor(0.25))
     optimizer.param_groups[0]["capturable"] = True
@@ -129,17 +145,17 @@ def test_a_learning_rate_that_lives_on_a_gpu_is_a_number_in_the_file(tmp_path):
     assert torch.is_tensor(optimizer.param_groups[0]["lr"]) and optimizer.param_groups[0]["capturable"]
 
 
-def test_an_optimizer_of_other_parameters_is_refused(tmp_path):
+def test_an_optimizer_of_other_parameters_is_rejected(tmp_path):
     net = generator()
-    weights, state = as_the_reference(net)
+    weights, state = reference_checkpoint(net)
     del weights["enc_p.proj.bias"]
-    with pytest.raises(ValueError, match=r"x\.pth: its optimizer belongs to another set of parameters"):
+    with pytest.raises(ValueError, match=r"x\.pth: the optimizer's parameters do not match those of the model"):
         checkpoint.load_optimizer(adam(net), net, {"model": weights, "optimizer": state}, "x.pth")
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-def test_weights_under_the_old_weight_norm_load():
-    """VITS saves what `torch.nn.utils.weight_norm` makes; the numbers that come out must be the same."""
+def test_weights_of_the_deprecated_weight_norm_load():
+    """VITS saves weights of `torch.nn.utils.weight_norm`. The outputs must be the same."""
     from torch.nn.utils import weight_norm
 
     wavenet = models.modules.WN(4, 3, 2, 3, 5)
@@ -154,15 +170,14 @@ def test_weights_under_the_old_weight_norm_load():
     assert list(checkpoint.reference_state_dict(wavenet)) == list(old.state_dict())
 
 
-MANY = tiny.MANY_VOICES
 WRONG = {
     "a discriminator": (
         lambda: discriminators.MultiPeriodDiscriminator(channels=64),
-        r"holds a discriminator \(D\), and a synthesizer \(G\) is needed",
+        r"holds a discriminator \(D\), but a synthesizer \(G\) is needed",
     ),
     "a duration discriminator": (
         lambda: discriminators.DurationDiscriminatorV1(8, 8, 3, 0.1),
-        r"holds a duration discriminator \(DUR\), and a synthesizer",
+        r"holds a duration discriminator \(DUR\), but a synthesizer",
     ),
     "no network": (lambda: torch.nn.Linear(2, 2), "holds no network of VITS"),
     "another predictor": (lambda: generator(model={"use_sdp": True}), "duration predictor: stochastic.*deterministic"),
@@ -170,7 +185,7 @@ WRONG = {
         lambda: generator(model={"use_duration_noise": True}),
         "deterministic with noise; the config's: deterministic",
     ),
-    "voices": (lambda: generator(MANY), "speakers: 2; the config's: one voice"),
+    "speakers": (lambda: generator(tiny.MANY_VOICES), "speakers: 2; the config's: a single voice"),
     "width": (lambda: generator(model={"filter_channels": 32}), r"conv_1.weight has shape \[32, 8, 3\].*\[16, 8, 3\]"),
     "depth": (lambda: generator(model={"n_layers": 2}), "weights are missing.*attn_layers.2"),
     "symbols": (lambda: generator(data={"extra_symbols": "щ"}), r"enc_p.emb.weight has shape \[179, 8\]"),
@@ -178,7 +193,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_does_not_fit_is_refused_and_changes_nothing(case, tmp_path):
+def test_a_mismatch_is_reported_and_changes_no_weights(case, tmp_path):
     build, complaint = WRONG[case]
     path = tmp_path / "G_5.pth"
     checkpoint.save_checkpoint(build(), None, 1e-3, 1, path)
@@ -195,24 +210,24 @@ KINDS = [None, *models.AVAILABLE_FLOW_TYPES]
 
 @pytest.mark.parametrize("theirs", KINDS)
 @pytest.mark.parametrize("ours", KINDS)
-def test_another_flow_is_refused(theirs, ours):
+def test_another_flow_is_rejected(theirs, ours):
     weights = checkpoint.reference_state_dict(generator(flow(theirs)))
     net = generator(flow(ours))
     if theirs == ours or {theirs, ours} == {"mono_layer_inter_residual", "mono_layer_post_residual"}:
-        checkpoint.load_weights(net, weights, "G.pth")  # the two have the same names, and no file tells them apart
+        checkpoint.load_weights(net, weights, "G.pth")  # the two have the same names and shapes
         return
     with pytest.raises(ValueError, match="does not fit this config: its flow"):
         checkpoint.load_weights(net, weights, "G.pth")
 
 
-def test_another_number_of_speakers_is_refused():
-    weights = checkpoint.reference_state_dict(generator(MANY))
+def test_another_number_of_speakers_is_rejected():
+    weights = checkpoint.reference_state_dict(generator(tiny.MANY_VOICES))
     with pytest.raises(ValueError, match="speakers: 2; the config's: 3"):
-        checkpoint.load_weights(generator(MANY, data={"n_speakers": 3}), weights, "G.pth")
+        checkpoint.load_weights(generator(tiny.MANY_VOICES, data={"n_speakers": 3}), weights, "G.pth")
 
 
 class Harm:
-    """Runs code when it is unpickled."""
+    """Executes code when it is unpickled."""
 
     def __reduce__(self):
         import os
@@ -225,20 +240,20 @@ class Harm:
     [b"", b"no checkpoint at all", {"model": Harm()}, {"no_model": {}}, [1, 2], {"model": [1]}],
     ids=["empty", "text", "code", "no model", "list", "model is a list"],
 )
-def test_broken_and_evil_files_are_refused_by_name(content, tmp_path, monkeypatch):
+def test_damaged_and_malicious_files_are_named_and_execute_nothing(content, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "evil.pth"
+    path = tmp_path / "file.pth"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(ValueError, match=r"evil\.pth") as refusal:
+    with pytest.raises(ValueError, match=r"file\.pth") as refusal:
         checkpoint.read(path)
-    assert "weights_only" not in str(refusal.value)  # nobody is told to run what the file holds
+    assert "weights_only" not in str(refusal.value)  # PyTorch's message advises to execute the file
     assert not (tmp_path / "harmed").exists()
 
 
-def test_truncated_and_missing_files_are_refused_by_name(tmp_path):
+def test_truncated_and_missing_files_are_named(tmp_path):
     path = tmp_path / "half.pth"
     checkpoint.save_checkpoint(generator(), None, 1e-3, 1, path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -248,7 +263,7 @@ def test_truncated_and_missing_files_are_refused_by_name(tmp_path):
         checkpoint.read(tmp_path / "none.pth")
 
 
-def test_a_save_that_dies_half_way_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "G_1.pth"
     net = generator()
     checkpoint.save_checkpoint(net, None, 1e-3, 1, path)
@@ -265,60 +280,48 @@ def test_a_save_that_dies_half_way_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["G_1.pth"]
 
 
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_pruning_keeps_the_newest_the_best_and_everything_later(tmp_path):
+def test_pruning_keeps_the_newest_the_best_and_later_files(tmp_path):
     for step in (0, 10, 20, 30, 40, 999):
         for kind in ("G", "D", "DUR"):
             (tmp_path / f"{kind}_{step}.pth").touch()
-    others = ["D_7.pth.bak", "G_best.pth", "G_voice.pth", "config.json", "x_20.txt"]
+    others = ["D_7.pth.bak", "G_best.pth", "G_voice.pth", "config.json", "other_10.pth", "x_20.txt"]
     for name in others:
         (tmp_path / name).touch()
-    checkpoint.prune(tmp_path, 2, 40)
     kept = [f"{kind}_{step}.pth" for kind in ("G", "D", "DUR") for step in (30, 40, 999)]
-    start = [f"{kind}_0.pth" for kind in ("G", "D", "DUR")]  # somebody put it there to start from
-    assert names(tmp_path) == sorted(kept + start + others)
-    checkpoint.prune(tmp_path, 0, 40)
-    assert names(tmp_path) == sorted(kept + start + others)
+    start = [f"{kind}_0.pth" for kind in ("G", "D", "DUR")]  # a run started from these
+    for keep in (2, 0):
+        checkpoint.prune(tmp_path, keep, 40)
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept + start + others)
 
 
-def test_pruning_does_not_touch_what_a_run_with_an_equal_step_left_elsewhere(tmp_path):
-    """Only this run's files: another voice's `other_10.pth` beside them is nobody's to delete."""
-    for name in ("G_10.pth", "G_20.pth", "other_10.pth"):
-        (tmp_path / name).touch()
-    checkpoint.prune(tmp_path, 1, 20)
-    assert names(tmp_path) == ["G_20.pth", "other_10.pth"]
-
-
-def test_the_latest_is_that_of_the_highest_step(tmp_path):
+def test_the_latest_checkpoint_is_that_of_the_highest_step(tmp_path):
     for name in ("G_9.pth", "G_10.pth", "G_best.pth", "D_11.pth"):
         (tmp_path / name).touch()
     assert checkpoint.latest_checkpoint_path(tmp_path) == str(tmp_path / "G_10.pth")
     assert checkpoint.latest_checkpoint_path(tmp_path, "D_*.pth") == str(tmp_path / "D_11.pth")
-    with pytest.raises(ValueError, match=r"holds no checkpoint DUR_\*\.pth"):
+    with pytest.raises(ValueError, match=r"has no checkpoint DUR_\*\.pth"):
         checkpoint.latest_checkpoint_path(tmp_path, "DUR_*.pth")
 
 
-def test_a_transfer_takes_what_fits_and_says_what_it_took(tmp_path, caplog):
-    source = tiny.randomise(generator(flow("fft"), MANY))
+def test_a_transfer_copies_matching_weights_and_logs_the_others(tmp_path, caplog):
+    source = tiny.randomise(generator(flow("fft"), tiny.MANY_VOICES))
     checkpoint.save_checkpoint(source, None, 1e-3, 1, tmp_path / "G_1.pth")
     net = generator()
     before = {name: value.clone() for name, value in checkpoint.reference_state_dict(net).items()}
-    taken, missing, unused = checkpoint.transfer(net, tmp_path / "G_1.pth")
+    copied, missing, unused = checkpoint.transfer(net, tmp_path / "G_1.pth")
     theirs, after = checkpoint.reference_state_dict(source), checkpoint.reference_state_dict(net)
-    assert taken + len(missing) == len(after) and taken + len(unused) == len(theirs)
+    assert copied + len(missing) == len(after) and copied + len(unused) == len(theirs)
     assert "emb_g.weight" in unused and any("pre_transformer" in name for name in missing)
     for name, value in after.items():
         assert torch.equal(value, (before if name in missing else theirs)[name])
     with caplog.at_level(logging.INFO):
-        train.report_transfer("G_1.pth", taken, missing, unused)
-    assert f"{taken} tensors taken over" in caplog.text
-    assert "start anew: flow.flows.0" in caplog.text and "are not used" in caplog.text
+        train.log_transfer("G_1.pth", copied, missing, unused)
+    assert f"{copied} tensors copied" in caplog.text
+    assert "of the new model keep their random values: flow.flows.0" in caplog.text
+    assert "of the file are not used" in caplog.text
 
 
-def test_the_two_mono_layer_flows_are_told_apart_by_the_config(tmp_path):
+def test_the_config_distinguishes_the_two_mono_layer_flows(tmp_path):
     inter, post = ({"model": {"transformer_flow_type": f"mono_layer_{kind}_residual"}} for kind in ("inter", "post"))
     source = tiny.config(inter)
     content = {"config": dataclasses.asdict(source)}
@@ -334,7 +337,7 @@ def test_the_two_mono_layer_flows_are_told_apart_by_the_config(tmp_path):
     assert missing and all(name.startswith("flow.") for name in missing)
 
 
-def test_a_transfer_of_nothing_is_an_error(tmp_path):
+def test_a_transfer_without_matching_weights_is_an_error(tmp_path):
     checkpoint.save_checkpoint(discriminators.MultiPeriodDiscriminator(channels=64), None, 1e-3, 1, tmp_path / "D.pth")
-    with pytest.raises(ValueError, match=r"D\.pth holds a discriminator.*nothing in it could be taken over"):
+    with pytest.raises(ValueError, match=r"D\.pth holds a discriminator.*none of its weights match"):
         checkpoint.transfer(generator(), tmp_path / "D.pth")

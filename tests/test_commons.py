@@ -1,14 +1,18 @@
-"""Masks, paths and segments against what a plain loop says."""
+"""Masks, alignment paths, segments and nested tensors against values computed by hand."""
+
+from typing import NamedTuple
 
 import pytest
 import torch
 
 import commons
+import text
 
 
 def test_intersperse():
     assert commons.intersperse([1, 2], 0) == [0, 1, 0, 2, 0]
     assert commons.intersperse([], 0) == [0]
+    assert commons.intersperse is text.intersperse
 
 
 @pytest.mark.parametrize("kind", [torch.long, torch.float])
@@ -32,14 +36,14 @@ def test_generate_path():
     assert path[1, 0].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
 
 
-def test_slices_are_cut_where_they_begin():
+def test_slices_begin_at_the_given_index():
     x = torch.arange(2 * 3 * 10.0).view(2, 3, 10)
     slices = commons.slice_segments(x, torch.tensor([0, 7]), 3)
     assert torch.equal(slices[0], x[0, :, :3]) and torch.equal(slices[1], x[1, :, 7:])
     assert torch.equal(commons.slice_segments(x, torch.tensor([0, 0]), 99), x)
 
 
-def test_random_slices_reach_every_start_and_stay_inside():
+def test_random_slices_take_every_start_within_the_length():
     torch.manual_seed(0)
     x = torch.arange(12.0).expand(3, 1, 12)
     lengths = torch.tensor([12, 6, 2])
@@ -50,14 +54,14 @@ def test_random_slices_reach_every_start_and_stay_inside():
 
 
 @pytest.mark.parametrize("draw", [0.0, 1 - 2**-24])
-def test_the_largest_draw_does_not_leave_the_utterance(draw, monkeypatch):
+def test_extreme_random_numbers_keep_the_slice_within_the_utterance(draw, monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda *a, **k: torch.full((1,), draw))
     x = torch.zeros(1, 1, 100_000)
     _, start = commons.rand_slice_segments(x, torch.tensor([100_000]), 32)
     assert start.item() == (0 if draw == 0 else 100_000 - 32)
 
 
-def test_a_segment_longer_than_the_batch_gives_all_of_it():
+def test_a_segment_longer_than_the_batch_returns_the_whole_batch():
     slices, ids = commons.rand_slice_segments(torch.zeros(2, 1, 5), torch.Tensor([5, 3]), 4096)
     assert slices.shape == (2, 1, 5) and ids.tolist() == [0, 0]
 
@@ -85,6 +89,22 @@ def test_padding_keeps_the_length():
         assert conv.weight.abs().max() < 0.1
 
 
-def test_half_precision_becomes_single_and_double_stays():
+def test_half_precision_becomes_fp32_and_fp64_stays():
     for given, kept in ((torch.float16, torch.float32), (torch.bfloat16, torch.float32), (torch.float64,) * 2):
         assert commons.at_least_fp32(torch.zeros(1, dtype=given)).dtype == kept
+
+
+class Pair(NamedTuple):
+    first: object
+    second: object
+
+
+def test_functions_apply_to_every_tensor_of_a_nest():
+    a, b, c = (torch.tensor(float(i)) for i in range(3))
+    nest = Pair({"a": a, "none": None}, [b, (c, "text")])
+    doubled = commons.map_tensors(lambda x: 2 * x, nest)
+    assert doubled == Pair({"a": 2 * a, "none": None}, [2 * b, (2 * c, "text")])
+    assert isinstance(doubled, Pair) and isinstance(doubled.second[1], tuple)
+    assert commons.map_tensors(lambda x: 2 * x, b) == 2 * b
+    assert all(found is x for found, x in zip(commons.tensors_in(nest), (a, b, c), strict=True))
+    assert commons.tensors_in(None) == []

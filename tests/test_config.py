@@ -1,18 +1,24 @@
-"""Config files: the published ones load as they are, ours are complete, wrong ones say what would be right."""
+"""Config files: defaults, published and shipped files, error messages, and the JSON schema."""
 
 import dataclasses
 import json
+import re
+import typing
+from types import SimpleNamespace
 
+import jsonschema
 import pytest
 import tiny
 
 import config as configs
 
+FOLDER = tiny.ROOT / "configs"
 PUBLISHED = sorted((tiny.ROOT / "tests/golden/configs").glob("*/*.json"))
-SHIPPED = sorted((tiny.ROOT / "configs").glob("*.json"))
-# Where a shipped config differs from its published namesake, and why.
+SHIPPED = sorted(path for path in FOLDER.glob("*.json") if path.name != "schema.json")
+SCHEMA = jsonschema.Draft7Validator(json.loads((FOLDER / "schema.json").read_text("utf-8")))
+# Differences between shipped configs and the published ones of the same name.
 DIFFERENCES = {
-    # the judge of durations makes the stochastic predictor's rhythm unsteady
+    # the duration discriminator makes the rhythm of the stochastic predictor unsteady
     "vits2_ljs_base.json": {("model", "use_duration_discriminator"): (True, False)},
     "vits2_vctk_standard.json": {("model", "use_duration_discriminator"): (True, False)},
 }
@@ -23,7 +29,7 @@ def read(path):
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_published_configs_load_and_mean_what_they_say(path):
+def test_published_configs_keep_their_values(path):
     config = dataclasses.asdict(configs.load(path))
     for section, values in read(path).items():
         for key, value in values.items():
@@ -33,49 +39,102 @@ def test_published_configs_load_and_mean_what_they_say(path):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_shipped_configs_are_complete_in_themselves(path):
-    config, written = dataclasses.asdict(configs.load(path)), read(path)
-    for section, values in config.items():
-        left_out = {"speakers", "extra_symbols"} if section == "data" else set()  # training fills in, few need
-        assert set(written[section]) >= set(values) - left_out
-
-
-def test_the_shipped_configs_are_those_of_the_readme():
-    needed = [
-        "vits2_ljs_base",
-        "vits2_ljs_nosdp",
-        "vits2_vctk_base",
-        "vits2_vctk_standard",
-        "ljs_base",
-        "vctk_base",
-        "demo",
-    ]
-    assert {f"{name}.json" for name in needed} <= {path.name for path in SHIPPED}
-
-
-@pytest.mark.parametrize("published", PUBLISHED, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_shipped_configs_equal_their_published_namesakes(published):
-    path = tiny.ROOT / "configs" / published.name
-    if not path.exists():
-        pytest.skip("not shipped here")
-    ours, theirs = dataclasses.asdict(configs.load(path)), dataclasses.asdict(configs.load(published))
-    different = {
-        (section, key): (theirs[section][key], ours[section][key])
-        for section in theirs
-        for key in theirs[section]
-        if theirs[section][key] != ours[section][key]
+def test_shipped_configs_show_the_main_settings(path):
+    shown = {
+        "train": {"batch_size", "epochs", "learning_rate"},
+        "data": {"training_files", "validation_files", "text_cleaners", "sampling_rate", "add_blank", "n_speakers"},
+        "model": {"use_sdp", "use_transformer_flows", "use_noise_scaled_mas", "use_duration_discriminator"},
     }
-    assert different == DIFFERENCES.get(path.name, {})
+    written = read(path)
+    assert all(keys <= set(written[section]) for section, keys in shown.items())
+    assert written["$schema"] == "./schema.json"
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+def test_the_documentation_lists_the_shipped_configs():
+    table = re.search(
+        r"^\| config \|.*\n(?:\|.*\n)+", (tiny.ROOT / "docs/training.md").read_text("utf-8"), re.MULTILINE
+    )
+    first_columns = [row.split("|")[1] for row in table[0].splitlines()[2:]]
+    listed = re.findall(r"`(\w+)`", " ".join(first_columns))
+    assert sorted(listed) == sorted(path.stem for path in SHIPPED)
+
+
+def test_configs_named_in_the_documentation_and_programs_are_shipped():
+    files = [tiny.ROOT / "README.md"]
+    for pattern in ("*.py", "*.ipynb", "docs/*.md", "benchmarks/*"):
+        files += (path for path in tiny.ROOT.glob(pattern) if path.is_file())
+    named = {name for path in files for name in re.findall(r"configs/(\w+)\.json", path.read_text("utf-8"))}
+    assert "vits2_ljs_nosdp" in named
+    assert named <= {path.stem for path in SHIPPED} | {"schema", "my"}  # my.json stands for the reader's own config
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_configs_equal_published_ones_of_the_same_name(path):
+    ours = dataclasses.asdict(configs.load(path))
+    for published in (other for other in PUBLISHED if other.name == path.name):
+        theirs = dataclasses.asdict(configs.load(published))
+        different = {
+            (section, key): (theirs[section][key], ours[section][key])
+            for section in theirs
+            for key in theirs[section]
+            if theirs[section][key] != ours[section][key]
+        }
+        assert different == DIFFERENCES.get(path.name, {})
+
+
+def test_configs_of_every_published_name_are_shipped():
+    not_shipped = {"vits2_vctk_base_pr.json"}  # vits2_vctk_base.json with english_cleaners3
+    assert {path.name for path in PUBLISHED} - {path.name for path in SHIPPED} == not_shipped
+
+
+def test_saved_configs_are_complete_and_load_again(tmp_path):
     config = tiny.config(tiny.MANY_VOICES, data={"speakers": {"Zoë": 0, "b": 1}})
-    configs.save(config, tmp_path / "config.json")
-    assert configs.load(tmp_path / "config.json") == config
-    assert "Zoë" in (tmp_path / "config.json").read_text("utf-8")
+    path = tmp_path / "config.json"
+    configs.save(config, path)
+    assert configs.load(path) == config
+    assert read(path) == dataclasses.asdict(config)
+    assert "Zoë" in path.read_text("utf-8")
     marked = tmp_path / "marked.json"
-    marked.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "config.json").read_bytes().replace(b"\n", b"\r\n"))
+    marked.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert configs.load(marked) == config
+
+
+def test_choices_equal_the_keys_of_the_registries():
+    from decoders import DECODERS
+    from discriminators import DURATION_DISCRIMINATORS
+    from flows import FLOWS, Coupling
+    from modules import RESBLOCKS
+
+    assert set(typing.get_args(configs.FlowType)) == set(FLOWS) - {None}
+    assert set(typing.get_args(configs.DurationDiscriminatorType)) == set(DURATION_DISCRIMINATORS)
+    assert set(typing.get_args(configs.ResblockType)) == set(RESBLOCKS)
+    assert set(typing.get_args(configs.DecoderType)) == set(DECODERS)
+    heads = {
+        name: max(layer.n_heads for layer in layers if issubclass(layer, Coupling)) for name, layers in FLOWS.items()
+    }
+    assert {name: count for name, count in heads.items() if count > 1} == configs.FLOW_HEADS
+
+
+def test_config_is_imported_without_the_network():
+    program = (
+        "import sys, config; print({'torch', 'flows', 'discriminators', 'modules', 'decoders'} & set(sys.modules))"
+    )
+    done = tiny.python("-c", program, folder=tiny.ROOT)
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_older_config_objects_have_the_defaults_of_new_data_settings():
+    data = SimpleNamespace(max_text_len=50)
+    assert configs.data_setting(data, "max_text_len") == 50
+    assert configs.data_setting(data, "min_text_len") == 1
+    assert configs.data_setting(data, "speakers") == {}
+    with pytest.raises(AttributeError):
+        configs.data_setting(data, "speaker")
+
+
+def test_field_names_are_the_keys_of_a_section():
+    keys = configs.field_names(configs.DataConfig)
+    assert keys == configs.field_names(configs.DataConfig()) == list(dataclasses.asdict(configs.DataConfig()))
 
 
 @pytest.mark.parametrize(
@@ -133,21 +192,18 @@ def test_what_is_saved_is_loaded(tmp_path):
         ("model", "n_layers", 0, "model.n_layers.* 0"),
         ("train", "betas", [0.9], "train.betas is .*two numbers below 1"),
         ("model", "resblock_kernel_sizes", [4], r"resblock_kernel_sizes are \[4\]; only odd ones"),
-        ("model", "resblock_dilation_sizes", [[1, 3, 5]], None),
+        ("model", "decoder", "hifigam", "model.decoder is 'hifigam'; did you mean 'hifigan'.* It may be hifigan"),
     ],
 )
-def test_wrong_keys_types_and_contradictions_are_refused(tmp_path, section, key, value, complaint):
+def test_wrong_keys_types_and_combinations_are_rejected(tmp_path, section, key, value, complaint):
     path = tmp_path / "my.json"
     tiny.write_config(path, {section: {key: value}})
-    if complaint is None:
-        configs.load(path)
-        return
     with pytest.raises(ValueError, match=complaint) as raised:
         configs.load(path)
     assert all(line.startswith(str(path)) for line in str(raised.value).splitlines())
 
 
-def test_noise_in_the_stochastic_predictor_and_a_shallow_conditioned_encoder_are_refused():
+def test_combinations_of_several_settings_are_rejected():
     with pytest.raises(ValueError, match=r"use_duration_noise .*needs use_sdp false"):
         tiny.config(model={"use_sdp": True, "use_duration_noise": True})
     with pytest.raises(ValueError, match=r"before its third layer; model\.n_layers is 2"):
@@ -159,10 +215,26 @@ def test_noise_in_the_stochastic_predictor_and_a_shallow_conditioned_encoder_are
         tiny.config(train=late, model={"use_duration_discriminator": True})
 
 
-def test_all_contradictions_are_told_at_once():
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": {"hop_length": 100}, "train": {"segment_size": 1000}},
+        {"model": {"upsample_kernel_sizes": [15, 16]}},
+        {"model": {"upsample_initial_channel": 6}},
+        {"model": {"resblock_kernel_sizes": [4]}},
+    ],
+)
+def test_rules_of_hifigan_apply_to_that_decoder_only(change, monkeypatch):
+    with pytest.raises(ValueError):
+        tiny.config(change)
+    monkeypatch.setitem(configs.CHOICES, "model.decoder", ("hifigan", "other"))
+    assert tiny.config(change, model={"decoder": "other"}).model.decoder == "other"
+
+
+def test_all_contradictions_are_reported_together():
     with pytest.raises(ValueError) as raised:
         tiny.config(data={"hop_length": 100, "n_speakers": 2}, train={"precision": "fp8"})
-    assert len(str(raised.value).splitlines()) == 4  # the segment is no whole number of these hops either
+    assert len(str(raised.value).splitlines()) == 4  # the fourth: the segment is not a whole number of hops of 100
 
 
 @pytest.mark.parametrize(
@@ -176,8 +248,63 @@ def test_all_contradictions_are_told_at_once():
         ('{"trian": {}, "data": {}, "model": {}}', r"my\.json: unknown key 'trian'; did you mean 'train'"),
     ],
 )
-def test_files_that_are_no_config(tmp_path, text, complaint):
+def test_files_that_are_not_configs_are_rejected(tmp_path, text, complaint):
     if text is not None:
         (tmp_path / "my.json").write_text(text, "utf-8")
     with pytest.raises(ValueError, match=complaint):
         configs.load(tmp_path / "my.json")
+
+
+def test_the_committed_schema_equals_the_generated_one(capsys):
+    configs.main(["--schema"])
+    assert capsys.readouterr().out == (FOLDER / "schema.json").read_text("utf-8")
+    jsonschema.Draft7Validator.check_schema(SCHEMA.schema)
+
+
+def test_the_schema_describes_every_setting():
+    default = dataclasses.asdict(configs.Config())
+    for section, values in default.items():
+        properties = SCHEMA.schema["properties"][section]["properties"]
+        assert {key: described["default"] for key, described in properties.items()} == values
+        assert all(len(described["description"]) > 4 for described in properties.values())
+
+
+@pytest.mark.parametrize("path", [*SHIPPED, *PUBLISHED], ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_the_schema_accepts_configs(path):
+    SCHEMA.validate(read(path))
+    SCHEMA.validate(dataclasses.asdict(configs.load(path)))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("train", "batchsize", 2),
+        ("train", "batch_size", "2"),
+        ("train", "batch_size", 0),
+        ("train", "num_workers", -1),
+        ("model", "p_dropout", 1.0),
+        ("train", "precision", "fp8"),
+        ("data", "mel_fmax", "8k"),
+        ("data", "speakers", {"a": "b"}),
+        ("model", "resblock_dilation_sizes", [[0]]),
+        ("model", "transformer_flow_type", "pre_conf"),
+    ],
+)
+def test_the_schema_rejects_what_loading_rejects(section, key, value):
+    sections = tiny.sections({section: {key: value}})
+    assert not SCHEMA.is_valid(sections)
+    with pytest.raises(ValueError):
+        configs.from_dict(sections)
+
+
+def test_the_program_checks_files(tmp_path):
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    tiny.write_config(good)
+    tiny.write_config(bad, train={"batch_size": 0})
+    program = str(tiny.ROOT / "config.py")
+    done = tiny.python(program, str(good), folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{good}: valid\n", "")
+    done = tiny.python(program, str(bad), str(good), folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, f"{good}: valid\n")
+    assert done.stderr == f"{bad}: train.batch_size is 0, and should be above 0\n"
+    assert tiny.python(program, folder=tmp_path).returncode == 2

@@ -1,10 +1,10 @@
-"""The ways in which convolutions are computed on a GPU give what PyTorch's own give; here on the CPU, in fp64."""
+"""The algorithms that convolutions use on a GPU against those of PyTorch. They run on the CPU here, most in fp64."""
 
 import pytest
 import torch
 
-import convolutions
-from convolutions import Conv1d, Conv2d, ConvTranspose1d, Dropout, ProductConv1d, cat_channels
+from kernels import convolutions
+from kernels.convolutions import Conv1d, Conv2d, ConvTranspose1d, Dropout, ProductConv1d, cat_channels
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from convolutions import Conv1d, Conv2d, ConvTranspose1d, Dropout, ProductConv1d
         (Conv1d(4, 32, 3, 4, 0, dilation=3, groups=2), 38),
         (Conv1d(6, 10, 11, dilation=5, padding=25), 33),
         (Conv1d(6, 10, 11, dilation=5, padding=25), 60),
-        (Conv1d(6, 10, 11, dilation=6, padding=30, bias=False), convolutions.SHORT + 1),
+        (Conv1d(6, 10, 11, dilation=6, padding=30, bias=False), convolutions.MAX_FOLDED_LENGTH + 1),
         (Conv1d(6, 10, 11, dilation=5, padding=20), 80),
         (ProductConv1d(16, 10, 3, padding=1), 33),
         (ProductConv1d(6, 10, 3, padding=1), 33),
@@ -27,7 +27,7 @@ from convolutions import Conv1d, Conv2d, ConvTranspose1d, Dropout, ProductConv1d
     ],
     ids=str,
 )
-def test_channels_last_is_the_same_convolution(conv, t):
+def test_channels_last_convolutions_match_pytorch(conv, t):
     conv = conv.double()
     torch.manual_seed(0)
     x = torch.randn(2, conv.in_channels, t, dtype=torch.float64, requires_grad=True)
@@ -40,17 +40,17 @@ def test_channels_last_is_the_same_convolution(conv, t):
         torch.testing.assert_close(ours, expected)
 
 
-def test_wide_short_ones_are_folded_and_half_precision_ones_multiplied(monkeypatch):
+def test_wide_kernels_are_folded_and_pointwise_ones_are_matrix_products(monkeypatch):
     conv = Conv1d(6, 10, 11, dilation=5, padding=25)
     shapes = []
     conv2d, linear = torch.nn.functional.conv2d, torch.nn.functional.linear
     monkeypatch.setattr(
-        "convolutions.F.conv2d", lambda x, *more, **named: shapes.append(x.shape) or conv2d(x, *more, **named)
+        "kernels.convolutions.F.conv2d", lambda x, *more, **named: shapes.append(x.shape) or conv2d(x, *more, **named)
     )
     conv._channels_last(torch.randn(2, 6, 33), conv.weight, conv.bias)
-    conv._channels_last(torch.randn(2, 6, convolutions.SHORT + 1), conv.weight, conv.bias)
-    assert shapes == [(2, 6, 7, 5), (2, 6, 1, convolutions.SHORT + 1)]
-    monkeypatch.setattr("convolutions.F.linear", lambda x, *more: shapes.append(x.shape) or linear(x, *more))
+    conv._channels_last(torch.randn(2, 6, convolutions.MAX_FOLDED_LENGTH + 1), conv.weight, conv.bias)
+    assert shapes == [(2, 6, 7, 5), (2, 6, 1, convolutions.MAX_FOLDED_LENGTH + 1)]
+    monkeypatch.setattr("kernels.convolutions.F.linear", lambda x, *more: shapes.append(x.shape) or linear(x, *more))
     conv, x = Conv1d(6, 10, 1).bfloat16(), torch.randn(2, 6, 33).bfloat16()
     out = conv._channels_last(x, conv.weight, conv.bias)
     assert shapes[2] == (2, 33, 6)
@@ -67,9 +67,9 @@ def test_wide_short_ones_are_folded_and_half_precision_ones_multiplied(monkeypat
     ],
     ids=str,
 )
-def test_one_channel_in_half_precision_is_one_product(conv, shape, monkeypatch):
+def test_convolutions_of_one_channel_in_half_precision_are_one_matrix_product(conv, shape, monkeypatch):
     multiplied, linear = [], torch.nn.functional.linear
-    monkeypatch.setattr("convolutions.F.linear", lambda x, *more: multiplied.append(x) or linear(x, *more))
+    monkeypatch.setattr("kernels.convolutions.F.linear", lambda x, *more: multiplied.append(x) or linear(x, *more))
     torch.manual_seed(0)
     conv.reset_parameters()
     conv = conv.bfloat16()
@@ -84,7 +84,7 @@ def test_one_channel_in_half_precision_is_one_product(conv, shape, monkeypatch):
     assert [x.is_contiguous() for x in multiplied] == [True]
 
 
-def test_weights_are_laid_out_in_place():
+def test_lay_out_changes_weights_in_place():
     net = torch.nn.Sequential(Conv1d(6, 10, 5, padding=2), ConvTranspose1d(10, 4, 4, 2))
     x = torch.randn(2, 6, 9)
     before = net(x)
@@ -93,7 +93,7 @@ def test_weights_are_laid_out_in_place():
     torch.testing.assert_close(net(x), before)
 
 
-def test_the_cpu_keeps_pytorchs_layout():
+def test_outputs_on_the_cpu_are_contiguous():
     x = torch.randn(2, 6, 9)
     for module in (Conv1d(6, 4, 3), ConvTranspose1d(6, 4, 4, 2), Dropout(0.5)):
         assert module(x).is_contiguous()

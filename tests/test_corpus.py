@@ -1,4 +1,4 @@
-"""Filelists of every shape, speaker numbers, and the check that names what would spoil training."""
+"""Tests of filelists, speaker numbers, and the check of recordings and texts."""
 
 import json
 from types import SimpleNamespace
@@ -56,13 +56,13 @@ def test_two_and_three_columns(tmp_path):
     assert corpus.read_filelist(filelist(tmp_path, "a.wav|anna|Hi.\n"))[0] == ("a.wav", "anna", "Hi.", 1)
 
 
-def test_windows_line_ends_marks_and_blank_lines_do_no_harm(tmp_path):
+def test_line_ends_byte_order_mark_and_blank_lines(tmp_path):
     text = "\n a.wav | Grüße\u2028dich \r\n\r\n   \r\nb.wav|ˈɔːsʌm\r\n\n"
     clips = corpus.read_filelist(filelist(tmp_path, text, "utf-8-sig"))
     assert clips == [("a.wav", None, "Grüße\u2028dich", 2), ("b.wav", None, "ˈɔːsʌm", 5)]
 
 
-def test_recordings_beside_the_filelist_are_found(tmp_path):
+def test_recordings_are_found_beside_the_filelist(tmp_path):
     (tmp_path / "wavs").mkdir()
     (tmp_path / "wavs" / "a.wav").touch()
     paths = [clip.path for clip in corpus.read_filelist(filelist(tmp_path, "wavs/a.wav|x\nwavs/b.wav|x"))]
@@ -77,15 +77,15 @@ def test_recordings_beside_the_filelist_are_found(tmp_path):
         ("a.wav|0|x\nb.wav|x\nc.wav|0|x", r"list\.txt, line 2: 2 columns where most lines have 3"),
         ("a.wav x", r"list\.txt, line 1: 1 columns; expected path\|text"),
         ("a.wav|x\n|y", r"list\.txt, line 2: the path is empty"),
-        ("\n \n", r"list\.txt: the filelist has no lines"),
+        ("\n \n", r"list\.txt has no lines"),
     ],
 )
-def test_bad_lines_are_named(tmp_path, text, complaint):
+def test_errors_name_the_line(tmp_path, text, complaint):
     with pytest.raises(ValueError, match=complaint):
         corpus.read_filelist(filelist(tmp_path, text))
 
 
-def test_unreadable_filelists_are_named(tmp_path):
+def test_errors_name_the_unreadable_filelist(tmp_path):
     with pytest.raises(ValueError, match=r"none\.txt: No such file"):
         corpus.read_filelist(tmp_path / "none.txt")
     with pytest.raises(ValueError, match=r"list\.txt: not UTF-8"):
@@ -99,11 +99,11 @@ def spoken_by(*labels):
     return [corpus.Clip(f"{i}.wav", label, "x", i) for i, label in enumerate(labels, 1)]
 
 
-def test_numbers_stay_and_names_are_numbered():
+def test_speaker_numbers_are_kept_and_names_are_numbered():
     assert corpus.speaker_table([spoken_by("7", "2", "7")], 8) == {"2": 2, "7": 7}
     assert corpus.speaker_table([spoken_by("p9", "p10", "anna"), spoken_by("p9")], 3) == {"anna": 0, "p10": 1, "p9": 2}
     assert corpus.speaker_table([spoken_by(None, None), spoken_by(None)], 0) == {}
-    assert corpus.speaker_table([spoken_by("anna", "anna")], 0) == {}  # one voice, named
+    assert corpus.speaker_table([spoken_by("anna", "anna")], 0) == {}  # a single speaker with a name
 
 
 @pytest.mark.parametrize(
@@ -119,12 +119,12 @@ def test_numbers_stay_and_names_are_numbered():
         ([spoken_by("0", "1")], 0, "2 speakers: set data.n_speakers"),
     ],
 )
-def test_speakers_that_cannot_be_numbered(lists, n_speakers, complaint):
+def test_wrong_speakers_are_refused(lists, n_speakers, complaint):
     with pytest.raises(ValueError, match=complaint):
         corpus.speaker_table(lists, n_speakers)
 
 
-def test_ids_come_from_the_configs_table_or_are_numbers():
+def test_speaker_ids_come_from_the_table_or_are_numbers():
     named = data(n_speakers=5, speakers={"anna": 4, "bob": 0})
     assert corpus.speaker_ids(spoken_by("bob", "anna"), named) == [0, 4]
     assert corpus.speaker_ids(spoken_by("3", "0"), data(n_speakers=5)) == [3, 0]
@@ -140,7 +140,7 @@ def test_ids_come_from_the_configs_table_or_are_numbers():
 # --- tokens
 
 
-def test_tokens_are_cleaned_where_the_list_is_not_and_spaced_with_blanks():
+def test_token_ids_of_cleaned_and_uncleaned_lists_with_and_without_blanks():
     plain = corpus.token_ids("hi you", data())
     assert len(plain) == 6 and 0 not in plain
     assert corpus.cleaned("HI  You", data(cleaned_text=False)) == "hi you"
@@ -160,7 +160,7 @@ def test_a_good_corpus_has_nothing_to_report(tmp_path):
     report.stop_on_errors()
 
 
-def test_everything_that_cannot_be_trained_on_is_named(tmp_path):
+def test_errors_name_every_unusable_recording(tmp_path):
     bad = voice()
     bad[100] = np.nan
     clips = clips_of(
@@ -199,7 +199,7 @@ def test_everything_that_cannot_be_trained_on_is_named(tmp_path):
     assert named == {reason: {str(tmp_path / name) for name in names} for reason, names in expected.items()}
     assert report.errors["more tokens than frames"][0].endswith("5 tokens, 3 frames")
     assert report.errors["other sampling rate, with data.resample false"][0].endswith("16000 Hz instead of 22050 Hz")
-    with pytest.raises(SystemExit, match="Repair"):
+    with pytest.raises(ValueError, match="repair the recordings"):
         report.stop_on_errors()
     assert all(str(tmp_path / name) in str(report) for names in expected.values() for name in names)
 
@@ -210,7 +210,7 @@ def test_blanks_count_as_tokens(tmp_path):
     assert "more tokens than frames" in corpus.check_corpus(clips, data(add_blank=True)).errors
 
 
-def test_what_sounds_odd_is_a_warning_with_the_worst_first(tmp_path):
+def test_warnings_name_the_worst_recording_first(tmp_path):
     pause = np.zeros(RATE)
     clips = clips_of(
         tmp_path,
@@ -265,7 +265,7 @@ def test_unchanged_recordings_are_measured_once(tmp_path, monkeypatch):
     first = corpus.check_corpus(clips, data(), cache)
     assert len(measured) == 3
     assert corpus.check_corpus(clips, data(), cache) == first
-    assert measured[3:] == [clips[2].path]  # what is missing is looked for again
+    assert measured[3:] == [clips[2].path]  # a missing recording is looked for every time
     soundfile.write(clips[0].path, voice(3), RATE)
     assert corpus.check_corpus(clips, data(), cache).frames == [258, 172, 0]
     assert clips[0].path in measured[4:] and clips[1].path not in measured[4:]
@@ -274,25 +274,31 @@ def test_unchanged_recordings_are_measured_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"files": 3}', '{"settings": [1], "files": {}}'])
-def test_a_cache_of_another_kind_is_replaced(tmp_path, content):
+def test_an_invalid_cache_is_replaced(tmp_path, content):
     clips = clips_of(tmp_path, {"a.wav": voice()})
     cache = filelist(tmp_path, content, name="corpus.json")
     assert corpus.check_corpus(clips, data(), cache).frames == [86]
     assert list(json.loads(cache.read_text())["files"]) == [clips[0].path]
 
 
+def run(capsys, *arguments):
+    """Run the program. Returns exit code, standard output and standard error."""
+    with pytest.raises(SystemExit) as end:
+        corpus.main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    return end.value.code, said.out, said.err
+
+
 def test_command_line(tmp_path, capsys):
     clips_of(tmp_path, {"a.wav": voice()})
     good = filelist(tmp_path, "a.wav|həlˈoʊ", name="good.txt.cleaned")
-    with pytest.raises(SystemExit) as end:
-        corpus.main([str(good)])
-    assert end.value.code == 0 and "1 recordings" in capsys.readouterr().out
+    code, out, _ = run(capsys, good)
+    assert code == 0 and "1 recordings" in out
     bad = filelist(tmp_path, "a.wav|hello\nb.wav|hello", name="bad.txt")
-    with pytest.raises(SystemExit) as end:
-        corpus.main([str(good), str(bad), "--text_cleaners", "basic_cleaners"])
-    assert end.value.code == 1 and "error: no such file (1): b.wav" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match=r"none\.txt: No such file"):
-        corpus.main([str(tmp_path / "none.txt")])
+    code, out, _ = run(capsys, good, bad, "--text_cleaners", "basic_cleaners")
+    assert code == 2 and "error: no such file (1): b.wav" in out
+    code, out, error = run(capsys, tmp_path / "none.txt")
+    assert (code, out) == (2, "") and "none.txt: No such file" in error
 
 
 def test_command_line_checks_a_config(tmp_path, capsys):
@@ -306,7 +312,5 @@ def test_command_line_checks_a_config(tmp_path, capsys):
         speakers = {"n_speakers": n_speakers}
         model = {"gin_channels": 256} if n_speakers else {}
         path.write_text(json.dumps({"train": {}, "data": files | speakers, "model": model}))
-        with pytest.raises(SystemExit) as end:
-            corpus.main(["-c", str(path)])
-        assert end.value.code == 0 if message is None else message in end.value.code
-    assert "2 recordings" in capsys.readouterr().out
+        code, out, error = run(capsys, "-c", path)
+        assert code == 0 and "2 recordings" in out if message is None else code == 2 and message in error

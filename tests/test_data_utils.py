@@ -1,4 +1,4 @@
-"""Datasets, collation, and the sampler's promises for any lengths, boundaries and numbers of GPUs."""
+"""Datasets, collation, and the sampler's guarantees for any lengths, boundaries and numbers of GPUs."""
 
 import logging
 from collections import Counter
@@ -37,8 +37,8 @@ def data(**changes):
     return SimpleNamespace(**(defaults | changes))
 
 
-def corpus_of(tmp_path, rows, speakers=None):
-    """Write recordings from (name, samples, rate, text) and their filelist."""
+def write_corpus(tmp_path, rows, speakers=None):
+    """Write recordings, given as (name, samples, rate, text), and their filelist. Returns its path."""
     lines = []
     for i, (name, samples, rate, text) in enumerate(rows):
         wav = 0.1 * np.random.default_rng(i).standard_normal(samples)
@@ -60,18 +60,18 @@ FRAMES = [20, 30, 10, 86]
 
 @pytest.fixture
 def filelist(tmp_path):
-    return corpus_of(tmp_path, ROWS)
+    return write_corpus(tmp_path, ROWS)
 
 
 @pytest.fixture
-def spoken(tmp_path):
-    return corpus_of(tmp_path, ROWS, speakers=["1", "0", "1", "2"])
+def filelist_of_speakers(tmp_path):
+    return write_corpus(tmp_path, ROWS, speakers=["1", "0", "1", "2"])
 
 
 # --- datasets
 
 
-def test_items_hold_what_the_headers_promise(filelist):
+def test_items_have_the_lengths_of_the_headers(filelist):
     dataset = du.SpeechDataset(filelist, data())
     assert dataset.lengths == FRAMES and dataset.left_out == {}
     for i, (name, *_, text) in enumerate(ROWS):
@@ -79,7 +79,7 @@ def test_items_hold_what_the_headers_promise(filelist):
         assert dataset.names[i].endswith(name) and item.index == i
         assert item.wav.shape == (1, FRAMES[i] * HOP) and item.wav.dtype == torch.float32
         assert item.text.dtype == torch.int64 and len(item.text) == len(text)
-        assert item.spec is None and item.sid is None
+        assert item.spec is None and item.conditions == {}
 
 
 def test_raw_text_is_cleaned_and_blanks_are_added(filelist):
@@ -88,7 +88,7 @@ def test_raw_text_is_cleaned_and_blanks_are_added(filelist):
     assert raw[1::2].tolist() == cleaned.tolist() and not raw[::2].any() and len(raw) == 2 * len(cleaned) + 1
 
 
-def test_lengths_stay_with_their_items_and_what_is_left_out_is_named(tmp_path, caplog):
+def test_unusable_clips_are_left_out_and_named(tmp_path, caplog):
     rows = [
         ("empty_text.wav", 9 * HOP, RATE, ""),
         ROWS[0],
@@ -98,7 +98,7 @@ def test_lengths_stay_with_their_items_and_what_is_left_out_is_named(tmp_path, c
         ROWS[3],
     ]
     with caplog.at_level(logging.WARNING):
-        dataset = du.SpeechDataset(corpus_of(tmp_path, rows), data())
+        dataset = du.SpeechDataset(write_corpus(tmp_path, rows), data())
     assert dataset.lengths == [20, 86]
     assert [dataset[i].wav.size(1) // HOP for i in range(len(dataset))] == [20, 86]
     names = {reason: [name.rsplit("/")[-1] for name in names] for reason, names in dataset.left_out.items()}
@@ -109,17 +109,17 @@ def test_lengths_stay_with_their_items_and_what_is_left_out_is_named(tmp_path, c
     }
     assert "symbols without an id are left out of texts: '7' x 1" in caplog.text
     assert len(caplog.records) == 4 and "2 utterances left out" in caplog.text and "click.wav" in caplog.text
-    assert len(du.SpeechDataset(corpus_of(tmp_path, rows[1:4]), data(max_text_len=191))) == 2
+    assert len(du.SpeechDataset(write_corpus(tmp_path, rows[1:4]), data(max_text_len=191))) == 2
 
 
-def test_more_tokens_than_frames_is_refused_by_name(tmp_path):
-    path = corpus_of(tmp_path, [ROWS[0], ("swapped.wav", 9 * HOP, RATE, "hello you")])
+def test_a_text_with_more_tokens_than_frames_is_an_error(tmp_path):
+    path = write_corpus(tmp_path, [ROWS[0], ("swapped.wav", 9 * HOP, RATE, "hello you")])
     assert len(du.SpeechDataset(path, data())) == 2
     with pytest.raises(ValueError, match=r"swapped\.wav \(19 tokens, 9 frames\)"):
         du.SpeechDataset(path, data(add_blank=True))
 
 
-def test_other_rates_and_missing_files_are_refused_by_name(tmp_path, filelist):
+def test_other_rates_and_missing_files_are_named(tmp_path, filelist):
     with pytest.raises(ValueError, match=r"d\.wav.*16000 Hz.*22050 Hz"):
         du.SpeechDataset(filelist, data(resample=False))
     (tmp_path / "b.flac").unlink()
@@ -127,12 +127,12 @@ def test_other_rates_and_missing_files_are_refused_by_name(tmp_path, filelist):
         du.SpeechDataset(filelist, data())
 
 
-def test_nothing_left_is_an_error(tmp_path):
+def test_a_filelist_without_usable_clips_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no utterance is left: recording shorter than one frame"):
-        du.SpeechDataset(corpus_of(tmp_path, [("click.wav", 9, RATE, "x")]), data())
+        du.SpeechDataset(write_corpus(tmp_path, [("click.wav", 9, RATE, "x")]), data())
 
 
-# --- the doors of VITS
+# --- the interface of VITS
 
 
 @pytest.mark.parametrize("mel", [False, True])
@@ -156,52 +156,53 @@ def test_loader_and_collate_have_the_shapes_of_vits(filelist, mel):
     assert du.TextAudioCollate(return_ids=True)(items)[-1].tolist() == [3, 1, 0, 2]
 
 
-def test_speaker_loader_and_collate(spoken):
-    dataset = du.TextAudioSpeakerLoader(spoken, data(n_speakers=3))
+def test_speaker_loader_and_collate(filelist_of_speakers):
+    dataset = du.TextAudioSpeakerLoader(filelist_of_speakers, data(n_speakers=3))
     batch = du.TextAudioSpeakerCollate()([dataset[i] for i in range(4)])
     assert len(batch) == 7 and batch[6].tolist() == [2, 0, 1, 1]
     with pytest.raises(ValueError, match=r"set data\.n_speakers"):
-        du.TextAudioSpeakerLoader(spoken, data())
+        du.TextAudioSpeakerLoader(filelist_of_speakers, data())
 
 
-# --- training's batches
+# --- batches of training
 
 
-def test_batches_are_padded_to_multiples(spoken):
-    dataset = du.SpeechDataset(spoken, data(n_speakers=3))
+def test_batches_are_padded_to_multiples(filelist_of_speakers):
+    dataset = du.SpeechDataset(filelist_of_speakers, data(n_speakers=3))
     batch = du.Collate(HOP, pad_frames=32, pad_tokens=8)([dataset[i] for i in (1, 0, 3)])
     assert batch.text.shape == (3, 16) and batch.text_lengths.tolist() == [11, 5, 9]
     assert batch.wav.shape == (3, 1, 96 * HOP) and batch.wav_lengths.tolist() == [30 * HOP, 20 * HOP, 86 * HOP]
-    assert batch.sid.tolist() == [0, 1, 2] and batch.index.tolist() == [1, 0, 3]
+    assert list(batch.conditions) == ["sid"] and batch.conditions["sid"].tolist() == [0, 1, 2]
+    assert batch.index.tolist() == [1, 0, 3]
     torch.testing.assert_close(batch.wav[1, :, : 20 * HOP], dataset[0].wav)
     assert not batch.wav[1, :, 20 * HOP :].any() and not batch.text[1, 5:].any()
 
 
-def test_batches_come_from_workers_and_move(filelist):
+def test_loader_processes_return_batches_that_move_to_devices(filelist):
     dataset = du.SpeechDataset(filelist, data())
     sampler = du.DistributedBucketSampler(dataset, 2, [0, 50, 100])
     loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=du.Collate(HOP), num_workers=2)
     batches = [batch.to("cpu", non_blocking=True) for batch in loader]
-    assert all(type(batch) is du.Batch and batch.sid is None for batch in batches)
+    assert all(type(batch) is du.Batch and batch.conditions == {} for batch in batches)
     assert sorted(torch.cat([batch.index for batch in batches]).tolist()) == [0, 1, 2, 3]
     assert batches[0].to("meta").wav.is_meta
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_batches_ahead_of_a_gpu_arrive_whole_and_in_order():
+def test_batches_arrive_on_a_gpu_complete_and_in_order():
     device = torch.device("cuda", 0)
 
     def batch(i):
         lengths = torch.full((2,), i)
         return du.Batch(
-            lengths[:, None], lengths, torch.full((2, 1, 500_000), float(i)), lengths, None, lengths
+            lengths[:, None], lengths, torch.full((2, 1, 500_000), float(i)), lengths, {"sid": lengths}, lengths
         ).pin_memory()
 
     sums = []
     with torch.cuda.stream(torch.cuda.Stream()):
         for data in du.ahead(map(batch, range(20)), device):
             torch.cuda._sleep(10_000_000)  # the GPU is slower than the host
-            sums.append(data.wav.mean() + data.index.sum())
+            sums.append(data.wav.mean() + data.conditions["sid"].sum())
     torch.cuda.synchronize()
     assert [x.item() for x in sums] == [3.0 * i for i in range(20)]
 
@@ -226,7 +227,7 @@ CASES = {
 
 @settings(deadline=None, max_examples=300)
 @given(**CASES)
-def test_sampler_keeps_its_promises(lengths, boundaries, size, n, epoch, shuffle):
+def test_the_sampler_keeps_its_guarantees(lengths, boundaries, size, n, epoch, shuffle):
     inside = [i for i, length in enumerate(lengths) if boundaries[0] < length <= boundaries[-1]]
     if not inside:
         with pytest.raises(ValueError, match=f"run from {min(lengths)} to {max(lengths)} frames"):
@@ -266,7 +267,7 @@ def test_sampler_keeps_its_promises(lengths, boundaries, size, n, epoch, shuffle
 
 @settings(deadline=None, max_examples=50)
 @given(**CASES)
-def test_order_is_repeatable_and_resumable(lengths, boundaries, size, n, epoch, shuffle):
+def test_the_order_is_reproducible_and_resumable(lengths, boundaries, size, n, epoch, shuffle):
     lengths.append(boundaries[-1])
     one, other = (replicas_of(lengths, size, boundaries, n, shuffle=shuffle)[-1] for _ in range(2))
     one.set_epoch(epoch + 1)
@@ -279,11 +280,11 @@ def test_order_is_repeatable_and_resumable(lengths, boundaries, size, n, epoch, 
     for start in (0, len(planned) // 2):
         expected = planned[start:] + following
         epochs = du.Epochs(other, epoch, start)
-        iter(epochs)  # a loader with workers asks twice before it begins
+        iter(epochs)  # a loader with workers iterates twice before the first batch
         assert list(islice(epochs, len(expected))) == expected
 
 
-def test_epochs_and_seeds_differ_only_when_shuffled():
+def test_epochs_and_seeds_change_the_order_only_with_shuffling():
     lengths = [*range(1, 61)]
     sampler = replicas_of(lengths, 4, [0, 30, 60], 1)[0]
     first = list(sampler)
@@ -295,8 +296,8 @@ def test_epochs_and_seeds_differ_only_when_shuffled():
     assert [sorted(batch) for batch in ordered] == [list(range(k, k + 4)) for k in range(0, 60, 4)]
 
 
-def test_batches_are_of_one_bucket_but_for_what_moves_up():
-    lengths = [10] * 9 + [30] * 7 + [50] * 8  # batches of 8: 1 of tens, 1 mixed, 1 of fifties
+def test_only_the_remainder_of_a_bucket_moves_to_the_next():
+    lengths = [10] * 9 + [30] * 7 + [50] * 8  # batches of 8: one of length 10, one mixed, one of length 50
     batches = list(replicas_of(lengths, 8, [0, 20, 40, 60], 1)[0])
     kinds = sorted(sorted(Counter(lengths[i] for i in batch).items()) for batch in batches)
     assert kinds == [[(10, 1), (30, 7)], [(10, 8)], [(50, 8)]]
@@ -308,7 +309,7 @@ def test_a_rare_long_utterance_is_not_repeated():
     assert len(batches) == 11 and sum(batch.count(640) for batch in batches) == 1
 
 
-def test_left_out_utterances_are_named(caplog):
+def test_utterances_outside_all_buckets_are_named(caplog):
     dataset = SimpleNamespace(lengths=[5, 32, 33, 1000, 1001], names=["a", "b", "c", "d", "e"])
     with caplog.at_level(logging.WARNING):
         sampler = du.DistributedBucketSampler(dataset, 2, [32, 300, 1000])
@@ -316,6 +317,6 @@ def test_left_out_utterances_are_named(caplog):
     assert sampler.buckets == [[2], [3]] and "2 utterances left out, not above 32 frames: a, b" in caplog.text
 
 
-def test_a_rank_outside_the_replicas_is_refused():
+def test_a_rank_above_the_number_of_replicas_is_an_error():
     with pytest.raises(ValueError, match="rank 2 of 2"):
         du.DistributedBucketSampler(SimpleNamespace(lengths=[5]), 1, [0, 9], 2, 2)

@@ -1,4 +1,4 @@
-"""The demo from the corpus to the picture, in two steps of training."""
+"""Tests of the demo, from the corpus to the picture, with two training steps."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,9 @@ from audio import load_audio
 from corpus import read_filelist
 from reporting import read_metrics
 
-WORDS = 5
-
 
 @pytest.mark.parametrize(("speakers", "name"), [(1, "demo"), (2, "demo_ms")])
-def test_demo_trains_and_speaks_and_goes_on(tmp_path, monkeypatch, capsys, speakers, name):
+def test_the_demo_trains_speaks_and_resumes(tmp_path, monkeypatch, capsys, speakers, name):
     monkeypatch.chdir(tmp_path)
     arguments = ["--speakers", str(speakers), "--clips", "24", "--text", "On the bridge.", "--device", "cpu"]
     folder = demo.main(["--steps", "2", *arguments])
@@ -29,7 +27,7 @@ def test_demo_trains_and_speaks_and_goes_on(tmp_path, monkeypatch, capsys, speak
 
     (folder / "demo.wav").unlink()
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.pth")}
-    demo.main(["--steps", "2", *arguments])  # nothing left to train: it only speaks, and the same
+    demo.main(["--steps", "2", *arguments])  # nothing is left to train: the demo only speaks, with the same result
     assert np.array_equal(sound, load_audio(folder / "demo.wav", config.data.sampling_rate))
     assert before == {path.name: path.stat().st_mtime_ns for path in folder.glob("*.pth")}
     demo.main(["--steps", "3", *arguments])
@@ -37,7 +35,7 @@ def test_demo_trains_and_speaks_and_goes_on(tmp_path, monkeypatch, capsys, speak
 
 
 @pytest.mark.parametrize("name", ["demo", "demo_ms"])
-def test_the_sentence_is_new_and_the_corpus_fits_the_config(tmp_path, monkeypatch, name):
+def test_the_corpus_fits_the_config_and_does_not_have_the_sentence(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     config = configs.load(demo.CONFIGS / f"{name}.json")
     demo.make_lists(config, demo.CLIPS, max(config.data.n_speakers, 1))
@@ -51,9 +49,16 @@ def test_the_sentence_is_new_and_the_corpus_fits_the_config(tmp_path, monkeypatc
     assert len({clip.speaker for clip in clips}) == max(config.data.n_speakers, 1)
 
 
-def test_what_cannot_be_is_said_in_one_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--speakers", "9"], "9 speakers are too many: configs/demo_ms.json has room for 4"),
+        (["--clips", "2"], "utterances are too few"),
+    ],
+)
+def test_user_errors_take_one_line(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=r"9 speakers, and configs/demo_ms\.json has room for 4"):
-        demo.main(["--speakers", "9"])
-    with pytest.raises(SystemExit, match="utterances are too few"):
-        demo.main(["--clips", "2"])
+    with pytest.raises(SystemExit, match="2"):
+        demo.main(arguments)
+    error = capsys.readouterr().err
+    assert error.startswith("demo: ") and message in error and error.count("\n") == 1

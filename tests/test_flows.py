@@ -1,4 +1,4 @@
-"""Every flow undone by its reverse, and every log-determinant what autograd says it is."""
+"""All flows: the inverse, and the log-determinant against autograd."""
 
 import pytest
 import tiny
@@ -17,12 +17,12 @@ def flow_of(kind, gin_channels=0):
 
 @pytest.mark.parametrize("gin_channels", [0, 6])
 @pytest.mark.parametrize("kind", FLOWS)
-def test_reverse_undoes_forward(kind, gin_channels):
+def test_reverse_inverts_forward(kind, gin_channels):
     flow = flow_of(kind, gin_channels)
     x = torch.randn(2, 8, 9, dtype=torch.float64) * MASK
     g = torch.randn(2, 6, 1, dtype=torch.float64) if gin_channels else None
     y = flow(x, MASK, g)
-    assert (y - x).abs().max() > 0.1  # it does something
+    assert (y - x).abs().max() > 0.1  # not the identity
     assert torch.allclose(flow(y, MASK, g, reverse=True), x, atol=1e-9)
     assert torch.allclose(flow(flow(x, MASK, g, reverse=True), MASK, g), x, atol=1e-9)
     assert not (y * (1 - MASK)).any()
@@ -31,8 +31,8 @@ def test_reverse_undoes_forward(kind, gin_channels):
 
 
 @pytest.mark.parametrize("kind", FLOWS)
-def test_couplings_preserve_volume_but_for_one(kind):
-    """All say a log-determinant of zero; `mono_layer_post_residual` doubles each channel four times and hides it."""
+def test_couplings_return_a_log_determinant_of_zero(kind):
+    """It is correct for all but `mono_layer_post_residual`, which doubles each channel four times."""
     flow = flow_of(kind)
     x = torch.randn(1, 8, 3, dtype=torch.float64)
     mask = torch.ones(1, 1, 3, dtype=torch.float64)
@@ -43,21 +43,21 @@ def test_couplings_preserve_volume_but_for_one(kind):
         assert torch.equal(layer(x, mask)[1], torch.zeros(1))
 
 
-def test_a_new_flow_is_the_identity():
-    """But for the flips, and for the doubling of `mono_layer_post_residual`."""
+def test_new_flow_is_the_identity():
+    """Four flips cancel; `mono_layer_post_residual` doubles its input four times."""
     x = torch.randn(2, 8, 9) * MASK.float()
     for kind in FLOWS:
         y = Flow(8, 8, 0, kind)(x, MASK.float())
         assert torch.allclose(y, 16 * x if kind == "mono_layer_post_residual" else x, atol=1e-5), kind
 
 
-def test_the_list_of_types_is_the_table():
+def test_available_flow_types_are_the_keys_of_the_registry():
     assert [None, *AVAILABLE_FLOW_TYPES] == list(FLOWS)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("layer", ["ConvFlow", "ElementwiseAffine", "Log", "Flip"])
-def test_log_determinants_are_autograds(layer, reverse):
+def test_log_determinants_match_autograd(layer, reverse):
     made = {"ConvFlow": (2, 4, 3, 3), "ElementwiseAffine": (2,)}.get(layer, ())
     flow = tiny.randomise(getattr(modules, layer)(*made), 0.8).double()
     mask = torch.tensor([[[1.0, 1.0, 1.0, 0.0]]], dtype=torch.float64)
@@ -77,7 +77,7 @@ def test_log_determinants_are_autograds(layer, reverse):
 
 
 @pytest.mark.parametrize("layer", ["ConvFlow", "ElementwiseAffine", "Log", "Flip"])
-def test_small_flows_are_undone(layer):
+def test_reverse_inverts_small_flows(layer):
     made = {"ConvFlow": (2, 4, 3, 3), "ElementwiseAffine": (2,)}.get(layer, ())
     flow = tiny.randomise(getattr(modules, layer)(*made), 0.8).double()
     x = (torch.rand(2, 2, 9, dtype=torch.float64) * 6 + 0.01) * MASK

@@ -1,4 +1,4 @@
-"""Kernels of our own against PyTorch in fp64: on a GPU where there is one, else in Triton's interpreter."""
+"""The Triton kernels against PyTorch in fp64: on a GPU if there is one, otherwise in Triton's interpreter."""
 
 import copy
 import importlib.util
@@ -8,25 +8,25 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
+from tiny import DURATION_DISCRIMINATOR, MANY_VOICES, batch
 from torch.nn.utils.parametrizations import weight_norm
 
-import convolutions
-import fused
 from attentions import LayerNorm
-from convolutions import Conv1d, Conv2d, ConvTranspose1d
+from kernels import convolutions, fused
+from kernels.convolutions import Conv1d, Conv2d, ConvTranspose1d
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def noise(*shape):
-    """Multiples of a quarter: with `draw_weights`, every type holds what a convolution sums up, exactly."""
+    """Draw multiples of 1/4. With `draw_weights`, all types represent the terms of a convolution exactly."""
     return torch.randint(-4, 5, shape).double() / 4
 
 
 def draw_weights(network):
-    """Weights of a quarter or none, and biases of odd parts of 32, with which no sum is zero.
+    """Set weights to -1/4, 0 or 1/4 and biases to odd multiples of 1/32, so that no sum is zero.
 
-    So no sum is rounded to the other side of an activation, where it would send its gradient another way.
+    Rounding then never changes the sign of the input of an activation, which would change its gradient.
     """
     for parameter in network.parameters():
         drawn = torch.randint(-16, 16, parameter.shape) / 16 + 1 / 32
@@ -35,7 +35,7 @@ def draw_weights(network):
 
 
 def cases():
-    """Names, networks and their inputs, in fp64; every channel count is one that a tile divides in another way."""
+    """Yield (name, computation, network, inputs in fp64). The channel counts lead to tiles of different widths."""
     mask = (torch.rand(3, 1, 70) > 0.3).double()
     bias_conv = Conv1d(12, 48, 3, padding=1)
     for slope in (1.0, 0.1, 0.0):
@@ -53,11 +53,11 @@ def cases():
             [noise(3, 12, 70), noise(3, 48, 70)],
         )
     yield "masked convolution", lambda m, x: m(x, mask=mask.to(x)), bias_conv, [noise(3, 12, 70)]
-    yield "one mask for all", lambda m, x: m(x, mask=mask[:1].to(x)), bias_conv, [noise(3, 12, 70)]
-    yield "a boolean mask", lambda m, x: m(x, 0.1, mask=mask.bool().to(x.device)), bias_conv, [noise(3, 12, 70)]
+    yield "one mask for the batch", lambda m, x: m(x, mask=mask[:1].to(x)), bias_conv, [noise(3, 12, 70)]
+    yield "boolean mask", lambda m, x: m(x, 0.1, mask=mask.bool().to(x.device)), bias_conv, [noise(3, 12, 70)]
     for slope in (1.0, 0.1):
         yield (
-            f"both sides of an activation, slope {slope}",
+            f"before and after an activation, slope {slope}",
             lambda m, x, y, s=slope: m.before_and_after(x, s, plus=y),
             bias_conv,
             [noise(2, 12, 70), noise(2, 48, 70)],
@@ -66,10 +66,10 @@ def cases():
     yield "upsampling", lambda m, x: m(x), ConvTranspose1d(12, 6, 4, 2, 1), [noise(2, 12, 50)]
     frozen = Conv1d(12, 48, 3, padding=1).requires_grad_(False)
     for slope in (1.0, 0.1):
-        yield f"a frozen convolution, slope {slope}", lambda m, x, s=slope: m(x, s), frozen, [noise(2, 12, 70)]
-    yield "a frozen masked convolution", lambda m, x: m(x, mask=mask.to(x)), frozen, [noise(3, 12, 70)]
+        yield f"frozen convolution, slope {slope}", lambda m, x, s=slope: m(x, s), frozen, [noise(2, 12, 70)]
+    yield "frozen masked convolution", lambda m, x: m(x, mask=mask.to(x)), frozen, [noise(3, 12, 70)]
     laid_out = convolutions.lay_out(Conv1d(12, 48, 3, padding=1))
-    yield "a weight in another layout", lambda m, x: m(x), laid_out, [noise(2, 12, 70)]
+    yield "weight in another layout", lambda m, x: m(x), laid_out, [noise(2, 12, 70)]
     normed = {
         "a kernel": Conv1d(24, 48, 5, padding=2),
         "a pointwise kernel": Conv1d(24, 48, 1),
@@ -80,7 +80,7 @@ def cases():
         x = noise(2, 24, 50, 3) if isinstance(conv, Conv2d) else noise(2, 24, 50)
         yield f"weight norm of {name}", lambda m, x: m(x), weight_norm(conv), [x]
     yield "gate", lambda m, x: fused.gate(m, x), Conv1d(48, 96, 5, padding=2), [noise(3, 48, 70)]
-    yield "gate of speakers", fused.gate, Conv1d(6, 12, 1), [noise(3, 6, 1100), noise(3, 12, 1)]
+    yield "gate with a condition", fused.gate, Conv1d(6, 12, 1), [noise(3, 6, 1100), noise(3, 12, 1)]
     res_skip = Conv1d(24, 48, 1)
     rows = [noise(3, 24, 70) for _ in range(3)]
     yield "residual and skip", lambda m, a, x, s: fused.residual_and_skip(m, a, x, s, mask.to(x)), res_skip, rows
@@ -93,11 +93,11 @@ def cases():
     yield "norm", lambda m, x: m(x), LayerNorm(96), [noise(3, 96, 170)]
     yield "norm of a sum", lambda m, x, y: m(x, plus=y), LayerNorm(24), rows[:2]
     real = noise(3, 24, 700)
-    yield "distance", lambda m, x: fused.l1_mean(real.to(x), x), torch.nn.Identity(), [noise(3, 24, 700)]
+    yield "L1 distance", lambda m, x: fused.l1_mean(real.to(x), x), torch.nn.Identity(), [noise(3, 24, 700)]
 
 
 def results(compute, network, inputs, dtype, device):
-    """Outputs and gradients of inputs and weights, in fp64 on the CPU."""
+    """Return outputs and the gradients of inputs and weights, in fp64 on the CPU."""
     network = copy.deepcopy(network).to(device, dtype)
     inputs = [x.detach().to(device, dtype).requires_grad_() for x in inputs]
     outputs = compute(network, *inputs)
@@ -110,11 +110,12 @@ def results(compute, network, inputs, dtype, device):
 
 
 def check_kernels(device, dtype, tolerance):
+    """Compare all cases with fp64 on the CPU; `tolerance` is relative to the norm."""
     torch.manual_seed(0)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for name, compute, network, inputs in cases():
             network = draw_weights(network).double()
-            assert fused.takes(inputs[0].to(device, dtype)) and not fused.takes(inputs[0])
+            assert fused.supports(inputs[0].to(device, dtype)) and not fused.supports(inputs[0])
             ours = results(compute, network, inputs, dtype, device)
             expected = results(compute, network, inputs, torch.float64, "cpu")
             assert len(ours) == len(expected)
@@ -122,21 +123,18 @@ def check_kernels(device, dtype, tolerance):
                 assert (a - b).norm() <= tolerance * b.norm(), f"{name}, {i}"
     for rows, channels in ((3, 5), (600, 24)):
         partial = noise(rows, channels).to(device, torch.float32)
-        assert torch.allclose(fused._kernels().added_up(partial), partial.sum(0), atol=1e-4)
+        assert torch.allclose(fused._kernels().column_sums(partial), partial.sum(0), atol=1e-4)
 
 
 def check_step():
-    """A training step with kernels and without: the same losses and gradients."""
-    from test_trainer import JUDGED, batch
-
+    """Compare losses and gradients of a training step with and without kernels."""
     from trainer import Trainer
 
     tiny.no_noise(pytest.MonkeyPatch())
-    config = tiny.config(JUDGED, tiny.MANY_VOICES)
     losses, gradients = [], []
     for kernels in (False, True):
+        config = tiny.config(DURATION_DISCRIMINATOR, MANY_VOICES, train={"fused_kernels": kernels})
         run = Trainer(config, torch.device("cpu"))
-        fused.enable(kernels)
         for learner in run.learners.values():
             tiny.no_dropout(tiny.randomise(learner.network))
         losses.append(run.step(batch(config)))
@@ -144,12 +142,12 @@ def check_step():
     for name, value in losses[0].items():
         assert abs(value - losses[1][name]) <= 1e-4 * abs(value) + 1e-6, name
     for name, value in gradients[0].items():
-        if not name.endswith("conv_k.bias"):  # what moves all keys alike moves no attention: these are rounding
+        if not name.endswith("conv_k.bias"):  # attention does not depend on it: these are rounding errors
             assert (value - gradients[1][name]).norm() <= 1e-3 * value.norm() + 1e-6, name
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the tests below run on the GPU itself")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the tests below use the GPU")
 @pytest.mark.parametrize(
     "call",
     [
@@ -158,13 +156,13 @@ def check_step():
         "check_step()",
     ],
 )
-def test_kernels_in_the_interpreter(call):
+def test_kernels_match_pytorch_in_the_interpreter(call):
     tiny.in_triton_interpreter(f"import test_fused as tests; tests.{call}")
 
 
 POINTERS = {"h": "*bf16", "f": "*fp32", "i": "i32", "r": "fp32"}
-COMPILED = [  # each kernel with the types of its arguments in a training step, and its constants
-    ("_added_up", "ffii", 256, 16),
+COMPILED = [  # kernel, types of its arguments in a training step, constants
+    ("_column_sums", "ffii", 256, 16),
     ("_bias_act", "hhffhhiir", True, True, True, 64, 64),
     ("_bias_act_backward", "hhhfhfiiri", True, True, True, 64, 64),
     ("_gate", "hfhiiii", 64, 64),
@@ -182,14 +180,14 @@ COMPILED = [  # each kernel with the types of its arguments in a training step, 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 @pytest.mark.parametrize("name, types, constants", [(name, types, rest) for name, types, *rest in COMPILED])
-def test_kernels_compile_for_hopper(name, types, constants, tmp_path, monkeypatch):
+def test_kernels_compile_for_hopper_gpus(name, types, constants, tmp_path, monkeypatch):
     import triton
     from triton.backends.compiler import GPUTarget
 
-    import fused_kernels
+    from kernels import triton_kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel = getattr(fused_kernels, name)
+    kernel = getattr(triton_kernels, name)
     names = kernel.arg_names
     signature = dict(zip(names, [POINTERS[t] for t in types] + ["constexpr"] * len(constants), strict=True))
     source = triton.compiler.ASTSource(kernel, signature, dict(zip(names[len(types) :], constants)))
@@ -198,12 +196,12 @@ def test_kernels_compile_for_hopper(name, types, constants, tmp_path, monkeypatc
 
 @on_gpu
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 1e-2), (torch.float16, 2e-3)])
-def test_kernels_on_the_gpu(dtype, tolerance):
+def test_kernels_match_pytorch_on_the_gpu(dtype, tolerance):
     check_kernels("cuda", dtype, tolerance)
 
 
 @on_gpu
-def test_groups_with_a_stride_are_computed_without_one():
+def test_strided_grouped_convolutions_match_the_cpu_on_the_gpu():
     torch.manual_seed(0)
     conv = Conv1d(16, 64, 41, 4, 20, groups=4).double()
     x = noise(2, 16, 333)
@@ -213,7 +211,7 @@ def test_groups_with_a_stride_are_computed_without_one():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-def test_where_triton_does_not_run_pytorch_computes(monkeypatch, caplog):
+def test_pytorch_replaces_kernels_if_triton_fails(monkeypatch, caplog):
     def broken():
         raise RuntimeError("no compiler\nto be found")
 
@@ -221,14 +219,14 @@ def test_where_triton_does_not_run_pytorch_computes(monkeypatch, caplog):
     monkeypatch.setattr(fused, "_kernels", broken)
     fused._runs.cache_clear()
     try:
-        assert not fused.takes(torch.ones(1)) and not fused.takes(torch.ones(1))
+        assert not fused.supports(torch.ones(1)) and not fused.supports(torch.ones(1))
         assert caplog.text.count("no compiler") == 1
     finally:
         fused._runs.cache_clear()
 
 
 @pytest.mark.parametrize("shape", [(6, 4, 5), (6, 4, 5, 1)])
-def test_a_cast_weight_has_its_channels_side_by_side(shape):
+def test_cast_weight_is_in_channels_last_layout(shape):
     w = torch.randn(shape, requires_grad=True)
     cast = fused.cast_channels_last(w, torch.bfloat16)
     assert torch.equal(cast, w.bfloat16())
@@ -239,14 +237,20 @@ def test_a_cast_weight_has_its_channels_side_by_side(shape):
     assert fused.cast_channels_last(w, torch.float32).data_ptr() == w.data_ptr()
 
 
-def test_without_our_kernels_a_gpu_gets_the_weight_in_the_type_of_its_input(monkeypatch):
-    monkeypatch.setattr(fused, "_enabled", False)
+def test_without_kernels_the_weight_is_cast_to_the_type_of_the_input_on_a_gpu():
     conv = weight_norm(Conv1d(6, 4, 5))
+    fused.enable(conv, False)
     on_a_gpu = SimpleNamespace(is_cuda=True, dtype=torch.bfloat16, device=torch.device("cuda"))
     given = fused.weight(conv, on_a_gpu)
     assert torch.equal(given, conv.weight.bfloat16()) and given.transpose(1, 2).is_contiguous()
     assert fused.weight(conv, torch.zeros(2, 6, 9, dtype=torch.bfloat16)).dtype == torch.float32
 
 
-def test_on_the_cpu_pytorch_computes():
-    assert not fused.takes(torch.ones(1)) or os.environ.get("TRITON_INTERPRET") == "1"
+def test_kernels_are_selected_for_each_network():
+    one, other = (torch.nn.Sequential(Conv1d(6, 4, 1), LayerNorm(4)) for _ in range(2))
+    fused.enable(one, False)
+    assert [layer.use_kernels for layer in (*one, *other)] == [False, False, True, True]
+
+
+def test_kernels_are_not_used_on_the_cpu():
+    assert not fused.supports(torch.ones(1)) or os.environ.get("TRITON_INTERPRET") == "1"

@@ -1,4 +1,4 @@
-"""The command line: files where they were asked for, and one line on stderr for whatever is wrong."""
+"""Tests of the command line: its files, its options, and its errors in one line."""
 
 import io
 import json
@@ -44,7 +44,7 @@ def test_a_text_to_a_file_with_a_picture(runs, tmp_path, capsys, name):
     assert said.startswith(f"{out}: {expected.seconds:.2f} s of audio, ") and "times real time" in said
 
 
-def test_the_program_by_the_name_of_a_run(runs, tmp_path):
+def test_the_program_with_the_name_of_a_run(runs, tmp_path):
     (tmp_path / "logs").symlink_to(runs)
     command = [sys.executable, str(ROOT / "inference.py"), "-m", "one", "-t", "Hi.", "-o", "hi.wav", "--seed", "1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -78,7 +78,7 @@ def test_speakers_and_conversion(runs, tmp_path, capsys):
     np.testing.assert_allclose(read(out), expected, atol=2e-4)
 
 
-def test_options_reach_the_voice(runs, tmp_path):
+def test_options_change_the_audio(runs, tmp_path):
     def spoken(*options):
         out = tmp_path / "o.wav"
         inference.main(["-m", str(runs / "one"), "-t", "One. Two.", "-o", str(out), *options, *QUIET])
@@ -93,7 +93,7 @@ def test_options_reach_the_voice(runs, tmp_path):
 
 
 def program(*arguments, stdin=b""):
-    """Run inference.py as a program; returns what it wrote to stdout, and its stderr."""
+    """Run inference.py as a program. Returns standard output and standard error."""
     command = [sys.executable, str(ROOT / "inference.py"), *map(str, arguments), *QUIET]
     done = subprocess.run(command, input=stdin, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
@@ -111,7 +111,7 @@ def test_audio_on_standard_output(runs, tmp_path):
     np.testing.assert_allclose(samples, expected, atol=2e-4)
 
 
-def test_a_player_that_is_closed_ends_the_program_quietly(runs):
+def test_closing_standard_output_ends_the_program_without_an_error(runs):
     command = [sys.executable, str(ROOT / "inference.py"), "-m", str(runs / "one"), "-t", "A long text. " * 300]
     with subprocess.Popen(
         [*command, "--output-raw", *QUIET], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -133,18 +133,18 @@ def test_timings_and_subtitles(runs, tmp_path):
     assert second.splitlines()[1].endswith(f"--> 00:00:{int(end):02},{round(1000 * (end % 1)):03}")
 
 
-def test_every_option_of_speaking_reaches_the_voice(runs, monkeypatch, tmp_path):
-    heard = {}
-    monkeypatch.setattr(Voice, "speak", lambda self, text, speaker=None, **how: heard.update(how) or 1 / 0)
+def test_every_speaking_option_reaches_the_voice(runs, monkeypatch, tmp_path):
+    given_options = {}
+    monkeypatch.setattr(Voice, "speak", lambda self, text, speaker=None, **how: given_options.update(how) or 1 / 0)
     given = {"noise-scale": 0.1, "noise-scale-w": 0.2, "length-scale": 1.3, "seed": 4, "pause": 0.5}
     options = [part for name, value in given.items() for part in (f"--{name}", str(value))]
     with pytest.raises(ZeroDivisionError):
         inference.main(["-m", str(runs / "one"), "-t", "Hi.", "--phonemes", "--normalize", *options])
     wanted = {name.replace("-", "_"): value for name, value in given.items()}
-    assert heard == wanted | {"phonemes": True, "normalize": True}
+    assert given_options == wanted | {"phonemes": True, "normalize": True}
 
 
-def test_ids_in_place_of_text(runs, tmp_path):
+def test_token_ids_instead_of_text(runs, tmp_path):
     voice = Voice.load(runs / "one")
     tokens = " ".join(map(str, voice.speak("Hello").tokens))
     inference.main(["-m", str(runs / "one"), "-t", tokens, "--ids", "-o", str(tmp_path / "o.wav"), *QUIET])
@@ -155,16 +155,23 @@ def test_ids_in_place_of_text(runs, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-m", "{runs}/one", "-t", "a b", "--ids"], "whole numbers with spaces between, not 'a b'"),
+        (["-m", "{runs}/one", "-t", "a b", "--ids"], "whole numbers separated by spaces, not 'a b'"),
         (["-m", "{runs}/one", "-t", "1 999", "--ids"], "there is no token 999"),
         (["-m", "{runs}/one", "-f", ""], "--file is empty"),
-        (["-m", "{runs}/one", "-f", "-", "-o", "-"], "-o - is for one text"),
-        (["-m", "{runs}/one", "-t", "Hi.", "--source", "0"], "--source goes with --convert"),
-        (["-m", "{runs}/many", "--convert", "x.wav", "--length-scale", "3"], "--length-scale goes with text"),
-        (["-m", "{runs}/many", "--convert", "x.wav", "--output-raw"], "--output-raw goes with text"),
-        (["-m", "{runs}/one", "-t", "Hi.", "--device", "mps"], "no way to speak on 'mps'"),
+        (
+            ["-m", "{runs}/one", "-t", "Hi.", "--nois_scale", "0"],
+            "unknown option --nois_scale; did you mean --noise-scale?",
+        ),
+        (["-m", "{runs}/one", "-f", "-", "-o", "-"], "-o - needs a single text"),
+        (["-m", "{runs}/one", "-t", "Hi.", "--source", "0"], "--source needs --convert"),
+        (
+            ["-m", "{runs}/many", "--convert", "x.wav", "--length-scale", "3"],
+            "--length-scale has no effect with --convert",
+        ),
+        (["-m", "{runs}/many", "--convert", "x.wav", "--output-raw"], "--output-raw has no effect with --convert"),
+        (["-m", "{runs}/one", "-t", "Hi.", "--device", "mps"], "synthesis does not run on 'mps'"),
         (["-m", "{runs}/one", "-t", "Hi.", "--timings", "t.txt"], "t.txt: timings are written as .json or .srt"),
-        (["-m", "{runs}/one", "-f", "-", "--timings", "t.json"], "--timings goes with a single text"),
+        (["-m", "{runs}/one", "-f", "-", "--timings", "t.json"], "--timings needs a single text"),
         (["-m", "{runs}/one", "-t", "Hi.", "--output-raw", "--normalize"], "--normalize needs the whole speech"),
         (["-m", "{runs}/one", "-t", "Hi.", "--output-raw", "-o", "x.wav"], "--output needs the whole speech"),
         (["-m", "none", "-t", "Hi."], "there is no checkpoint or run none"),
@@ -183,8 +190,9 @@ def test_ids_in_place_of_text(runs, tmp_path):
         (["-m", "{runs}/many", "--convert", "no.wav", "-s", "bo"], "choose one of anna, bo"),
     ],
 )
-def test_errors_are_one_line(runs, capsys, monkeypatch, tmp_path, arguments, message):
+def test_errors_take_one_line(runs, capsys, monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["inference.py"])
     (runs / "one" / "lines").write_text("Hi.\n...\n")
     with pytest.raises(SystemExit) as end:
         inference.main([argument.format(runs=runs) for argument in arguments])
@@ -194,7 +202,7 @@ def test_errors_are_one_line(runs, capsys, monkeypatch, tmp_path, arguments, mes
     assert not list(tmp_path.iterdir())
 
 
-def test_unknown_symbols_are_one_line_too(runs, tmp_path, capsys):
+def test_the_warning_about_unknown_symbols_takes_one_line(runs, tmp_path, capsys):
     warnings.simplefilter("default")
     inference.main(["-m", str(runs / "one"), "-t", "Hi 你.", "-o", str(tmp_path / "o.wav"), *QUIET])
     assert capsys.readouterr().err == "inference: symbol '你' (U+4F60) is not in the table and is left out\n"

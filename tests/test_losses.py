@@ -1,4 +1,4 @@
-"""The losses against their formulas, and in full precision whatever comes in."""
+"""The losses against their formulas, and their precision."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def test_adversarial_losses():
     assert loss.item() == pytest.approx(2 * (1 + 0.25) / 2) and len(parts) == 2
 
 
-def test_masked_losses_count_each_valid_score_once():
+def test_masked_losses_are_means_over_valid_scores():
     scores = torch.tensor([[0.2, 0.4, 9.0], [0.6, 9.0, 9.0]]).unsqueeze(2)
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]]).unsqueeze(2)
     loss, _ = losses.generator_loss([scores], mask)
@@ -26,7 +26,7 @@ def test_masked_losses_count_each_valid_score_once():
     assert both.item() == pytest.approx(loss.item() + (0.2**2 + 0.4**2 + 0.6**2) / 3)
 
 
-def test_feature_loss_is_twice_the_distance_and_teaches_the_generator_only():
+def test_feature_loss_is_twice_the_distance_and_has_no_gradient_for_real_maps():
     real = [[torch.ones(2, 3, requires_grad=True)], [torch.zeros(4, requires_grad=True)]]
     generated = [[torch.zeros(2, 3, requires_grad=True)], [torch.full((4,), 3.0, requires_grad=True)]]
     loss = losses.feature_loss(real, generated)
@@ -37,7 +37,15 @@ def test_feature_loss_is_twice_the_distance_and_teaches_the_generator_only():
         losses.feature_loss(real, generated[:1])
 
 
-def test_kl_is_that_of_normal_distributions():
+def test_feature_loss_passes_the_choice_of_kernels_on(monkeypatch):
+    choices = []
+    monkeypatch.setattr(losses.fused, "l1_mean", lambda real, generated, kernels: choices.append(kernels) or real)
+    for arguments in ((), (True,), (False,)):
+        losses.feature_loss([[torch.zeros(())]], [[torch.zeros(())]], *arguments)
+    assert choices == [True, True, False]
+
+
+def test_kl_loss_equals_the_divergence_of_normal_distributions():
     torch.manual_seed(0)
     b, d, t = 400, 3, 50
     m_q, m_p, logs_q, logs_p = (0.5 * torch.randn(1, d, 1) for _ in range(4))
@@ -48,7 +56,7 @@ def test_kl_is_that_of_normal_distributions():
     assert losses.kl_loss(z, *expand, torch.ones(b, 1, t)).item() == pytest.approx(exact.item(), abs=0.03)
 
 
-def test_kl_counts_valid_frames():
+def test_kl_loss_is_the_mean_over_valid_frames():
     draws = [torch.randn(2, 4, 6) for _ in range(4)]
     mask = torch.ones(2, 1, 6)
     loss = losses.kl_loss(*draws, mask)
@@ -58,7 +66,7 @@ def test_kl_counts_valid_frames():
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
-def test_all_are_in_fp32(kind):
+def test_losses_are_computed_in_fp32(kind):
     def half(*shape):
         return (300 * torch.rand(*shape)).to(kind)
 

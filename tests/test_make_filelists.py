@@ -1,3 +1,5 @@
+"""Tests of the filelists that are written for corpora."""
+
 import hashlib
 import json
 import unicodedata
@@ -9,7 +11,7 @@ import pytest
 import make_filelists
 from make_filelists import FACTS, Clip
 
-# Of the sorted names in the filelists that VITS ships, one a line; speakers as "p225 101".
+# SHA-256 of the sorted names in the filelists of VITS, one per line; of speakers as "p225 101".
 LJSPEECH = {
     "val": "db6d2331f6933b6cec173a65aa002baf0483749dfc65c1f633af1fd53826dd3a",
     "test": "ee02699f7ecb483d4683d76ccb6661c62362094fca29a6cb17dc4299536df153",
@@ -65,7 +67,7 @@ def test_ljspeech_gets_the_splits_of_vits(tmp_path, capsys):
     assert (tmp_path / "DUMMY1").resolve() == lj / "wavs"
 
 
-def test_ljspeech_names_what_is_left_out(tmp_path, capsys):
+def test_ljspeech_reports_missing_recordings(tmp_path, capsys):
     lj = make_ljspeech(tmp_path / "LJSpeech-1.1", train=10)
     (lj / "wavs" / "LJ001-0110.wav").unlink()
     assert len(make_filelists.ljspeech(lj)["val"]) == 99
@@ -77,7 +79,7 @@ def test_ljspeech_names_what_is_left_out(tmp_path, capsys):
 
 @pytest.fixture(params=["downsampled_wavs", "wav48", "wav48_silence_trimmed"])
 def audio(request, tmp_path):
-    """VCTK with the clips of val and test, one more for each speaker, and speakers whom VITS lacks."""
+    """VCTK with the clips of val and test, one more for each speaker, and a speaker that VITS does not number."""
     trimmed = request.param == "wav48_silence_trimmed"
     speakers = " ".join(json.loads((FACTS / "vctk_splits.json").read_text())["speakers"]).split()
     names = {*named("vctk", "_"), *(f"{speaker}_999" for speaker in [*speakers, "s5"])}
@@ -86,11 +88,11 @@ def audio(request, tmp_path):
         touch(tmp_path / f"VCTK/txt/{speaker}/{name}.txt", f"Please call\n {name}. \n")
         for suffix in ("_mic1.flac", "_mic2.flac") if trimmed else (".wav",):
             touch(tmp_path / f"VCTK/{request.param}/{speaker}/{name}{suffix}")
-    touch(tmp_path / f"VCTK/{request.param}/p315/p315_001{'_mic1.flac' if trimmed else '.wav'}")  # has no text
+    touch(tmp_path / f"VCTK/{request.param}/p315/p315_001{'_mic1.flac' if trimmed else '.wav'}")  # without a text
     return tmp_path / "VCTK" / request.param
 
 
-def test_vctk_gets_the_splits_and_speakers_of_vits(audio, tmp_path, capsys):
+def test_vctk_gets_the_splits_and_speaker_numbers_of_vits(audio, tmp_path, capsys):
     make_filelists.main(["vctk", str(audio.parent)])
     said = capsys.readouterr().out
     assert "Left out, speaker has no number in VITS: 1 clips (s5_999)" in said
@@ -124,10 +126,10 @@ def test_clean_writes_the_copies_for_training(tmp_path, capsys):
     assert "earlier list" not in capsys.readouterr().out
     make_filelists.main(["folder", "voice", "--columns", "id,speaker,text", "--val", "1", "--test", "1"])
     said = capsys.readouterr().out
-    assert all(f"{Path('filelists') / name} is that of an earlier list" in said for name in lists)
+    assert all(f"{Path('filelists') / name} belongs to an earlier list" in said for name in lists)
 
 
-def test_folder_splits_by_chance_the_same_every_time(tmp_path):
+def test_folder_splits_at_random_and_reproducibly(tmp_path):
     lines = []
     for i in range(60):
         touch(tmp_path / f"voice/wavs/{i}.flac")
@@ -159,18 +161,18 @@ def test_folder_with_a_text_for_each_recording(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ("a,x\nb,y\n", r"metadata.csv has one column: id and text are separated by \|"),
+        ("a,x\nb,y\n", r"metadata.csv has one column: separate id and text by \|"),
         ("a|x|y|z\nb|x|y|z\n", r"has 4 columns: name them, as in --columns id,speaker,text"),
-        ("a|x\nb|x|y\nc|x\n", r"metadata.csv:2: 3 columns, where most lines have 2"),
-        ("a|x\nb|\n", r"metadata.csv:2: b has no text"),
-        ("a|x\nb|y\n", r"2 clips do not suffice for 1 val and 1 test clips"),
+        ("a|x\nb|x|y\nc|x\n", r"metadata.csv, line 2: 3 columns where most lines have 2"),
+        ("a|x\nb|\n", r"metadata.csv, line 2: b has no text"),
+        ("a|x\nb|y\n", r"2 clips are too few for 1 val and 1 test clips"),
         (
             "a|anna|A b.\nb|bo|C d.\nc|bo|E f.",
             r"second column \(anna, bo, ...\) looks like speakers.*--columns id,speaker",
         ),
     ],
 )
-def test_folder_says_what_is_wrong(tmp_path, metadata, message):
+def test_folder_errors(tmp_path, metadata, message):
     for name in "abc":
         touch(tmp_path / f"voice/{name}.wav")
     touch(tmp_path / "voice/metadata.csv", metadata)
@@ -178,15 +180,23 @@ def test_folder_says_what_is_wrong(tmp_path, metadata, message):
         make_filelists.folder(tmp_path / "voice")
 
 
-def test_clips_cannot_be_fewer_than_none(tmp_path, capsys):
+def refused(capsys, *arguments):
+    """Run the program, which must refuse its arguments. Returns the error."""
+    with pytest.raises(SystemExit, match="2"):
+        make_filelists.main([str(argument) for argument in arguments])
+    error = capsys.readouterr().err
+    assert error.startswith("make_filelists: ") and error.count("\n") == 1
+    return error
+
+
+def test_user_errors_are_found_before_files_are_written(tmp_path, capsys):
     for name in "abc":
         touch(tmp_path / f"voice/{name}.wav")
         touch(tmp_path / f"voice/{name}.txt", name)
-    for option in ("--val", "--test"):
-        with pytest.raises(SystemExit, match=r"-1 (val|test) clips were asked for; there may be 0 or more"):
-            make_filelists.main(["folder", "voice", option, "-1"])
-    with pytest.raises(SystemExit, match="no_such_cleaner"):
-        make_filelists.main(["folder", "voice", "--clean", "no_such_cleaner"])
+    for split in ("val", "test"):
+        error = refused(capsys, "folder", "voice", f"--{split}", "-1")
+        assert f"-1 {split} clips were requested; the number must be 0 or more" in error
+    assert "no_such_cleaner" in refused(capsys, "folder", "voice", "--clean", "no_such_cleaner")
     assert not (tmp_path / "filelists").exists()
 
 
@@ -201,7 +211,7 @@ def test_a_recording_is_in_one_list_once(tmp_path, capsys):
 
 @pytest.mark.parametrize("texts", ["metadata", "files"])
 @pytest.mark.parametrize("forms", [("NFD", "NFC"), ("NFC", "NFD")])
-def test_accents_are_found_however_they_are_written(texts, forms, tmp_path):
+def test_accents_match_in_both_unicode_forms(texts, forms, tmp_path):
     recording, text = (partial(unicodedata.normalize, form) for form in forms)
     names = [f"grüß{i}" for i in range(3)]
     for name in names:
@@ -214,20 +224,21 @@ def test_accents_are_found_however_they_are_written(texts, forms, tmp_path):
     assert len(clips) == 3 and all(Path(clip.path).exists() for clip in clips)
 
 
-def test_recordings_of_one_name_are_told_apart_by_their_folders(tmp_path):
+def test_folders_distinguish_recordings_of_the_same_name(tmp_path):
     corpus, names = tmp_path / "voice", [f"{who}/{i:03}" for who in ("anna", "bo") for i in range(4)]
     for name in names:
         touch(corpus / f"{name}.ogg")
     for form in ("{}", "{}.ogg", "voice/{}.ogg"):
         touch(corpus / "metadata.csv", "\n".join(f"{form.format(name)}|{name} speaks" for name in names))
         clips = [clip for part in make_filelists.folder(corpus, speaker_folders=True).values() for clip in part]
-        assert sorted(clips) == [Clip(str(corpus / f"{n}.ogg"), n.split("/")[0], f"{n} speaks") for n in names]
+        expected = [(str(corpus / f"{n}.ogg"), n.split("/")[0], f"{n} speaks") for n in names]
+        assert sorted(clip[:3] for clip in clips) == expected
     touch(corpus / "metadata.csv", "000|who?\n001|who?\n002|who?")
-    with pytest.raises(ValueError, match=r"csv:1: 000 may be .*anna/000.ogg or .*bo/000.ogg: name it by its path"):
+    with pytest.raises(ValueError, match=r"csv, line 1: 000 may be .*anna/000.ogg or .*bo/000.ogg: give its path"):
         make_filelists.folder(corpus)
 
 
-def test_texts_in_sister_folders_belong_to_the_recordings_beside(tmp_path):
+def test_texts_in_sister_folders(tmp_path):
     names = [f"{who}/{{}}/{i:03}" for who in ("anna", "bo") for i in range(2)]
     for name in names:
         touch(tmp_path / "voice" / f"{name.format('wav')}.ogg")
@@ -237,11 +248,11 @@ def test_texts_in_sister_folders_belong_to_the_recordings_beside(tmp_path):
     assert all(clip.text.split("/")[0] in clip.path for clip in clips)
     touch(tmp_path / "voice/bo/txt/000.txt", "")
     (tmp_path / "voice/anna/txt").rename(tmp_path / "voice/texts")
-    with pytest.raises(ValueError, match=r"the text of .*anna/wav/000.ogg may be .*put it beside"):
+    with pytest.raises(ValueError, match=r"the text of .*anna/wav/000.ogg may be .*put the file beside"):
         make_filelists.folder(tmp_path / "voice")
 
 
-def test_columns_that_are_named_are_what_they_are_said_to_be(tmp_path):
+def test_given_columns_are_not_questioned(tmp_path):
     for name in "abc":
         touch(tmp_path / f"voice/{name}.wav")
     touch(tmp_path / "voice/metadata.csv", "a|anna|A b.\nb|bo|C d.\nc|bo|E f.")
@@ -250,22 +261,21 @@ def test_columns_that_are_named_are_what_they_are_said_to_be(tmp_path):
         assert sorted(clip.text for part in clips.values() for clip in part) == ["A b.", "C d.", "E f."]
 
 
-def test_other_folders_are_refused(tmp_path):
+def test_folders_of_another_layout_are_refused(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for kind, message in (
-        ("ljspeech", "metadata.csv is not there"),
+        ("ljspeech", "metadata.csv: No such file"),
         ("vctk", "is not VCTK: it needs a folder txt"),
         ("folder", "has no recordings"),
     ):
-        with pytest.raises(SystemExit, match=message):
-            make_filelists.main([kind, str(tmp_path / "empty")])
+        assert message in refused(capsys, kind, tmp_path / "empty")
 
 
-def test_link_spares_what_is_there_and_replaces_a_dead_link(tmp_path, capsys):
+def test_link_keeps_existing_folders_and_replaces_a_broken_link(tmp_path, capsys):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "DUMMY1").mkdir()
     make_filelists.link(tmp_path / "corpus", tmp_path / "DUMMY1")
-    assert "stays, although it is not" in capsys.readouterr().out
+    assert "is kept, although it is not" in capsys.readouterr().out
     assert not (tmp_path / "DUMMY1").is_symlink()
     (tmp_path / "DUMMY2").symlink_to(tmp_path / "gone")
     make_filelists.link(tmp_path / "corpus", tmp_path / "DUMMY2")

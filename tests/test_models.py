@@ -1,59 +1,57 @@
-"""The synthesizer as a whole: padding that changes nothing, alignment noise, durations, and file-compatible names."""
+"""The synthesizer as a whole: independence of padding, alignment noise, durations, conditions, names of weights."""
 
-import dataclasses
 import json
 
+import numpy as np
 import pytest
 import tiny
 import torch
 
 import discriminators
 import models
-from checkpoint import DEAD, reference_state_dict
-from convolutions import ProductConv1d
+from checkpoint import UNUSED, reference_state_dict
 from flows import FLOWS
+from kernels.convolutions import ProductConv1d
 
 FRAMES, TOKENS = (60, 44), (7, 5)
 GOLDEN = tiny.ROOT / "tests/golden"
-# the decoder has no mask: beyond an utterance's end its layers reach this far back into it
-REACH = 14
 
 
-def synthesizer(flow="pre_conv", sdp=False, voices=0, **model):
-    """A tiny synthesizer without dropout, whose every weight does something."""
+def synthesizer(flow="pre_conv", sdp=False, speakers=0, **model):
+    """Return a tiny synthesizer without dropout. All weights are random, also those initialised to zero."""
     changes = {"use_transformer_flows": flow is not None, "transformer_flow_type": flow or "pre_conv", "use_sdp": sdp}
-    config = tiny.config(tiny.MANY_VOICES if voices else {}, {"model": changes | model})
-    keys = dataclasses.asdict(config.model)
-    net = models.SynthesizerTrn(178, config.spec_channels, 32, n_speakers=config.data.n_speakers, **keys)
-    return tiny.no_dropout(tiny.randomise(net))
+    config = tiny.config(tiny.MANY_VOICES if speakers else {}, {"model": changes | model})
+    return tiny.no_dropout(tiny.randomise(models.SynthesizerTrn.from_config(config, 178)))
 
 
-def inputs(voices=0, more_tokens=0, more_frames=0):
-    """A batch of two, padded by so many tokens and frames more than it needs, the padding full of rubbish."""
+def inputs(speakers=0, more_tokens=0, more_frames=0):
+    """Return a batch of two and its speakers, padded by more tokens and frames than necessary with arbitrary values."""
     draws = torch.Generator().manual_seed(1)
     x = torch.randint(1, 178, (2, TOKENS[0]), generator=draws)
     y = torch.empty(2, 20, FRAMES[0]).normal_(generator=draws)
     x = torch.nn.functional.pad(x, (0, more_tokens), value=3)
     y = torch.nn.functional.pad(y, (0, more_frames), value=2.0)
-    sid = torch.tensor([1, 0]) if voices else None
+    sid = torch.tensor([1, 0]) if speakers else None
     return (x, torch.tensor(TOKENS), y, torch.tensor(FRAMES)), sid
 
 
 def valid(tensor, lengths):
-    """`[b, ..., t]` without what lies beyond each item's length, one long vector."""
+    """Return the values of `[b, ..., t]` within each item's length as one vector."""
     return torch.cat([row[..., :n].flatten() for row, n in zip(tensor, lengths)])
 
 
-CASES = [(flow, sdp, voices) for flow in FLOWS for sdp, voices in ((False, 0), (True, 2))]
+CASES = pytest.mark.parametrize(
+    ("flow", "sdp", "speakers"), [(flow, *rest) for flow in FLOWS for rest in ((False, 0), (True, 2))]
+)
 
 
-@pytest.mark.parametrize(("flow", "sdp", "voices"), CASES)
+@CASES
 @torch.no_grad()
-def test_padding_changes_nothing_in_training(flow, sdp, voices, no_noise):
-    net = synthesizer(flow, sdp, voices).eval()
+def test_training_does_not_depend_on_padding(flow, sdp, speakers, no_noise):
+    net = synthesizer(flow, sdp, speakers).eval()
     outputs = []
     for padding in ((0, 0), (6, 37)):
-        batch, sid = inputs(voices, *padding)
+        batch, sid = inputs(speakers, *padding)
         outputs.append(net(*batch, sid))
     a, b = outputs
     assert torch.allclose(a.o, b.o, atol=1e-5)
@@ -69,34 +67,34 @@ def test_padding_changes_nothing_in_training(flow, sdp, voices, no_noise):
     assert torch.equal(a.attn, attn) and b.attn.sum() == a.attn.sum() == sum(FRAMES)
 
 
-@pytest.mark.parametrize(("flow", "sdp", "voices"), CASES)
+@CASES
 @torch.no_grad()
-def test_padding_changes_nothing_in_speech(flow, sdp, voices, no_noise):
-    net = synthesizer(flow, sdp, voices).eval()
-    batch, sid = inputs(voices)
-    padded, _ = inputs(voices, 6)
+def test_synthesis_does_not_depend_on_padding(flow, sdp, speakers, no_noise):
+    net = synthesizer(flow, sdp, speakers).eval()
+    batch, sid = inputs(speakers)
+    padded, _ = inputs(speakers, 6)
     o, attn, y_mask, (z, *_) = net.infer(*batch[:2], sid)
     o_2, attn_2, y_mask_2, (z_2, *_) = net.infer(*padded[:2], sid)
     assert torch.equal(y_mask, y_mask_2) and torch.equal(attn, attn_2[..., : attn.size(3)])
     assert torch.allclose(z, z_2, rtol=1e-4, atol=1e-4) and torch.allclose(o, o_2, atol=1e-4)
     assert not attn_2[..., attn.size(3) :].any()
-    for i in range(2):  # each alone
-        voice = sid[i : i + 1] if voices else None
-        alone, _, mask, _ = net.infer(batch[0][i : i + 1, : TOKENS[i]], batch[1][i : i + 1], voice)
+    for i in range(2):  # each utterance alone
+        speaker = sid[i : i + 1] if speakers else None
+        alone, _, mask, _ = net.infer(batch[0][i : i + 1, : TOKENS[i]], batch[1][i : i + 1], speaker)
         n = int(mask.sum())
         assert n == y_mask[i].sum()
-        heard = max(n - REACH, 0) * tiny.HOP
+        heard = max(n - net.dec.context, 0) * tiny.HOP  # the decoder has no mask and reads the padding
         assert torch.allclose(alone[0, 0, :heard], o[i, 0, :heard], atol=1e-4)
 
 
 @torch.no_grad()
-def test_voice_conversion_ignores_padding_and_returns_to_its_source(no_noise):
-    net = synthesizer(voices=2).eval()
+def test_voice_conversion_does_not_depend_on_padding_and_is_invertible(no_noise):
+    net = synthesizer(speakers=2).eval()
     (_, _, y, lengths), sid = inputs(2)
     (_, _, padded, _), _ = inputs(2, 0, 37)
     o, y_mask, (z, z_p, z_hat) = net.voice_conversion(y, lengths, sid, 1 - sid)
     o_2, _, _ = net.voice_conversion(padded, lengths, sid, 1 - sid)
-    heard = [(n - REACH) * tiny.HOP for n in FRAMES]
+    heard = [(n - net.dec.context) * tiny.HOP for n in FRAMES]
     assert torch.allclose(valid(o, heard), valid(o_2, heard), atol=1e-4)
     assert z.shape == z_p.shape == z_hat.shape and y_mask.shape == (2, 1, 60)
     assert not torch.allclose(z_hat, z, atol=1e-3)
@@ -104,7 +102,7 @@ def test_voice_conversion_ignores_padding_and_returns_to_its_source(no_noise):
     assert torch.allclose(same, z * y_mask, atol=1e-4)
 
 
-def test_a_single_token_speaks():
+def test_a_single_token_is_synthesized():
     with torch.no_grad():
         o, attn, _, _ = synthesizer().eval().infer(torch.tensor([[5]]), torch.tensor([1]))
         short, *_ = synthesizer().eval().infer(torch.tensor([[5]]), torch.tensor([1]), length_scale=1e-9, max_len=1)
@@ -113,7 +111,7 @@ def test_a_single_token_speaks():
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("scale", [0.0, 0.01])
-def test_alignment_noise_is_drawn_while_training_and_above_zero_only(training, scale, monkeypatch):
+def test_alignment_noise_is_drawn_only_in_training_and_above_zero(training, scale, monkeypatch):
     net = synthesizer().train(training)
     net.current_mas_noise_scale = scale
     seen = []
@@ -125,8 +123,8 @@ def test_alignment_noise_is_drawn_while_training_and_above_zero_only(training, s
     assert bool(noise.any()) == (training and scale > 0) == (not torch.equal(state, torch.get_rng_state()))
 
 
-def test_alignment_noise_is_in_proportion_to_each_utterances_own_spread(monkeypatch):
-    """std(P) * N(0, 1) * scale, std over the valid cells of each utterance (VITS2, section 2.2)."""
+def test_alignment_noise_is_scaled_by_the_deviation_of_each_utterance(monkeypatch):
+    """The noise is std(P) * N(0, 1) * scale with std over the valid cells of an utterance (VITS2, section 2.2)."""
     net = synthesizer().train()
     net.current_mas_noise_scale = 0.01
     seen = []
@@ -136,7 +134,7 @@ def test_alignment_noise_is_in_proportion_to_each_utterances_own_spread(monkeypa
     z_p[1] *= 10
     x_mask, y_mask = torch.ones(2, 1, 40), torch.ones(2, 1, 90)
     x_mask[0, :, 30:] = 0
-    z_p[0, :, 60:] = 1e3  # padding, which must not count
+    z_p[0, :, 60:] = 1e3  # padding
     y_mask[0, :, 60:] = 0
     net.align(z_p, m_p, logs_p, x_mask, y_mask)
     density = models.log_density(z_p, m_p, logs_p)
@@ -146,7 +144,7 @@ def test_alignment_noise_is_in_proportion_to_each_utterances_own_spread(monkeypa
         assert noise.std().item() == pytest.approx(0.01 * cells.std(correction=0).item(), rel=0.05)
 
 
-def test_masked_std_is_that_of_the_valid_cells():
+def test_masked_std_equals_the_deviation_of_the_valid_cells():
     values = torch.randn(2, 9, 6)
     mask = torch.zeros(2, 9, 6)
     mask[0], mask[1, :5, :3] = 1, 1
@@ -157,7 +155,7 @@ def test_masked_std_is_that_of_the_valid_cells():
     assert torch.allclose(models.masked_std(padded, padded_mask), models.masked_std(values, mask))
 
 
-def test_alignment_noise_falls_from_a_hundredth_to_nothing_at_step_5000():
+def test_alignment_noise_falls_linearly_to_0_at_step_5000():
     net = synthesizer()
     scales = []
     for step in (0, 1, 2500, 4999, 5000, 10**6):
@@ -170,7 +168,7 @@ def test_alignment_noise_falls_from_a_hundredth_to_nothing_at_step_5000():
     assert off.current_mas_noise_scale == 0
 
 
-def test_log_density_is_that_of_normal_distributions():
+def test_log_density_equals_that_of_torch_distributions():
     z_p, m_p, logs_p = torch.randn(2, 8, 9), torch.randn(2, 8, 4), 0.3 * torch.randn(2, 8, 4)
     prior = torch.distributions.Normal(m_p.unsqueeze(2), logs_p.exp().unsqueeze(2))
     exact = prior.log_prob(z_p.unsqueeze(3)).sum(1)
@@ -191,44 +189,44 @@ def test_duration_losses_are_means_over_tokens(sdp, no_noise):
 
 
 @pytest.mark.parametrize("sdp", [False, True])
-def test_durations_teach_neither_the_text_nor_the_speaker(sdp):
-    net = synthesizer(sdp=sdp, voices=2)
+def test_the_duration_loss_trains_only_the_predictor(sdp):
+    net = synthesizer(sdp=sdp, speakers=2)
     batch, sid = inputs(2)
     net(*batch, sid).l_length.sum().backward()
     learns = {name.split(".")[0] for name, p in net.named_parameters() if p.grad is not None and p.grad.any()}
     assert learns == {"dp"}
 
 
-def test_the_papers_predictor_draws_many_rhythms():
+def test_the_predictor_with_noise_varies_durations():
     net = synthesizer(use_duration_noise=True).eval()
     x, mask = torch.randn(1, 8, 5), torch.ones(1, 1, 5)
     with torch.no_grad():
-        loud = [net.predict_durations(x, mask, None, 1.0) for _ in range(2)]
-        still = [net.predict_durations(x, mask, None, 0.0) for _ in range(2)]
-    assert not torch.equal(*loud) and torch.equal(*still)
+        noisy = [net.predict_durations(x, mask, None, 1.0) for _ in range(2)]
+        plain = [net.predict_durations(x, mask, None, 0.0) for _ in range(2)]
+    assert not torch.equal(*noisy) and torch.equal(*plain)
 
 
 @pytest.mark.parametrize("version", models.AVAILABLE_DURATION_DISCRIMINATOR_TYPES)
 @pytest.mark.parametrize("gin", [0, 6])
 @torch.no_grad()
-def test_duration_discriminators_judge_each_token_alone_of_padding(version, gin):
+def test_duration_discriminators_do_not_depend_on_padding(version, gin):
     net = tiny.randomise(discriminators.DURATION_DISCRIMINATORS[version](8, 8, 3, 0.1, gin)).eval()
-    x, real, guess, g = torch.randn(2, 8, 7), torch.randn(2, 1, 7), torch.randn(2, 1, 7), torch.randn(2, 6, 1)
+    x, real, predicted, g = torch.randn(2, 8, 7), torch.randn(2, 1, 7), torch.randn(2, 1, 7), torch.randn(2, 6, 1)
     mask = (torch.arange(7) < torch.tensor(TOKENS)[:, None]).unsqueeze(1).float()
     g = g if gin else None
-    (scores_r,), (scores_g,) = net(x, mask, real, guess, g)
+    (scores_r,), (scores_g,) = net(x, mask, real, predicted, g)
     assert scores_r.shape == scores_g.shape == (2, 7, 1) and scores_r.min() > 0 and scores_r.max() < 1
-    swapped, _ = net(x, mask, guess, real, g)
+    swapped, _ = net(x, mask, predicted, real, g)
     assert torch.equal(swapped[0], scores_g)
 
     def pad(t):
         return torch.nn.functional.pad(t, (0, 5), value=0.0 if t is mask else 9.0)
 
-    (padded,), _ = net(pad(x), pad(mask), pad(real), pad(guess), g)
+    (padded,), _ = net(pad(x), pad(mask), pad(real), pad(predicted), g)
     assert torch.allclose(valid(padded.transpose(1, 2), TOKENS), valid(scores_r.transpose(1, 2), TOKENS), atol=1e-6)
 
 
-def test_duration_discriminators_ask_cudnn_for_no_algorithm():
+def test_duration_discriminators_use_convolutions_without_cudnn():
     for kind in discriminators.DURATION_DISCRIMINATORS.values():
         layers = [module for module in kind(8, 8, 3, 0.1, 6).modules() if isinstance(module, torch.nn.Conv1d)]
         assert len(layers) == 6 and all(isinstance(layer, ProductConv1d) for layer in layers)
@@ -243,19 +241,17 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("case", SMALL)
-def test_names_shapes_and_order_are_the_references(case):
-    import numpy as np
-
+def test_names_shapes_and_order_of_weights_equal_the_references(case):
     if case in OTHERS:
         net = OTHERS[case]()
     else:
         net = models.SynthesizerTrn(**json.loads(str(np.load(GOLDEN / f"{case}.npz")["config"])))
     ours = [[name, list(value.shape)] for name, value in reference_state_dict(net).items()]
     names = {name for name, _ in ours}
-    assert ours == [[name, shape] for name, shape in SMALL[case] if name in names or not DEAD.match(name)]
+    assert ours == [[name, shape] for name, shape in SMALL[case] if name in names or not UNUSED.match(name)]
 
 
-def test_weight_norm_folds_away():
+def test_folding_weight_norm_does_not_change_the_output():
     net = synthesizer().eval()
     x = torch.randn(1, 8, 9)
     with torch.no_grad():

@@ -1,3 +1,5 @@
+"""The alignment search of every backend against all paths, golden values and each other; the build of the extension."""
+
 import importlib.util
 import itertools
 import os
@@ -18,12 +20,12 @@ from monotonic_align import extension, maximum_path
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU_BACKENDS = ["cython", "numpy"]
-# frames and tokens: ordinary, as many tokens as frames, one token, one frame, longer than one block of 64
+# frames and tokens: a typical utterance, as many tokens as frames, one token, one frame, more than one block of 64
 LENGTHS = [(150, 70), (70, 70), (37, 1), (1, 1), (149, 66)]
 
 
 def ragged(lengths=LENGTHS, seed=0):
-    """Scores in steps of 1, so that ties are common, NaN in the padding; and the mask, boolean."""
+    """Return integer scores, so that ties are common, with NaN in the padding, and the boolean mask."""
     frames, tokens = torch.tensor(lengths)[:, :, None, None].unbind(1)
     t_t, t_s = int(frames.max()), int(tokens.max())
     mask = (torch.arange(t_t)[:, None] < frames) & (torch.arange(t_s) < tokens)
@@ -31,8 +33,8 @@ def ragged(lengths=LENGTHS, seed=0):
     return values.masked_fill(~mask, torch.nan), mask
 
 
-def best_by_trying_all(values):
-    """values: [t_t, t_s] numpy. Of all monotonic paths the one of highest score; of equals, staying wins."""
+def best_by_enumeration(values):
+    """Return the monotonic path with the highest score for `values` `[t_t, t_s]`; of equal ones, that which stays."""
     t_t, t_s = values.shape
     paths = []
     for entries in itertools.combinations(range(1, t_t), t_s - 1):
@@ -43,7 +45,7 @@ def best_by_trying_all(values):
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
-def test_golden(backend):
+def test_golden_values(backend):
     golden = np.load(ROOT / "tests/golden/alignment.npz")
     value, mask, path = (torch.from_numpy(golden[name]) for name in ("value", "mask", "path"))
     before = value.clone()
@@ -54,13 +56,13 @@ def test_golden(backend):
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_best_of_all_paths(backend, data):
+def test_path_is_the_best_of_all_paths(backend, data):
     t_t = data.draw(st.integers(1, 7))
     t_s = data.draw(st.integers(1, t_t))
     cells = data.draw(st.lists(st.integers(-3, 3), min_size=t_t * t_s, max_size=t_t * t_s))
     values = np.array(cells, dtype=np.float32).reshape(t_t, t_s)
     path = maximum_path(torch.from_numpy(values)[None], torch.ones(1, t_t, t_s), backend)[0]
-    np.testing.assert_array_equal(path, best_by_trying_all(values))
+    np.testing.assert_array_equal(path, best_by_enumeration(values))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -76,7 +78,7 @@ def test_backends_agree(seed):
         assert ((steps == 0) | (steps == 1)).all()
 
 
-def test_scores_far_below_any_constant():
+def test_very_low_scores_are_not_mistaken_for_padding():
     values, mask = ragged([(30, 12)])
     assert torch.equal(maximum_path(values * 2.0**100, mask, "cython"), maximum_path(values, mask, "cython"))
     lowest = torch.full((1, 9, 4), torch.finfo(torch.float32).min)
@@ -85,7 +87,7 @@ def test_scores_far_below_any_constant():
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
-def test_any_dtype_and_stride(backend):
+def test_dtypes_and_strides(backend):
     values, mask = ragged()
     path = maximum_path(values, mask, backend)
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
@@ -96,7 +98,7 @@ def test_any_dtype_and_stride(backend):
     assert maximum_path(values[:0], mask[:0], backend).shape == (0, 150, 70)
 
 
-def test_threads():
+def test_number_of_threads_does_not_change_the_path():
     values, mask = ragged(LENGTHS * 4)
     threads = torch.get_num_threads()
     paths = []
@@ -109,11 +111,11 @@ def test_threads():
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 @pytest.mark.parametrize("frames, tokens", [(12, 15), (0, 3), (4, 0)])
-def test_impossible_lengths(backend, frames, tokens):
+def test_impossible_lengths_are_rejected(backend, frames, tokens):
     mask = torch.ones(3, 20, 15)
     mask[1] = 0
     mask[1, :frames, :tokens] = 1
-    # a mask without any column says nothing of its rows, and the other way round
+    # with zero columns, the mask does not show the number of rows, and vice versa
     expected = f"item 1 .* {tokens * (frames > 0)} tokens and {frames * (tokens > 0)} frames"
     with pytest.raises(ValueError, match=expected):
         maximum_path(torch.zeros(3, 20, 15), mask, backend)
@@ -121,14 +123,14 @@ def test_impossible_lengths(backend, frames, tokens):
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_values_that_are_not_finite(backend, value):
+def test_values_that_are_not_finite_are_rejected(backend, value):
     values, mask = ragged()
     values[4, 140, 60] = value
     with pytest.raises(ValueError, match=r"item 4 .*66 tokens, 149 frames.*not finite"):
         maximum_path(values, mask, backend)
 
 
-def test_wrong_arguments():
+def test_wrong_arguments_are_rejected():
     with pytest.raises(ValueError, match=r"\[2, 5, 3\] and \[2, 3, 5\]"):
         maximum_path(torch.zeros(2, 5, 3), torch.ones(2, 3, 5))
     with pytest.raises(ValueError, match="triton, cython, numpy or None, got 'cuda'"):
@@ -137,7 +139,7 @@ def test_wrong_arguments():
         maximum_path(torch.zeros(1, 0, 0), torch.zeros(1, 0, 0))
 
 
-# The build, on a copy of the package
+# The build, on a copy of the package.
 
 USE = """
 import torch, monotonic_align
@@ -153,33 +155,34 @@ def copy(tmp_path):
     return package
 
 
-def use(package, **environment):
+def start(package, **environment):
+    """Start a process that runs `USE` with this copy of the package."""
     return subprocess.Popen(
         [sys.executable, "-c", USE],
         cwd=package.parent,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def test_builds_itself_once_for_two_processes(copy):
-    processes = [use(copy), use(copy)]
+def test_two_processes_build_the_extension_once(copy):
+    processes = [start(copy), start(copy)]
     for process in processes:
         assert process.communicate(timeout=120) == ("5 cython\n", "")
     assert (copy / extension.BUILT.name).exists()
     assert sorted(path.name for path in (copy / "build").iterdir()) == ["core.c", "lock"]
 
 
-def test_without_a_compiler_says_one_line(copy):
-    out, err = use(copy, CC="false").communicate(timeout=120)
+def test_without_a_compiler_numpy_is_used_after_one_warning(copy):
+    out, err = start(copy, CC="false").communicate(timeout=120)
     assert out == "5 numpy\n"
     assert len(err.splitlines()) == 1 and extension.ADVICE in err and "'false'" in err
     assert not list(copy.glob("*.so"))
 
 
-def test_where_nothing_can_be_written(monkeypatch, tmp_path, caplog):
+def test_a_folder_without_write_access_gives_one_warning(monkeypatch, tmp_path, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setattr(extension, "HERE", tmp_path / "file")
     monkeypatch.setattr(extension, "BUILT", tmp_path / "file" / extension.BUILT.name)
@@ -187,7 +190,7 @@ def test_where_nothing_can_be_written(monkeypatch, tmp_path, caplog):
     assert len(caplog.records) == 1 and extension.ADVICE in caplog.text
 
 
-def test_older_than_its_source_is_built_again(monkeypatch, tmp_path):
+def test_an_extension_older_than_its_source_is_rebuilt(monkeypatch, tmp_path):
     for name in ("SOURCE", "BUILT"):
         (tmp_path / name).touch()
         monkeypatch.setattr(extension, name, tmp_path / name)
@@ -198,7 +201,7 @@ def test_older_than_its_source_is_built_again(monkeypatch, tmp_path):
     assert not extension._is_current()
 
 
-# The GPU's search: on a GPU where there is one, else in Triton's interpreter
+# The Triton backend: on a GPU if there is one, otherwise in Triton's interpreter.
 
 
 def check_triton(device):
@@ -210,7 +213,7 @@ def check_triton(device):
         assert torch.equal(maximum_path(values.bfloat16(), mask.float(), "triton"), path.bfloat16())
         expanded = (mask[:, :, :1] & mask[:, :1, :]).transpose(1, 2).contiguous().transpose(1, 2)
         assert torch.equal(maximum_path(values, expanded, "triton"), path)
-    # what cannot be aligned has a defined result and harms no neighbour
+    # utterances that cannot be aligned have a defined result and do not affect the others
     values, mask = torch.zeros(3, 8, 9, device=device), torch.ones(3, 8, 9, device=device)
     mask[1, :, 4:] = 0
     values[1] = torch.nan

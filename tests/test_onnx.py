@@ -1,36 +1,39 @@
-"""Exported voices say what PyTorch says, in one file that describes itself."""
+"""Exported voices equal PyTorch, in one file that describes itself or in two, also where PyTorch is not installed."""
 
 import json
+import sys
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import soundfile
+import tiny
 import tiny_voices
 import torch
 
 import checkpoint
+import config
 import export_onnx
 import infer_onnx
-import speech
-from speech import Scales
-from synthesis import Voice
+from export import metadata
+from synthesis import Voice, speech
+from synthesis.speech import Scales
 
 QUIET = {"noise_scale": 0.0, "noise_scale_w": 0.0}
 CASES = {
     **{f"deterministic {flow}": {"flow": flow} for flow in ("pre_conv", "mono_layer_post_residual", None)},
     "duration noise": {"use_duration_noise": True, "flow": "pre_conv2"},
     "stochastic": {"use_sdp": True},
-    "stochastic, many speakers": {"use_sdp": True, "speakers": {"anna": 0, "bo": 1}},
-    "many speakers, fft": {"speakers": 3, "flow": "fft", "resblock": "2", "resblock_dilation_sizes": [[1, 3]]},
+    "stochastic, several speakers": {"use_sdp": True, "speakers": {"anna": 0, "bo": 1}},
+    "several speakers, fft": {"speakers": 3, "flow": "fft", "resblock": "2", "resblock_dilation_sizes": [[1, 3]]},
     "mono_layer_inter_residual": {"flow": "mono_layer_inter_residual"},
 }
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Voices and their ONNX files by case, each made once."""
+    """A function that returns the voice of a case and its ONNX file, which is exported once."""
     made = {}
 
     def get(case="deterministic pre_conv", **options):
@@ -67,8 +70,8 @@ def test_equals_pytorch_for_batches_of_different_lengths(exported, case):
         np.testing.assert_allclose(audio[:, 0], expected.numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["stochastic, many speakers", "many speakers, fft"])
-def test_the_decoders_convolutions_have_a_height_and_nothing_else_has(exported, case):
+@pytest.mark.parametrize("case", ["stochastic, several speakers", "several speakers, fft"])
+def test_only_the_decoders_convolutions_are_two_dimensional(exported, case):
     model = onnx.load(exported(case)[1])
     kernels = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     ranks = {"decoder": set(), "others": set()}
@@ -78,7 +81,7 @@ def test_the_decoders_convolutions_have_a_height_and_nothing_else_has(exported, 
     assert ranks == {"decoder": {4}, "others": {3}}
 
 
-def test_scales_change_what_the_graph_draws(exported):
+def test_scales_change_the_random_draws_of_the_graph(exported):
     _, path = exported("stochastic")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
@@ -95,7 +98,7 @@ def test_scales_change_what_the_graph_draws(exported):
 
 
 @pytest.mark.parametrize("case", ["deterministic pre_conv", "stochastic", "duration noise"])
-def test_noise_as_an_input_is_the_noise_that_pytorch_draws(exported, case, monkeypatch):
+def test_noise_inputs_replace_the_random_draws_of_pytorch(exported, case, monkeypatch):
     voice, path = exported(case, noise_inputs=True)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     x = torch.arange(1, 41).unsqueeze(0)
@@ -116,15 +119,15 @@ def test_noise_as_an_input_is_the_noise_that_pytorch_draws(exported, case, monke
     assert session.run(["output"], short)[0].shape == audio.shape
 
 
-def test_the_file_says_what_it_is(exported):
-    voice, path = exported("stochastic, many speakers")
+def test_the_file_describes_itself(exported):
+    voice, path = exported("stochastic, several speakers")
     model = onnx.load(path)
     facts = {entry.key: entry.value for entry in model.metadata_props}
     assert facts["sample_rate"] == "8000" and facts["hop_length"] == "64" and facts["n_speakers"] == "2"
     assert json.loads(facts["speakers"]) == {"anna": 0, "bo": 1}
     assert len(json.loads(facts["symbols"])) == 178 and facts["add_blank"] == "0" and facts["step"] == "7"
     assert json.loads(facts["scales"]) == [0.667, 1.0, 0.8] and facts["comment"] == ""
-    assert facts | {"comment": "by me"} == export_onnx.facts(voice, "by me")
+    assert facts | {"comment": "by me"} == metadata.facts(voice, "by me")
     assert json.loads(facts["cleaners"]) == ["basic_cleaners"] and facts["language"] == ""
     assert [entry.name for entry in model.graph.input] == ["input", "input_lengths", "scales", "sid"]
     assert [entry.name for entry in model.graph.output] == ["output", "durations"]
@@ -136,12 +139,12 @@ def test_the_file_says_what_it_is(exported):
     ("cleaners", "language"),
     [(["english_cleaners2"], "en-us"), (["phonemes_de"], "de"), (["basic_cleaners"], "")],
 )
-def test_language_of_cleaners(cleaners, language):
-    assert export_onnx.language(cleaners) == language
+def test_the_language_follows_from_the_cleaners(cleaners, language):
+    assert metadata.language(cleaners) == language
 
 
-@pytest.mark.parametrize("case", ["stochastic", "stochastic, many speakers"])
-def test_an_onnx_voice_speaks_like_the_checkpoint(exported, case):
+@pytest.mark.parametrize("case", ["stochastic", "stochastic, several speakers"])
+def test_an_onnx_voice_equals_the_checkpoint(exported, case):
     voice, path = exported(case)
     speaker = "bo" if voice.data.n_speakers else None
     text = "A first sentence. And then a second one, a little longer!"
@@ -158,7 +161,7 @@ def test_an_onnx_voice_speaks_like_the_checkpoint(exported, case):
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["one file", "two files"])
-def test_every_scale_reaches_the_graph(exported, tmp_path, split):
+def test_every_scale_has_its_effect(exported, tmp_path, split):
     voice, _ = exported("stochastic")
     path = tmp_path / "v.onnx"
     (export_onnx.export_split if split else export_onnx.export)(voice, path, noise_inputs=True)
@@ -174,30 +177,30 @@ def test_every_scale_reaches_the_graph(exported, tmp_path, split):
     assert not np.array_equal(rhythm.durations, plain.durations)
 
 
-def test_halves_of_two_voices_and_endless_voices_are_refused(exported, tmp_path):
-    one, other = exported("stochastic")[0], exported("stochastic, many speakers")[0]
+def test_files_of_two_voices_and_untrained_networks_are_refused(exported, tmp_path):
+    one, other = exported("stochastic")[0], exported("stochastic, several speakers")[0]
     export_onnx.export_split(one, tmp_path / "one.onnx")
     export_onnx.export_split(other, tmp_path / "other.onnx")
     (tmp_path / "other.decoder.onnx").rename(tmp_path / "one.decoder.onnx")
     with pytest.raises(ValueError, match="are not of one export"):
         infer_onnx.OnnxVoice(tmp_path / "one.encoder.onnx")
     conf = tiny_voices.settings()
-    endless = Voice(tiny_voices.network(conf, frames=1e6), conf)
+    untrained = Voice(tiny_voices.network(conf, frames=1e6), conf)
     with pytest.raises(ValueError, match="hardly trained"):
-        export_onnx.export(endless, tmp_path / "endless.onnx")
+        export_onnx.export(untrained, tmp_path / "untrained.onnx")
 
 
-def test_what_the_runtime_cannot_do_is_one_line(exported):
+def test_errors_of_onnx_runtime_are_one_line(exported):
     spoken = infer_onnx.OnnxVoice(exported()[1])
     spoken.n_vocab = None
     with pytest.raises(ValueError, match=r"voice\.onnx cannot speak this"):
         spoken.speak([5, 999])
 
 
-@pytest.mark.parametrize("case", ["deterministic pre_conv", "stochastic, many speakers"])
+@pytest.mark.parametrize("case", ["deterministic pre_conv", "stochastic, several speakers"])
 def test_a_voice_in_two_files_streams(exported, case, tmp_path, monkeypatch):
     monkeypatch.setattr(speech, "FIRST_CHUNK", 4)
-    monkeypatch.setattr(speech, "LARGEST_CHUNK", 16)
+    monkeypatch.setattr(speech, "MAX_CHUNK", 16)
     voice, _ = exported(case)
     speaker = "bo" if voice.data.n_speakers else None
     text = "A first sentence. And then a second one, a little longer!"
@@ -250,7 +253,7 @@ def test_the_commands_of_the_readme(tmp_path, capsys):
     for arguments, message in [
         ([*speak], "choose one of anna, bo"),
         ([*speak, "--sid=carl"], "there is no speaker 'carl'"),
-        ([*speak[1:], f"--model={path}", "--sid=0"], "is no ONNX model"),
+        ([*speak[1:], f"--model={path}", "--sid=0"], "is not an ONNX model"),
         ([*speak[1:], "--model=none.onnx", "--sid=0"], "there is no file none.onnx"),
         ([*speak[:-1], "--text= ", "--sid=0"], "the text is empty"),
     ]:
@@ -272,16 +275,14 @@ def test_files_without_metadata_need_a_config(exported, tmp_path):
     onnx.save(model, foreign := tmp_path / "foreign.onnx")
     with pytest.raises(ValueError, match="--config-path"):
         infer_onnx.OnnxVoice(foreign)
-    import config
-
     config.save(voice.config, tmp_path / "config.json")
     spoken = infer_onnx.OnnxVoice(foreign, tmp_path / "config.json").speak("hello", **QUIET)
     np.testing.assert_allclose(spoken.audio, voice.speak("hello", **QUIET).audio, atol=1e-4)
-    with pytest.raises(ValueError, match="does not tell its durations"):
+    with pytest.raises(ValueError, match="does not return durations"):
         _ = spoken.durations
 
 
-def test_a_table_of_its_own_speaks_ids_only(tmp_path):
+def test_a_network_with_its_own_symbol_table_takes_ids_only(tmp_path):
     conf = tiny_voices.settings()
     voice = Voice(tiny_voices.network(conf, n_vocab=60), conf)
     export_onnx.export(voice, tmp_path / "v.onnx")
@@ -293,10 +294,72 @@ def test_a_table_of_its_own_speaks_ids_only(tmp_path):
         spoken.speak([60])
 
 
-def test_weights_are_those_of_one_file(exported):
-    """The file holds every weight that speaks, once, and none of the posterior encoder."""
+def test_the_file_has_every_weight_of_synthesis_once(exported):
+    """It has none of the posterior encoder."""
     voice, path = exported()
-    speaking = sum(p.numel() for name, p in voice.net.named_parameters() if not name.startswith("enc_q"))
+    used = sum(p.numel() for name, p in voice.net.named_parameters() if not name.startswith("enc_q"))
     stored = sum(int(np.prod(t.dims)) for t in onnx.load(path).graph.initializer)
-    assert 0.95 * speaking < stored < 1.1 * speaking
+    assert 0.95 * used < stored < 1.1 * used
     assert checkpoint.step_of(path) == -1
+
+
+NO_TORCH = """
+import sys
+sys.modules["torch"] = None
+import infer_onnx
+infer_onnx.main(sys.argv[1:])
+"""
+
+
+def test_a_voice_speaks_where_pytorch_is_not_installed(tmp_path):
+    conf = tiny_voices.settings(data={"text_cleaners": ["english_cleaners2"]}, speakers={"anna": 0, "bo": 1})
+    voice = Voice(tiny_voices.network(conf), conf)
+    export_onnx.export(voice, tmp_path / "v.onnx")
+    text = "Doctor Smith has 2 doors."
+    arguments = ["--model=v.onnx", f"--text={text}", "--sid=bo", "--noise_scale=0", "--noise_scale_w=0"]
+    done = tiny.python("-c", NO_TORCH, *arguments, "--output_wav_path=o.wav", "--timings=o.json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    expected = voice.speak(text, "bo", **QUIET)
+    np.testing.assert_allclose(soundfile.read(tmp_path / "o.wav")[0], expected.audio, atol=2e-4)
+    assert json.loads((tmp_path / "o.json").read_text()) == expected.timings()
+
+
+@pytest.mark.parametrize(("program", "package"), [("export_onnx", "onnx"), ("infer_onnx", "onnxruntime")])
+def test_missing_packages_are_named_with_the_command_that_installs_them(
+    program, package, tmp_path, monkeypatch, capsys
+):
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [_Missing(package), *sys.meta_path])
+    options = {
+        "export_onnx": [f"--model-path={tmp_path}", f"--output={tmp_path / 'v.onnx'}"],
+        "infer_onnx": ["--model=v.onnx", "--text=Hi."],
+    }
+    with pytest.raises(SystemExit) as end:
+        {"export_onnx": export_onnx, "infer_onnx": infer_onnx}[program].main(options[program])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1
+    assert f"{package}: pip install -r requirements-extras.txt" in error
+
+
+class _Missing:
+    """A finder of modules to which one package is not installed."""
+
+    def __init__(self, package: str):
+        self.package = package
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == self.package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def test_settings_that_a_file_lacks_have_their_defaults(exported):
+    voice, _ = exported("stochastic, several speakers")
+    facts = metadata.facts(voice)
+    described = metadata.read(facts)
+    assert described.data.speakers == {"anna": 0, "bo": 1} and described.data.sampling_rate == 8000
+    assert (described.n_vocab, described.step, described.context) == (178, 7, 0)
+    assert metadata.read(metadata.facts(voice, split=True)).context == voice.context
+    assert metadata.read({}) is None
+    with pytest.raises(ValueError, match="its metadata is broken"):
+        metadata.read(facts | {"symbols": "3"})

@@ -1,4 +1,4 @@
-"""What a run tells: means without waiting, TensorBoard and metrics.jsonl, and logging that is set up once."""
+"""Reports of a run: means of losses, TensorBoard, metrics.jsonl and logging."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ def read_board(folder):
     return EventAccumulator(str(folder), {"scalars": 0, "images": 0, "audio": 0}).Reload()
 
 
-def test_a_meter_means_each_number_over_the_steps_that_had_it():
+def test_meter_averages_each_number_over_the_steps_that_have_it():
     meter = reporting.Meter()
     meter.add({"a": torch.tensor(1.0), "b": torch.tensor(5.0, dtype=torch.float16)})
     meter.add({"a": torch.tensor(3.0, requires_grad=True)})
@@ -26,7 +26,7 @@ def test_a_meter_means_each_number_over_the_steps_that_had_it():
     assert meter.means() == {"a": 7.0}
 
 
-def test_everything_is_written(tmp_path):
+def test_reporter_writes_tensorboard_and_metrics(tmp_path):
     reporter = reporting.Reporter(tmp_path, 0, 10, time.time() - 100)
     reporter.step()
     reporter.show(0, {"loss/g/mel": 1.0})
@@ -46,7 +46,7 @@ def test_everything_is_written(tmp_path):
     assert line["step"] == 3 and line["loss/g/mel"] == 1.5 and line["elapsed"] >= 100
 
 
-def test_what_a_resumed_run_did_again_counts_once(tmp_path):
+def test_repeated_steps_of_a_resumed_run_count_once(tmp_path):
     for start, value in ((0, 1.0), (2, 2.0)):
         reporter = reporting.Reporter(tmp_path, start, 10, time.time())
         for step in range(start + 1, start + 4):
@@ -58,7 +58,7 @@ def test_what_a_resumed_run_did_again_counts_once(tmp_path):
     assert [event.step for event in read_board(tmp_path).Scalars("loss")] == [1, 2, 3, 4, 5]
 
 
-def test_half_a_line_of_a_killed_process_does_not_count(tmp_path):
+def test_partial_line_of_a_killed_process_is_removed(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "elapsed": 1.0, "loss": 4.0}\n{"step": 2, "el', "utf-8")
     assert reporting.read_metrics(tmp_path, "loss") == ([1], [4.0])
@@ -67,11 +67,11 @@ def test_half_a_line_of_a_killed_process_does_not_count(tmp_path):
     reporter.close()
     assert reporting.read_metrics(tmp_path, "loss") == ([1, 2], [4.0, 3.0])
     path.write_text('{"step": 1\n{"step": 2}\n', "utf-8")
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1: no JSON"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1: not valid JSON"):
         reporting.read_metrics(tmp_path, "loss")
 
 
-def test_log_lines_go_to_the_file_and_the_terminal_once(tmp_path, capsys):
+def test_log_lines_appear_once_in_the_file_and_the_terminal(tmp_path, capsys):
     for _ in range(2):
         reporting.set_up_logging(tmp_path)
         logging.getLogger("trainer").info("one line")

@@ -1,4 +1,4 @@
-"""Exported voices say in Piper and sherpa-onnx, text front ends included, what they say here."""
+"""Exported voices in Piper and sherpa-onnx, with the front ends of both, equal PyTorch."""
 
 import json
 import shlex
@@ -17,10 +17,10 @@ import torch
 
 import export_onnx
 import infer_onnx
-import runtimes
+from export import runtimes
 from mel_processing import log_mel
 from synthesis import Voice
-from text import espeak
+from text import espeak, table_of_symbols
 
 QUIET = {"noise_scale": 0.0, "noise_scale_w": 0.0}
 ENGLISH = {"text_cleaners": ["english_cleaners2"]}
@@ -30,8 +30,12 @@ CASES = {
     "deterministic": {"data": ENGLISH},
     "deterministic, blanks": {"data": ENGLISH | BLANKS},
     "stochastic": {"data": ENGLISH, "use_sdp": True},
-    "stochastic, blanks, many speakers": {"data": ENGLISH | BLANKS, "use_sdp": True, "speakers": {"anna": 0, "bo": 1}},
-    "many speakers": {"data": ENGLISH, "speakers": 3},
+    "stochastic, blanks, several speakers": {
+        "data": ENGLISH | BLANKS,
+        "use_sdp": True,
+        "speakers": {"anna": 0, "bo": 1},
+    },
+    "several speakers": {"data": ENGLISH, "speakers": 3},
     "a table of one speaker": {"data": ENGLISH, "speakers": {"anna": 0}},
     "German": {"data": GERMAN},
     "German, blanks": {"data": GERMAN | BLANKS, "flow": None},
@@ -40,20 +44,21 @@ CHARACTERS = {
     "characters": {"data": {"extra_symbols": "éù"}},
     "characters, blanks": {"data": {"extra_symbols": "éù"} | BLANKS},
 }
-# Read alike by all front ends. "Maria": espeak-ng in the runtimes writes a glide there; "ich": ç, which they decompose.
+# All front ends give the same symbols, except that espeak-ng in the runtimes writes a glide in "Maria", and that they
+# decompose the ç of "ich".
 TEXTS = {
     "en-us": "Maria said hello to the world, did she?",
     "de": "Ich bin nicht da, Maria.",
     "": "Où vas tu, Chloé",
 }
-# Beyond the network's own differences between PyTorch and ONNX Runtime. 16 bits: a step is 3e-5.
+# Tolerances for the differences between PyTorch and ONNX Runtime; a step of 16-bit audio is 3e-5.
 SAMPLES, SAMPLES_16_BIT = 1e-5, 5e-5
 LOG_MEL, LOG_MEL_16_BIT = 1e-3, 0.03
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Voices by case, with the ONNX file that was made for the runtimes and both programs' files beside it."""
+    """A function that returns the voice of a case and its ONNX file, with the files of both runtimes beside it."""
     made = {}
 
     def get(case, **options):
@@ -75,7 +80,7 @@ def settings(case):
 
 
 def table(conf):
-    return runtimes.table_of_symbols(runtimes.setting(conf.data, "extra_symbols"))
+    return table_of_symbols(conf.data.extra_symbols)
 
 
 def last_speaker(voice):
@@ -83,7 +88,7 @@ def last_speaker(voice):
 
 
 def expected(voice, text=None):
-    """What PyTorch says, without pauses."""
+    """Return a text and the speech of PyTorch, without pauses."""
     text = TEXTS[runtimes.front_end(voice).voice] if text is None else text
     return text, voice.speak(text, last_speaker(voice), pause=0, **QUIET)
 
@@ -97,7 +102,7 @@ def assert_same(audio, speech, voice, samples=SAMPLES, log_mel_error=LOG_MEL):
 
 
 def sent(path, *texts):
-    """Ids as the runtimes send them for phonemes, `[b, t]`, and their lengths."""
+    """Return ids as the runtimes send them for phonemes, `[b, t]`, and their lengths."""
     config = json.loads(path.with_name(path.name + ".json").read_text(encoding="utf-8"))
     ids = config["phoneme_id_map"]
     rows = [["^", "_", *(p for point in unicodedata.normalize("NFD", t) for p in (point, "_")), "$"] for t in texts]
@@ -108,7 +113,7 @@ def sent(path, *texts):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_graph_reads_what_the_runtimes_send(exported, case):
+def test_the_graph_accepts_the_ids_of_the_runtimes(exported, case):
     voice, path = exported(case)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert ("sid" in [entry.name for entry in session.get_inputs()]) == (voice.data.n_speakers > 1)
@@ -135,8 +140,8 @@ def test_the_graph_reads_what_the_runtimes_send(exported, case):
     assert not durations[1, short.size :].any()
 
 
-@pytest.mark.parametrize("case", ["stochastic, blanks, many speakers", "a table of one speaker"])
-def test_our_own_program_speaks_with_the_same_file(exported, case):
+@pytest.mark.parametrize("case", ["stochastic, blanks, several speakers", "a table of one speaker"])
+def test_infer_onnx_speaks_with_the_same_file(exported, case):
     voice, path = exported(case)
     text, speech = expected(voice)
     ours = infer_onnx.OnnxVoice(path).speak(text, last_speaker(voice), pause=0, **QUIET)
@@ -144,7 +149,7 @@ def test_our_own_program_speaks_with_the_same_file(exported, case):
     np.testing.assert_array_equal(ours.durations, speech.durations)
 
 
-def test_nothing_to_say_is_no_failure(exported):
+def test_empty_text_is_not_an_error(exported):
     for case in ("deterministic", "deterministic, blanks"):
         session = onnxruntime.InferenceSession(exported(case)[1], providers=["CPUExecutionProvider"])
         x, lengths = sent(exported(case)[1], "")
@@ -153,7 +158,7 @@ def test_nothing_to_say_is_no_failure(exported):
 
 
 def read(extra_symbols, text, add_blank=False, cleaners="basic_cleaners"):
-    """Symbols that the network reads for decomposed text, with blanks as "_"."""
+    """Return the symbols that the network gets for decomposed text, with blanks as "_"."""
     conf = tiny_voices.settings(data={"text_cleaners": [cleaners], "extra_symbols": extra_symbols})
     voice = Voice(tiny_voices.network(conf, len(table(conf))), conf)
     inventory = runtimes.inventory(voice)
@@ -164,23 +169,23 @@ def read(extra_symbols, text, add_blank=False, cleaners="basic_cleaners"):
     return "".join(table(conf)[i] for i in tokens[0])
 
 
-def test_decomposed_symbols_become_whole():
+def test_decomposed_symbols_are_joined():
     assert read("", "façade\u0329") == "façade\u0329"
     assert read("éü", "Élan vécu Über") == "élan vécu über"
     assert read("ệẹ", "việt ẹ") == "việt ẹ"
-    assert read("ệ", "việt ẹ") == "việt "  # half of a symbol is none
+    assert read("ệ", "việt ẹ") == "việt "  # a part of a symbol is dropped
     assert read("한글", "한글 하") == "한글 "
     assert read("é", "né", add_blank=True) == "_n_é_"
 
 
-def test_the_glide_of_newer_espeak_is_left_out_and_palatalisation_is_not():
+def test_the_glide_of_newer_espeak_is_dropped_but_palatalization_is_not():
     read_phonemes = lambda text: read("", text, cleaners="phonemes_ru")  # noqa: E731
     assert read_phonemes("mˈiːʲə iʲa ðɪʲ") == "mˈiːə ia ðɪ"
     assert read_phonemes("pʲatʲ tːʲ ʲ") == "pʲatʲ tːʲ ʲ"
 
 
 def test_the_config_of_piper(exported):
-    _, path = exported("stochastic, blanks, many speakers")
+    _, path = exported("stochastic, blanks, several speakers")
     config = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
     assert config["audio"]["sample_rate"] == 8000 and config["hop_length"] == 64
     assert config["espeak"]["voice"] == "en-us" and config["language"] == {"code": "en_US", "family": "en"}
@@ -194,7 +199,7 @@ def test_the_config_of_piper(exported):
     assert "  16" in lines and f"^ {ids['^'][0]}" in lines and len(lines) == len(ids)
 
 
-def test_espeaks_names_are_those_that_the_runtimes_know():
+def test_languages_have_the_names_that_the_runtimes_know():
     for code, name in {"fr-fr": "fr", "en-gb": "en", "pt-br": "pt-br", "de": "de"}.items():
         conf = tiny_voices.settings(data={"text_cleaners": [f"phonemes_{code}"]})
         assert runtimes.front_end(Voice(tiny_voices.network(conf), conf)).voice == name
@@ -221,7 +226,7 @@ def test_piper_speaks(exported, piper, case):
     chunks = piper_says(piper, voice, path, text)
     assert [chunk.sample_rate for chunk in chunks] == [8000]
     assert_same(chunks[0].audio_float_array, speech, voice)
-    aligned = chunks[0].phoneme_alignments  # from the frames that the file tells
+    aligned = chunks[0].phoneme_alignments  # from the durations in the file
     assert "".join(a.phoneme for a in aligned[1:-1]) == "".join(chunks[0].phonemes)
     assert sum(a.num_samples for a in aligned) == len(speech.audio)
 
@@ -234,7 +239,7 @@ def test_piper_speaks_sentence_by_sentence(exported, piper):
     assert_same(np.concatenate([chunk.audio_float_array for chunk in chunks]), speech, voice)
 
 
-@pytest.mark.parametrize("case", ["deterministic", "stochastic, blanks, many speakers"])
+@pytest.mark.parametrize("case", ["deterministic", "stochastic, blanks, several speakers"])
 def test_the_command_that_export_prints_for_piper(piper, tmp_path, capsys, case):
     checkpoint = tiny_voices.save(tmp_path / "run", settings(case))
     output = tmp_path / "a voice.onnx"
@@ -252,7 +257,7 @@ def test_the_command_that_export_prints_for_piper(piper, tmp_path, capsys, case)
 
 
 def test_pipers_command_line_in_16_bits(exported, piper, tmp_path):
-    voice, path = exported("many speakers")
+    voice, path = exported("several speakers")
     text, speech = expected(voice)
     command = [sys.executable, "-m", "piper", "-m", str(path), "-s", "2", "-f", str(tmp_path / "o.wav")]
     quiet = ["--noise-scale=0", "--noise-w-scale=0", "--no-normalize"]
@@ -272,7 +277,7 @@ def sherpa():
 
 
 def sherpa_says(sherpa, voice, path, text):
-    """Version 1 reads text with espeak-ng; 2 takes phonemes, which are those of our cleaners."""
+    """Synthesize with sherpa-onnx. Version 1 reads text with espeak-ng; version 2 takes phonemes of our cleaners."""
     phonemes = runtimes.front_end(voice).phonemes
     takes_phonemes = phonemes and hasattr(sherpa.GenerationConfig(), "phoneme_codepoints")
     model = sherpa.OfflineTtsVitsModelConfig(
@@ -323,14 +328,14 @@ def test_the_command_that_export_prints_for_sherpa(tmp_path, capsys):
     assert Path(options["vits-tokens"]).is_file() and (Path(options["vits-data-dir"]) / "phontab").is_file()
 
 
-# ---- what cannot be
+# ---- Voices that the runtimes do not support
 
 
 @pytest.mark.parametrize(
     ("data", "arguments", "message"),
     [
-        ({"text_cleaners": ["english_cleaners"]}, [], "this voice reads what english_cleaners makes of a text"),
-        ({"text_cleaners": ["basic_cleaners", "english_cleaners2"]}, [], "basic_cleaners and english_cleaners2 makes"),
+        ({"text_cleaners": ["english_cleaners"]}, [], "this voice reads the output of english_cleaners"),
+        ({"text_cleaners": ["basic_cleaners", "english_cleaners2"]}, [], "basic_cleaners and english_cleaners2, which"),
         ({"text_cleaners": ["phonemes_xx"]}, [], "espeak-ng has no language 'xx'"),
         (ENGLISH, ["--noise-inputs"], "leave out --noise-inputs or --runtime"),
         (ENGLISH, ["--comment=a melodious voice"], "leave 'melo' out of --comment"),
@@ -338,7 +343,7 @@ def test_the_command_that_export_prints_for_sherpa(tmp_path, capsys):
         ({**ENGLISH, "extra_symbols": "\u0303"}, [], "own table of 178 symbols"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(tmp_path, capsys, data, arguments, message):
+def test_errors_are_one_line(tmp_path, capsys, data, arguments, message):
     checkpoint = tiny_voices.save(tmp_path / "run", tiny_voices.settings(data=data))
     output = tmp_path / "out" / "v.onnx"
     with pytest.raises(SystemExit) as end:

@@ -1,10 +1,10 @@
-"""Long text is cut where sentences end, in any language, and not inside abbreviations and numbers."""
+"""Long text is split at the ends of sentences, in any language, and not after abbreviations and numbers."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentences import split
+from synthesis.sentences import split
 
 
 @pytest.mark.parametrize(
@@ -27,14 +27,14 @@ from sentences import split
         ("", []),
     ],
 )
-def test_sentences(text, pieces):
+def test_text_is_split_into_sentences(text, pieces):
     assert [piece.text for piece in split(text)] == pieces
     assert all(piece.ends for piece in split(text))
 
 
 def test_long_sentences_are_cut_at_the_best_place():
     clauses = "One clause here, and a second one there; " * 8
-    pieces = split(clauses + "the end.", longest=100)
+    pieces = split(clauses + "the end.", max_characters=100)
     assert all(piece.text.endswith(";") for piece in pieces[:-1])
     assert [piece.ends for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     assert [len(piece.text) for piece in split("word " * 60, 100)] == [99, 99, 99]
@@ -42,7 +42,7 @@ def test_long_sentences_are_cut_at_the_best_place():
 
 
 @given(st.text(alphabet="aB.!?,;。 \n\"'1…", max_size=300), st.integers(5, 50))
-def test_nothing_is_lost_and_nothing_is_too_long(text, longest):
-    pieces = [piece.text for piece in split(text, longest)]
+def test_pieces_are_complete_and_not_too_long(text, max_characters):
+    pieces = [piece.text for piece in split(text, max_characters)]
     assert "".join("".join(pieces).split()) == "".join(text.split())
-    assert all(0 < len(piece) <= longest and piece == piece.strip() for piece in pieces)
+    assert all(0 < len(piece) <= max_characters and piece == piece.strip() for piece in pieces)

@@ -1,4 +1,4 @@
-"""Files of --half and --int8 are smaller, say what fp32's say, and export prints what they cost."""
+"""Files of --half and --int8 are smaller than fp32, have nearly the same audio, and export prints their error."""
 
 import re
 
@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 import export_onnx
 import infer_onnx
-import shrink
+from export import shrink
 from synthesis import Voice
 
 QUIET = {"noise_scale": 0.0, "noise_scale_w": 0.0}
@@ -18,10 +18,9 @@ QUIET = {"noise_scale": 0.0, "noise_scale_w": 0.0}
 WIDE = {"upsample_initial_channel": 128, "hidden_channels": 64, "filter_channels": 128}
 CASES = {
     "deterministic": WIDE,
-    "stochastic, many speakers": {**WIDE, "use_sdp": True, "speakers": 2},
+    "stochastic, several speakers": {**WIDE, "use_sdp": True, "speakers": 2},
 }
-# Share of fp32's size at most; log-mel L1 error at most. Random weights amplify more than trained ones, which show
-# a tenth of that.
+# Highest size, as a share of fp32, and highest log-mel L1 error. Trained weights have a tenth of that error.
 LIMITS = {"half": (0.65, 0.03), "int8": (0.45, 0.3)}
 
 
@@ -39,7 +38,7 @@ def full(voice, tmp_path_factory):
 
 
 @pytest.mark.parametrize("weights", shrink.SHRINK)
-def test_smaller_and_nearly_the_same(voice, full, tmp_path, weights, monkeypatch):
+def test_files_are_smaller_and_audio_is_nearly_the_same(voice, full, tmp_path, weights, monkeypatch):
     monkeypatch.setattr(shrink, "REPEATS", 1)
     size, error = LIMITS[weights]
     small = tmp_path / "small.onnx"
@@ -54,14 +53,14 @@ def test_smaller_and_nearly_the_same(voice, full, tmp_path, weights, monkeypatch
 
 
 @pytest.mark.parametrize("weights", shrink.SHRINK)
-def test_smaller_ones_take_noise_as_inputs(voice, tmp_path, weights):
+def test_smaller_files_take_noise_as_inputs(voice, tmp_path, weights):
     export_onnx.export(voice, tmp_path / "small.onnx", noise_inputs=True, weights=weights)
     small, speaker = infer_onnx.OnnxVoice(tmp_path / "small.onnx"), 0 if voice.data.n_speakers else None
     first, again, other = (small.speak([5, 6, 7], speaker, seed=seed).audio for seed in (1, 1, 2))
     assert np.array_equal(first, again) and not np.array_equal(first[:64], other[:64])
 
 
-def test_int8_rounds_each_kernel_to_its_channels_scale(full):
+def test_int8_rounds_each_channel_of_a_kernel_to_its_scale(full):
     model = onnx.load(full)
     kernels = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     transposed = {node.input[1] for node in model.graph.node if node.op_type == "ConvTranspose"}
@@ -74,7 +73,7 @@ def test_int8_rounds_each_kernel_to_its_channels_scale(full):
         assert (np.abs(eighth * scale - kernels[name]) <= scale * 0.501).all()
 
 
-def test_the_error_is_taken_over_the_frames_that_both_have():
+def test_the_error_is_the_mean_over_frames_that_both_have():
     durations = np.array([2, 0, 3])
     mel = np.array([[1.0, 2, 3, 4, 5]])
     a = shrink.Measured(1, 1, mel, durations)
@@ -83,7 +82,7 @@ def test_the_error_is_taken_over_the_frames_that_both_have():
     assert shrink.log_mel_error(a, a._replace(log_mel=mel + 0.5)) == 0.5
 
 
-def test_what_export_prints(tmp_path, capsys, monkeypatch):
+def test_export_prints_size_speed_and_error(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shrink, "REPEATS", 1)
     checkpoint = tiny_voices.save(tmp_path / "run", tiny_voices.settings(**WIDE))
     output = tmp_path / "v.onnx"

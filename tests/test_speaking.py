@@ -1,4 +1,4 @@
-"""By whatever door, a voice without noise says the same; test_runtimes.py has the doors of Piper and sherpa-onnx."""
+"""All interfaces give the same audio for a voice without noise; test_runtimes.py tests Piper and sherpa-onnx."""
 
 import io
 from types import SimpleNamespace
@@ -24,13 +24,13 @@ VOICES = {
     "deterministic": tiny_voices.settings(data=ENGLISH),
     "stochastic, many speakers": tiny_voices.settings(data=ENGLISH, use_sdp=True, speakers={"anna": 0, "bo": 1}),
 }
-SIXTEEN_BITS = 0.5 / 32768  # the most that rounding moves a sample by, which ONNX Runtime's differences add to
+SIXTEEN_BITS = 0.5 / 32768  # largest change by rounding; differences of ONNX Runtime add to it
 ONNX = 1e-4
 
 
 @pytest.fixture(scope="module", params=VOICES)
-def door(request, tmp_path_factory):
-    """A run, its folder, its speaker and what it says by the Python library."""
+def case(request, tmp_path_factory):
+    """A run, its folder, its speaker, and its audio from the Python interface."""
     folder = tmp_path_factory.mktemp("logs")
     config = VOICES[request.param]
     tiny_voices.save(folder / "run", config)
@@ -46,55 +46,55 @@ def door(request, tmp_path_factory):
     )
 
 
-def test_there_is_something_to_hear(door):
-    assert len(door.voice.speak(TEXT, door.speaker, **QUIET).sentences) == 2
-    assert door.audio.std() > 0.01
+def test_the_audio_is_not_silent(case):
+    assert len(case.voice.speak(TEXT, case.speaker, **QUIET).sentences) == 2
+    assert case.audio.std() > 0.01
 
 
-def test_a_stream(door):
-    parts = list(door.voice.speak(TEXT, door.speaker, **QUIET, stream=True))
-    np.testing.assert_allclose(np.concatenate(parts), door.audio, atol=1e-5)
+def test_a_stream(case):
+    parts = list(case.voice.speak(TEXT, case.speaker, **QUIET, stream=True))
+    np.testing.assert_allclose(np.concatenate(parts), case.audio, atol=1e-5)
 
 
-def test_a_batch(door):
-    spoken = door.voice.speak_batch(["Another line.", TEXT], door.speaker, **QUIET)[1]
-    np.testing.assert_allclose(spoken.audio, door.audio, atol=1e-5)
+def test_a_batch(case):
+    spoken = case.voice.speak_batch(["Another line.", TEXT], case.speaker, **QUIET)[1]
+    np.testing.assert_allclose(spoken.audio, case.audio, atol=1e-5)
 
 
-def test_phonemes_and_ids(door):
-    phonemes = " ".join(sentence.symbols for sentence in door.voice.speak(TEXT, door.speaker, **QUIET).sentences)
-    spoken = door.voice.speak(phonemes, door.speaker, phonemes=True, **QUIET)
-    np.testing.assert_allclose(spoken.audio, door.audio, atol=1e-5)
-    by_ids = [door.voice.speak(s.tokens, door.speaker, **QUIET).audio for s in spoken.sentences]
-    np.testing.assert_allclose(by_ids[0], door.audio[: len(by_ids[0])], atol=1e-5)
-    np.testing.assert_allclose(by_ids[1], door.audio[-len(by_ids[1]) :], atol=1e-5)
+def test_phonemes_and_ids(case):
+    phonemes = " ".join(sentence.symbols for sentence in case.voice.speak(TEXT, case.speaker, **QUIET).sentences)
+    spoken = case.voice.speak(phonemes, case.speaker, phonemes=True, **QUIET)
+    np.testing.assert_allclose(spoken.audio, case.audio, atol=1e-5)
+    by_ids = [case.voice.speak(s.tokens, case.speaker, **QUIET).audio for s in spoken.sentences]
+    np.testing.assert_allclose(by_ids[0], case.audio[: len(by_ids[0])], atol=1e-5)
+    np.testing.assert_allclose(by_ids[1], case.audio[-len(by_ids[1]) :], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["o.wav", "o.flac"])
-def test_the_command_line(door, tmp_path, name):
-    arguments = ["-m", str(door.run), "-t", TEXT, "-o", str(tmp_path / name), *door.speaker_option, "--device", "cpu"]
+def test_the_command_line(case, tmp_path, name):
+    arguments = ["-m", str(case.run), "-t", TEXT, "-o", str(tmp_path / name), *case.speaker_option, "--device", "cpu"]
     inference.main([*arguments, *QUIET_OPTIONS])
     samples, _ = soundfile.read(tmp_path / name)
-    np.testing.assert_allclose(samples, door.audio, atol=1.01 * SIXTEEN_BITS)
+    np.testing.assert_allclose(samples, case.audio, atol=1.01 * SIXTEEN_BITS)
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["one file", "two files"])
-def test_onnx(door, tmp_path, split, monkeypatch):
+def test_onnx(case, tmp_path, split, monkeypatch):
     path = tmp_path / "voice.onnx"
-    export = [f"--model-path={door.run}", f"--output={path}"]
+    export = [f"--model-path={case.run}", f"--output={path}"]
     export_onnx.main([*export, "--split"] if split else export)
-    speaker = ["--sid", door.speaker] if door.speaker else []
+    speaker = ["--sid", case.speaker] if case.speaker else []
     arguments = ["--model", str(path), "--text", TEXT, *speaker, *QUIET_OPTIONS]
     infer_onnx.main([*arguments, "--output-wav-path", str(tmp_path / "o.wav")])
-    np.testing.assert_allclose(soundfile.read(tmp_path / "o.wav")[0], door.audio, atol=ONNX + SIXTEEN_BITS)
+    np.testing.assert_allclose(soundfile.read(tmp_path / "o.wav")[0], case.audio, atol=ONNX + SIXTEEN_BITS)
     raw = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw))
     infer_onnx.main([*arguments, "--output-raw"])
-    np.testing.assert_allclose(np.frombuffer(raw.getvalue(), "<i2") / 32768, door.audio, atol=ONNX + SIXTEEN_BITS)
+    np.testing.assert_allclose(np.frombuffer(raw.getvalue(), "<i2") / 32768, case.audio, atol=ONNX + SIXTEEN_BITS)
 
 
-def test_the_web_page(door):
-    voices = webui.Voices(door.folder, device="cpu")
-    (rate, samples), *_ = webui.speak(voices, "run", TEXT, door.speaker, 0.0, 0.0, 1.0, None)
-    assert rate == door.voice.sampling_rate
-    np.testing.assert_allclose(samples / 32768, door.audio, atol=1.01 * SIXTEEN_BITS)
+def test_the_web_page(case):
+    voices = webui.Voices(case.folder, device="cpu")
+    (rate, samples), *_ = webui.speak(voices, "run", TEXT, case.speaker, 0.0, 0.0, 1.0, None)
+    assert rate == case.voice.sampling_rate
+    np.testing.assert_allclose(samples / 32768, case.audio, atol=1.01 * SIXTEEN_BITS)

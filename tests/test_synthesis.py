@@ -1,4 +1,4 @@
-"""A checkpoint becomes a voice; the voice says what the network says, repeatably, and refuses what it cannot say."""
+"""Voices equal their networks, repeat themselves with a seed, and refuse text and settings that they cannot use."""
 
 import threading
 import warnings
@@ -12,13 +12,10 @@ import torch
 import checkpoint
 import commons
 import config
-import sentences
-import speech
-from commons import intersperse
 from discriminators import MultiPeriodDiscriminator
 from models import SynthesizerTrn
-from synthesis import Voice
-from text import text_to_sequence
+from synthesis import Voice, sentences, speech
+from text import intersperse, text_to_sequence
 
 QUIET = {"noise_scale": 0.0, "noise_scale_w": 0.0}
 TABLE = {"anna": 0, "bo": 1, "carla": 2}
@@ -36,11 +33,11 @@ def single():
 
 
 @pytest.fixture(scope="module")
-def many():
+def several():
     return build(speakers=TABLE, use_sdp=True)
 
 
-def test_tokens_of_frames_are_those_of_the_path():
+def test_tokens_of_frames_equal_the_path():
     durations = torch.tensor([[2.0, 0.0, 3.0, 1.0], [0.0, 4.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     token, spoken = commons.tokens_of_frames(durations)
     assert spoken.sum(1).tolist() == [6, 4, 1]
@@ -48,7 +45,7 @@ def test_tokens_of_frames_are_those_of_the_path():
     assert torch.equal(token[:2] * spoken[:2], path[:2, 0].argmax(2) * spoken[:2])
 
 
-def test_speech_tells_which_token_speaks_when(single):
+def test_speech_has_the_timing_of_its_tokens(single):
     spoken = single.speak("Hello there", seed=1)
     assert spoken.audio.dtype == np.float32 and spoken.audio.ndim == 1
     assert spoken.tokens == text_to_sequence("Hello there", ["basic_cleaners"])
@@ -61,12 +58,12 @@ def test_speech_tells_which_token_speaks_when(single):
     assert not any(hasattr(module, "parametrizations") for module in single.net.modules())
 
 
-def test_blanks_as_the_config_says():
+def test_blanks_follow_the_config():
     voice = build(data={"add_blank": True})
     assert voice.speak("hello").tokens == intersperse(text_to_sequence("hello", ["basic_cleaners"]), 0)
 
 
-def test_long_text_is_spoken_by_sentences_with_pauses(single):
+def test_long_text_is_synthesized_by_sentences_with_pauses(single):
     spoken = single.speak(TEXT, **QUIET, pause=0.5)
     first, second = spoken.sentences
     assert [first.text, second.text] == [piece.text for piece in sentences.split(TEXT)]
@@ -76,21 +73,21 @@ def test_long_text_is_spoken_by_sentences_with_pauses(single):
     alone = single.speak(second.text, **QUIET)
     assert np.array_equal(alone.audio, second.audio)
     assert len(single.speak(TEXT, **QUIET, pause=0).audio) == len(spoken.audio) - 4000
-    endless = single.speak("word " * 200, **QUIET)
-    assert len(endless.sentences) > 4 and len(endless.audio) == endless.durations.sum() * 64  # no pause in a sentence
+    long = single.speak("word " * 200, **QUIET)
+    assert len(long.sentences) > 4 and len(long.audio) == long.durations.sum() * 64  # no pause in a sentence
 
 
 STREAMS = {
     "resblock 1": {"upsample_rates": [8, 2, 4], "upsample_kernel_sizes": [16, 4, 8], "upsample_initial_channel": 32},
     "resblock 2": {"resblock": "2", "resblock_kernel_sizes": [3, 7], "resblock_dilation_sizes": [[1, 2], [2, 6]]},
-    "many speakers, stochastic": {"speakers": TABLE, "use_sdp": True, "resblock_kernel_sizes": [11]},
+    "several speakers, stochastic": {"speakers": TABLE, "use_sdp": True, "resblock_kernel_sizes": [11]},
 }
 
 
 @pytest.mark.parametrize("case", STREAMS)
-def test_a_stream_is_the_speech_in_parts(case, monkeypatch):
+def test_a_stream_equals_the_whole_speech(case, monkeypatch):
     monkeypatch.setattr(speech, "FIRST_CHUNK", 4)
-    monkeypatch.setattr(speech, "LARGEST_CHUNK", 16)
+    monkeypatch.setattr(speech, "MAX_CHUNK", 16)
     voice = build(**STREAMS[case])
     speaker = "bo" if voice.data.n_speakers else None
     state = torch.random.get_rng_state()
@@ -104,34 +101,35 @@ def test_a_stream_is_the_speech_in_parts(case, monkeypatch):
 
 
 @pytest.mark.parametrize("case", STREAMS)
-def test_context_is_what_the_audio_of_a_frame_depends_on(case):
-    dec = build(**STREAMS[case]).net.dec.double()
+def test_the_audio_of_a_frame_depends_on_exactly_the_context(case):
+    net = build(**STREAMS[case]).net
+    dec = net.dec.double()
     z = torch.randn(1, 8, 61, dtype=torch.double, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    audio = dec(z, None if not hasattr(dec, "cond") else torch.zeros(1, 8, 1).double())
-    hop = audio.size(2) // 61
-    (grad,) = torch.autograd.grad(audio[0, 0, 30 * hop : 31 * hop].square().sum(), z)
-    heard = grad.abs().sum((0, 1)).nonzero().flatten().tolist()
-    assert (30 - heard[0], heard[-1] - 30) == (dec.context, dec.context)
+    audio = dec(z, torch.zeros(1, 8, 1).double() if net.conditions else None)
+    assert audio.size(2) == 61 * dec.hop
+    (grad,) = torch.autograd.grad(audio[0, 0, 30 * dec.hop : 31 * dec.hop].square().sum(), z)
+    frames = grad.abs().sum((0, 1)).nonzero().flatten().tolist()
+    assert (30 - frames[0], frames[-1] - 30) == (dec.context, dec.context)
 
 
-def test_others_may_speak_and_draw_between_the_parts_of_a_stream(many):
-    expected = many.speak(TEXT, 1, seed=3).audio
+def test_other_random_draws_do_not_affect_a_stream_with_a_seed(several):
+    expected = several.speak(TEXT, 1, seed=3).audio
     parts = []
-    for part in many.speak(TEXT, 1, seed=3, stream=True):
+    for part in several.speak(TEXT, 1, seed=3, stream=True):
         parts.append(part)
         torch.randn(7)
-        many.speak("Hi.", 0, seed=9)
+        several.speak("Hi.", 0, seed=9)
     np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-5)
 
 
-def test_a_stream_refuses_before_it_begins(single):
+def test_a_stream_raises_errors_before_it_begins(single):
     with pytest.raises(ValueError, match="empty"):
         single.speak(" ", stream=True)
-    with pytest.raises(ValueError, match="cannot be normalised"):
+    with pytest.raises(ValueError, match="cannot be normalized"):
         single.speak("Hi.", stream=True, normalize=True)
 
 
-def test_timings_are_those_of_the_durations(single):
+def test_timings_equal_the_durations(single):
     spoken = single.speak("Hello you. Me too!", **QUIET, pause=0.5)
     first, second = spoken.timings()
     assert (first["text"], first["start"]) == ("Hello you.", 0)
@@ -146,7 +144,7 @@ def test_timings_are_those_of_the_durations(single):
     assert [word["symbols"] for word in with_blanks["words"]] == ["hello", "you"]
 
 
-def test_normalised_audio_peaks_at_minus_one_dbfs(single):
+def test_normalized_audio_peaks_at_minus_one_dbfs(single):
     plain, loud = (single.speak(TEXT, **QUIET, normalize=normalize) for normalize in (False, True))
     assert np.abs(loud.audio).max() == pytest.approx(10 ** (-1 / 20), abs=1e-6)
     factor = np.abs(loud.audio).max() / np.abs(plain.audio).max()
@@ -154,7 +152,7 @@ def test_normalised_audio_peaks_at_minus_one_dbfs(single):
     assert np.array_equal(loud.audio[loud.sentences[1].start :], loud.sentences[1].audio)
 
 
-def test_short_and_strange_text(single):
+def test_short_text_and_text_without_words(single):
     assert len(single.speak("a").audio) > 0
     assert [s.text for s in single.speak("--- ! Yes. ...").sentences] == ["Yes."]
     for text, message in [("", "empty"), (" \n\n ", "empty"), ("?!... ,", "'\\?!... ,' can be pron"), ("_", "can be")]:
@@ -165,7 +163,7 @@ def test_short_and_strange_text(single):
         single.speak("你好")
 
 
-def test_phonemes_and_ids_go_past_the_cleaners():
+def test_phonemes_and_ids_do_not_pass_the_cleaners():
     voice = build(data={"text_cleaners": ["no_such_cleaner"]})
     with pytest.raises(ValueError, match="there is no text cleaner"):
         voice.speak("hello")
@@ -178,9 +176,9 @@ def test_phonemes_and_ids_go_past_the_cleaners():
             voice.speak(ids)
 
 
-def test_a_seed_decides_the_audio_and_disturbs_nobody(many):
+def test_a_seed_determines_the_audio_and_keeps_the_global_random_state(several):
     def say(seed):
-        return many.speak(TEXT, "bo", seed=seed).audio
+        return several.speak(TEXT, "bo", seed=seed).audio
 
     first = say(5)
     torch.manual_seed(1)
@@ -189,19 +187,19 @@ def test_a_seed_decides_the_audio_and_disturbs_nobody(many):
     assert torch.equal(torch.random.get_rng_state(), state)
     other = say(6)
     assert other.shape != first.shape or not np.array_equal(other, first)
-    free = [many.speak("Hello.", 0).audio for _ in range(2)]
+    free = [several.speak("Hello.", 0).audio for _ in range(2)]
     assert free[0].shape != free[1].shape or not np.array_equal(*free)
     with pytest.raises(ValueError, match="seed is -1"):
         say(-1)
 
 
-def test_threads_get_their_own_audio(many):
+def test_threads_get_their_own_audio(several):
     texts = ["One text.", "And another, which is longer.", "A third."] * 3
-    expected = [many.speak(text, 1, seed=3).audio for text in texts]
+    expected = [several.speak(text, 1, seed=3).audio for text in texts]
     spoken = [None] * len(texts)
 
     def work(i):
-        spoken[i] = many.speak(texts[i], 1, seed=3).audio
+        spoken[i] = several.speak(texts[i], 1, seed=3).audio
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(len(texts))]
     for thread in threads:
@@ -212,7 +210,7 @@ def test_threads_get_their_own_audio(many):
 
 
 @pytest.mark.parametrize("options", [{}, {"flow": "fft", "speakers": TABLE, "use_sdp": True}, {"flow": "pre_conv2"}])
-def test_a_batch_says_what_each_line_says_alone(options):
+def test_a_batch_equals_its_lines_alone(options):
     voice = build(**options)
     speaker = "carla" if voice.data.n_speakers else None
     lines = [TEXT, "Short.", "A line in the middle, of middle length."]
@@ -226,11 +224,11 @@ def test_a_batch_says_what_each_line_says_alone(options):
     assert voice.speak_batch([], speaker) == []
 
 
-def test_speakers_by_name_and_id(many, single):
-    assert many.speakers == TABLE
-    by_name, by_id, by_text = (many.speak("Hi.", s, **QUIET).audio for s in ("bo", 1, "1"))
+def test_speakers_by_name_and_id(several, single):
+    assert several.speakers == TABLE
+    by_name, by_id, by_text = (several.speak("Hi.", s, **QUIET).audio for s in ("bo", 1, "1"))
     assert np.array_equal(by_name, by_id) and np.array_equal(by_name, by_text)
-    other = many.speak("Hi.", "anna", **QUIET).audio
+    other = several.speak("Hi.", "anna", **QUIET).audio
     assert other.shape != by_id.shape or not np.array_equal(other, by_id)
     for speaker, message in [
         ("carl", "no speaker 'carl'; did you mean carla\\? Choices: anna, bo, carla"),
@@ -239,16 +237,16 @@ def test_speakers_by_name_and_id(many, single):
         (None, "choose one of anna, bo, carla"),
     ]:
         with pytest.raises(ValueError, match=message):
-            many.speak("Hi.", speaker)
+            several.speak("Hi.", speaker)
     with pytest.raises(ValueError, match="single voice"):
         single.speak("Hi.", "anna")
     unnamed = build(speakers=30)
     assert unnamed.speakers == {str(i): i for i in range(30)}
-    with pytest.raises(ValueError, match=r"18, 19 \.\.\. \(30 in all\)"):
+    with pytest.raises(ValueError, match=r"18, 19 \.\.\. \(30 in total\)"):
         unnamed.speak("Hi.", 30)
 
 
-def test_numeric_names_are_names_before_they_are_ids():
+def test_a_numeric_name_takes_precedence_over_an_id():
     voice = build(speakers={"1": 0, "0": 1})
     assert voice.speaker_id("1") == 0 and voice.speaker_id(1) == 1
 
@@ -268,24 +266,24 @@ def test_scales_out_of_range(single, options, message):
         single.speak("Hello there.", **options)
 
 
-def test_longer_scales_speak_longer(single):
+def test_durations_are_proportional_to_length_scale(single):
     once, twice = (single.speak(TEXT, length_scale=scale, **QUIET).durations.sum() for scale in (1.0, 2.0))
     assert 1.7 < twice / once < 2.1
 
 
 def test_an_untrained_or_broken_network_is_refused():
     conf = tiny_voices.settings()
-    hasty = Voice(tiny_voices.network(conf, frames=1e6), conf)
+    untrained = Voice(tiny_voices.network(conf, frames=1e6), conf)
     with pytest.raises(ValueError, match="hardly trained"):
-        hasty.speak("Hello.")
+        untrained.speak("Hello.")
     broken = Voice(tiny_voices.network(conf), conf)
-    broken.net.dec.conv_post.weight.fill_(float("nan"))
+    next(broken.net.dec.parameters()).fill_(float("nan"))
     with pytest.raises(ValueError, match="NaN or infinity"):
         broken.speak("Hello.")
 
 
 @pytest.mark.parametrize("mel", [True, False])
-def test_conversion_is_the_networks(mel, tmp_path):
+def test_conversion_equals_the_network(mel, tmp_path):
     data = {"use_mel_posterior_encoder": mel}
     voice = build(speakers=TABLE, data=data, use_mel_posterior_encoder=mel)
     samples = (0.3 * np.sin(np.arange(8000) / 7)).astype(np.float32)
@@ -305,7 +303,7 @@ def test_conversion_is_the_networks(mel, tmp_path):
     assert len(voice.convert(tmp_path / "in.wav", 0, 1)) == len(voice.convert(samples, 0, 1, 16000)) == 62 * 64
 
 
-def test_conversion_refuses_what_it_cannot_convert(many, single, tmp_path):
+def test_conversion_refuses_wrong_recordings_and_speakers(several, single, tmp_path):
     tone = np.zeros(1000, np.float32)
     for sound, message in [
         (tone[:10], "10 samples is too short"),
@@ -315,10 +313,10 @@ def test_conversion_refuses_what_it_cannot_convert(many, single, tmp_path):
         (tmp_path / "no.wav", "no such file"),
     ]:
         with pytest.raises(ValueError, match=message):
-            many.convert(sound, 0, 1)
+            several.convert(sound, 0, 1)
     with pytest.raises(ValueError, match="no speaker 'dora'"):
-        many.convert(tone, 0, "dora")
-    with pytest.raises(ValueError, match="many speakers"):
+        several.convert(tone, 0, "dora")
+    with pytest.raises(ValueError, match="several speakers"):
         single.convert(tone, 0, 1)
 
 
@@ -345,7 +343,7 @@ def test_loading_by_folder_file_and_name(tmp_path, monkeypatch):
         Voice.load(run)
 
 
-def test_files_of_vits_take_their_config_from_beside_or_as_named(tmp_path):
+def test_the_config_of_vits_files_is_beside_them_or_named(tmp_path):
     conf = tiny_voices.settings(flow="fft", speakers=2)
     path = tiny_voices.save(tmp_path / "run", conf, with_config=False)
     assert Voice.load(path).config == conf
@@ -358,14 +356,14 @@ def test_files_of_vits_take_their_config_from_beside_or_as_named(tmp_path):
         Voice.load(path, tmp_path / "wrong.json")
 
 
-def test_another_config_with_the_same_weights_is_refused(tmp_path):
+def test_another_flow_with_weights_of_the_same_names_is_refused(tmp_path):
     path = tiny_voices.save(tmp_path / "run", tiny_voices.settings(flow="mono_layer_inter_residual"))
     config.save(tiny_voices.settings(flow="mono_layer_post_residual"), tmp_path / "other.json")
     with pytest.raises(ValueError, match="trained with the flow 'mono_layer_inter_residual'"):
         Voice.load(path, tmp_path / "other.json")
 
 
-def test_a_folder_of_another_kind_does_not_hide_a_run_of_its_name(tmp_path, monkeypatch):
+def test_a_folder_without_checkpoints_does_not_hide_a_run_of_its_name(tmp_path, monkeypatch):
     tiny_voices.save(tmp_path / "logs" / "docs", tiny_voices.settings())
     (tmp_path / "docs").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -381,16 +379,16 @@ def test_a_folder_of_another_kind_does_not_hide_a_run_of_its_name(tmp_path, monk
         ({"text": None}, "not NoneType"),
     ],
 )
-def test_what_is_no_argument_is_refused(many, arguments, message):
+def test_arguments_of_wrong_types_are_refused(several, arguments, message):
     with pytest.raises(ValueError, match=message):
-        many.speak(**{"text": "Hi.", "speaker": 1, **arguments})
+        several.speak(**{"text": "Hi.", "speaker": 1, **arguments})
 
 
-def test_a_batch_of_no_pieces_and_a_seed_of_conversion_are_refused(many):
+def test_an_empty_batch_size_and_a_negative_seed_are_refused(several):
     with pytest.raises(ValueError, match="batch is 0"):
-        many.speak_batch(["Hi."], 1, batch=0)
+        several.speak_batch(["Hi."], 1, batch=0)
     with pytest.raises(ValueError, match="seed is -5"):
-        many.convert(np.zeros(1000, np.float32), 0, 1, seed=-5)
+        several.convert(np.zeros(1000, np.float32), 0, 1, seed=-5)
 
 
 def test_wrong_kinds_of_files(tmp_path):
@@ -407,20 +405,20 @@ def test_wrong_kinds_of_files(tmp_path):
             Voice.load(tiny_voices.save(tmp_path / "run", conf), device=device)
 
 
-def test_a_table_of_its_own_speaks_ids_only(tmp_path):
+def test_a_network_with_its_own_symbol_table_takes_ids_only(tmp_path):
     voice = Voice.load(tiny_voices.save(tmp_path, tiny_voices.settings(), n_vocab=60))
     assert len(voice.speak([1, 59, 3]).audio)
     with pytest.raises(ValueError, match="own table of 60 symbols, and the table here has 178"):
         voice.speak("hello")
 
 
-def test_more_symbols_by_the_config(tmp_path):
+def test_the_config_adds_symbols(tmp_path):
     conf = tiny_voices.settings(data={"extra_symbols": "шч"})
     voice = Voice.load(tiny_voices.save(tmp_path, conf, n_vocab=180))
     assert voice.speak("шч a").tokens[:2] == [178, 179]
 
 
-def test_the_network_is_built_from_every_key_of_the_config():
+def test_the_network_is_built_from_the_config_for_inference():
     voice = build(flow="pre_conv2", use_sdp=True)
     assert isinstance(voice.net, SynthesizerTrn) and voice.net.use_sdp
     assert not voice.net.training and not any(p.requires_grad for p in voice.net.parameters())

@@ -1,4 +1,4 @@
-"""Synthesis by graphs of padded lengths says what the network says, at every length."""
+"""Synthesis with graphs of padded lengths equals the network at every length."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,9 @@ import tiny_voices
 import torch
 from torch.overrides import TorchFunctionMode
 
-import synthesis_graphs
 from modules import remove_weight_norm
-from synthesis import HalfDecoder, Voice
-from synthesis_graphs import CudaCapture, GraphedNet
+from synthesis import Voice, graphs
+from synthesis.graphs import CudaCapture, GraphedNet
 
 QUIET = {"noise_scale": 0.0, "noise_scale_w": 0.0, "pause": 0}
 KINDS = [{"use_sdp": False}, {"use_sdp": True, "speakers": {"anna": 0, "bo": 1}}, {"flow": None}]
@@ -18,9 +17,9 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 class Rerun:
-    """In place of a capture: runs the function again at each replay and puts its results where the first ones are.
+    """A capture that runs the function again at each replay and copies its results to the first ones.
 
-    As in a pool that graphs share, what any of them left before is lost.
+    As in a pool of memory that graphs share, each run destroys the results of all others.
     """
 
     def __init__(self):
@@ -47,7 +46,7 @@ class Rerun:
 
 
 class Fails(Rerun):
-    """Captures this many functions and no more."""
+    """A capture that works for this many functions and fails for the next."""
 
     def __init__(self, works):
         super().__init__()
@@ -61,7 +60,7 @@ class Fails(Rerun):
 
 
 class OnDevice(TorchFunctionMode):
-    """Refuses tensors made of the host's numbers; those of the meta device cannot be read to begin with."""
+    """Refuses tensors that are made from numbers of the host; tensors on the meta device cannot be read anyway."""
 
     FROM_HOST = torch.tensor, torch.as_tensor, torch.from_numpy, torch.Tensor.new_tensor
 
@@ -73,7 +72,7 @@ class OnDevice(TorchFunctionMode):
 
 
 def voices(kind, device="cpu"):
-    """The same voice without graphs and with them."""
+    """Return the same voice without graphs and with them."""
     conf = tiny_voices.settings(**kind)
     networks = (tiny_voices.network(conf).to(device) for _ in range(2))
     plain, graphed = (Voice(net, conf, graphs=graphs, half=False) for net, graphs in zip(networks, (False, True)))
@@ -102,16 +101,16 @@ def check_lengths(kind, device, tolerance):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=["deterministic", "stochastic, two speakers", "plain flow"])
-def test_padded_steps_say_what_the_network_says(kind):
+def test_padded_steps_equal_the_network(kind):
     graphed = check_lengths(kind, "cpu", 1e-5)
     kinds = [key[0] for key in graphed.graphed.graphs]
-    assert kinds.count("plan") <= synthesis_graphs.MOST_TOKENS // synthesis_graphs.PAD_TOKENS
-    assert kinds.count("latent") <= synthesis_graphs.MOST_FRAMES // synthesis_graphs.PAD_FRAMES
+    assert kinds.count("plan") <= graphs.MAX_TOKENS // graphs.PAD_TOKENS
+    assert kinds.count("latent") <= graphs.MAX_FRAMES // graphs.PAD_FRAMES
     assert {"plan", "latent", "dec"} == set(kinds)
 
 
 @pytest.mark.parametrize("frames", [1, 25, 26, 45, 58, 59, 64, 90, 129, 154, 282, 538, 2048, 2049])
-def test_two_windows_make_the_audio_of_one(frames):
+def test_decoding_in_two_windows_equals_decoding_in_one(frames):
     conf = tiny_voices.settings()
     net = tiny_voices.network(conf)
     z = torch.randn(1, conf.model.inter_channels, frames)
@@ -119,14 +118,14 @@ def test_two_windows_make_the_audio_of_one(frames):
         assert torch.allclose(GraphedNet(net, capture=Rerun()).dec(z, None), net.dec(z, None), atol=1e-6)
 
 
-def test_a_seed_repeats_itself_whatever_was_captured_before():
+def test_a_seed_gives_the_same_audio_whatever_was_captured_before():
     _, graphed = voices(KINDS[1])
     first, _, again = (graphed.speak(ids(n), "bo", seed=3).audio for n in (40, 90, 40))
     other = graphed.speak(ids(40), "bo", seed=4).audio
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
-def test_pieces_that_wait_for_their_turn_keep_their_speaker():
+def test_interleaved_streams_keep_their_speakers():
     _, graphed = voices(KINDS[1])
     expected = [graphed.speak(ids(30), name, **QUIET).audio for name in ("anna", "bo")]
     streams = [graphed.speak(ids(30), name, stream=True, **QUIET) for name in ("anna", "bo")]
@@ -138,13 +137,13 @@ def test_pieces_that_wait_for_their_turn_keep_their_speaker():
         assert np.abs(np.concatenate(part) - audio[: sum(map(len, part))]).max() < 1e-5
 
 
-def test_what_was_said_before_stays_as_it_was():
+def test_later_calls_do_not_change_earlier_results():
     _, graphed = voices(KINDS[1])
     net = graphed.graphed
-    sid, zero = torch.tensor([0]), 0.0
+    speaker, zero = {"sid": torch.tensor([0])}, 0.0
     with torch.inference_mode():
-        plans = [net.plan(torch.tensor([ids(n)]), torch.tensor([n]), sid, 1.0, zero) for n in (40, 30, 90, 35)]
-        again = net.plan(torch.tensor([ids(40)]), torch.tensor([40]), sid, 1.0, zero)
+        plans = [net.plan(torch.tensor([ids(n)]), torch.tensor([n]), speaker, 1.0, zero) for n in (40, 30, 90, 35)]
+        again = net.plan(torch.tensor([ids(40)]), torch.tensor([40]), speaker, 1.0, zero)
         frames = int(again.durations.sum())
         latents = [net.latent(plan, zero, frames) for plan in (plans[0], plans[1], again)]
         audios = [net.dec(latent[0][:, :, :frames], again.g) for latent in latents]
@@ -153,64 +152,75 @@ def test_what_was_said_before_stays_as_it_was():
 
 
 @pytest.mark.parametrize("kind", KINDS[:2], ids=["one speaker", "two speakers"])
-def test_half_precision_says_nearly_the_same(kind):
+def test_half_precision_gives_nearly_the_same_audio(kind):
     voice, _ = voices(kind)
     full = [voice.speak(ids(40), speaker, **QUIET).audio for speaker in voice.speakers or [None]]
-    voice.half = HalfDecoder(voice.net.dec)
+    voice.half = voice.net.dec.half_copy()
     for speaker, expected in zip(voice.speakers or [None], full):
         spoken = voice.speak(ids(40), speaker, **QUIET).audio
         assert spoken.dtype == np.float32
         assert 0 < np.abs(spoken - expected).max() < 5e-3 * np.abs(expected).max()
 
 
-def first_layer(dec):
-    return dec.conv_pre.weight
+def overflow_everywhere(voice):
+    """Scale the first convolution until its output exceeds fp16."""
+    voice.net.dec.conv_pre.weight.mul_(4e5)
+    voice.net.dec.conv_post.weight.div_(4e5)
 
 
-def one_channel_of_the_last_block(dec):
-    return dec.resblocks[-1].convs2[-1].weight[1]
+def overflow_in_few_samples(voice):
+    """Shift and scale one channel of the last block until its highest samples alone exceed fp16."""
+    dec = voice.net.dec
+    block, peaks = dec.resblocks[-1].convs2[-1], []
+    dec.conv_post.weight[:, 1].mul_(1e-5)
+    block.weight[1].mul_(1e4)
+    hook = dec.conv_post.register_forward_pre_hook(lambda _, inputs: peaks.append(inputs[0][:, 1].max().item()))
+    voice.speak(ids(40), "bo", **QUIET)
+    hook.remove()
+    block.weight[1].mul_(6e3 / max(peaks))
+    block.bias[1] = 6e4
 
 
-@pytest.mark.parametrize("too_large", [first_layer, one_channel_of_the_last_block])
+@pytest.mark.parametrize("overflow", [overflow_everywhere, overflow_in_few_samples])
 @pytest.mark.parametrize("graphs", [False, True])
-def test_what_is_too_large_for_half_precision_is_decoded_in_full(graphs, too_large, caplog):
+def test_audio_is_decoded_again_in_fp32_where_fp16_overflows(graphs, overflow, caplog):
     voice, _ = voices(KINDS[1])
-    too_large(voice.net.dec).data.mul_(1e6)
-    voice.net.dec.conv_post.weight.data.mul_(1e-6)
+    overflow(voice)
     expected = voice.speak(ids(40), "bo", **QUIET).audio
-    voice.half = HalfDecoder(voice.net.dec)
+    voice.half = voice.net.dec.half_copy()
+    assert all(parameter.isfinite().all() for parameter in voice.half.parameters())  # only activations overflow
     voice.graphed = GraphedNet(voice.net, voice.half, Rerun()) if graphs else None
     for _ in range(2):
         assert np.allclose(voice.speak(ids(40), "bo", **QUIET).audio, expected, atol=1e-5)
-    assert [record.name for record in caplog.records] == ["synthesis"] * 2
+    assert [record.message.split(",")[0] for record in caplog.records] == ["fp16 overflowed"] * 2
     assert 1e-3 < np.abs(expected).max() < 1
 
 
-def test_what_no_precision_can_hold_is_not_laid_on_half_precision(caplog):
+def test_broken_weights_are_not_reported_as_an_overflow_of_fp16(caplog):
     voice, _ = voices(KINDS[0])
-    voice.half = HalfDecoder(voice.net.dec)
-    voice.net.dec.conv_pre.weight.data.fill_(torch.nan)
-    voice.half.dec.conv_pre.weight.data.fill_(torch.nan)
-    with pytest.raises(ValueError, match="its weights are broken"):
+    for parameter in voice.net.dec.parameters():
+        parameter.fill_(torch.nan)
+    voice.half = voice.net.dec.half_copy()
+    with pytest.raises(ValueError, match="weights of the network are broken"):
         voice.speak(ids(40), **QUIET)
     assert not caplog.records
 
 
 @pytest.mark.parametrize("works", range(5))
-def test_speech_goes_on_where_a_capture_fails(works, caplog):
+def test_synthesis_continues_without_graphs_after_a_capture_fails(works, caplog):
     _, graphed = voices(KINDS[1])
     expected = [graphed.speak(ids(n), "bo", seed=3).audio for n in (40, 90)]
     graphed.graphed = GraphedNet(graphed.net, capture=Fails(works))
     for n, audio in zip((40, 90), expected):
         assert np.allclose(graphed.speak(ids(n), "bo", seed=3).audio, audio, atol=1e-6)
     assert not graphed.graphed.graphs
-    assert [record.name for record in caplog.records] == ["synthesis_graphs"]
+    assert [record.name for record in caplog.records] == ["synthesis.graphs"]
 
 
-def test_an_error_that_is_not_of_the_capture_is_told():
+def test_errors_that_do_not_come_from_the_capture_are_raised():
     _, graphed = voices(KINDS[1])
     with pytest.raises(ValueError, match="give sid"), torch.inference_mode():
-        graphed.graphed.plan(torch.tensor([ids(3)]), torch.tensor([3]), None, 1.0, 0.0)
+        graphed.graphed.plan(torch.tensor([ids(3)]), torch.tensor([3]), {}, 1.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +228,11 @@ def test_an_error_that_is_not_of_the_capture_is_told():
 )
 @pytest.mark.parametrize("speakers", [0, 2])
 @pytest.mark.parametrize("flow", tiny_voices.FLOWS)
-def test_steps_stay_on_the_device(flow, speakers, predictor):
+def test_steps_do_not_synchronize_with_the_host(flow, speakers, predictor):
     net = remove_weight_norm(tiny_voices.network(tiny_voices.settings(flow, speakers, **predictor))).to("meta")
     one, scale = torch.zeros(1, dtype=torch.long, device="meta"), torch.zeros((), device="meta")
     with torch.no_grad(), OnDevice():
-        planned = net.plan(one.expand(1, 20), one, one if speakers else None, scale, scale)
+        planned = net.plan(one.expand(1, 20), one, {"sid": one} if speakers else {}, scale, scale)
         z, *_ = net.latent(planned, scale, 70)
         net.dec(z, planned.g)
 
@@ -243,14 +253,14 @@ def test_steps_stay_on_the_device(flow, speakers, predictor):
         lambda x: torch.arange(x.max(), device=x.device),
     ],
 )
-def test_steps_that_ask_the_host_are_noticed(step):
+def test_synchronization_with_the_host_is_detected(step):
     with pytest.raises(RuntimeError), OnDevice():
         step(torch.zeros(3, device="meta"))
 
 
 @on_gpu
 @pytest.mark.parametrize("kind", KINDS, ids=["deterministic", "stochastic, two speakers", "plain flow"])
-def test_graphs_say_what_the_network_says(kind):
+def test_graphs_equal_the_network(kind):
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         check_lengths(kind, "cuda", 1e-4)
 
@@ -266,7 +276,7 @@ def test_a_gpu_decodes_in_half_precision(graphs):
 
 
 @on_gpu
-def test_a_seed_repeats_itself_by_graphs():
+def test_a_seed_gives_the_same_audio_with_graphs():
     _, graphed = voices(KINDS[1], "cuda")
     first, _, again = (graphed.speak(ids(n), "bo", seed=3).audio for n in (40, 90, 40))
     assert np.array_equal(first, again)
@@ -277,7 +287,7 @@ def test_a_seed_repeats_itself_by_graphs():
 
 
 @on_gpu
-def test_a_capture_that_fails_leaves_the_gpu_usable():
+def test_the_gpu_is_usable_after_a_failed_capture():
     capture = CudaCapture(torch.device("cuda", 0))
     state = torch.cuda.get_rng_state()
     with pytest.raises(RuntimeError):
@@ -292,7 +302,7 @@ def test_a_capture_that_fails_leaves_the_gpu_usable():
 
 
 @on_gpu
-def test_speech_goes_on_where_a_capture_breaks_off(monkeypatch, caplog):
+def test_synthesis_continues_after_an_interrupted_capture(monkeypatch, caplog):
     plain, graphed = voices(KINDS[1], "cuda")
     latent = graphed.net.latent
 
@@ -305,11 +315,11 @@ def test_speech_goes_on_where_a_capture_breaks_off(monkeypatch, caplog):
         for n in (40, 90):
             expected, spoken = (voice.speak(ids(n), "bo", **QUIET) for voice in (plain, graphed))
             assert np.abs(expected.audio - spoken.audio).max() <= 1e-4
-    assert [record.name for record in caplog.records].count("synthesis_graphs") == 1 and not graphed.graphed.graphs
+    assert [record.name for record in caplog.records].count("synthesis.graphs") == 1 and not graphed.graphed.graphs
 
 
 @on_gpu
-def test_training_captures_after_speech():
+def test_a_training_step_can_be_captured_after_synthesis():
     _, graphed = voices(KINDS[1], "cuda")
     graphed.speak(ids(40), "bo", seed=3)
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()

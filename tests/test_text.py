@@ -1,3 +1,5 @@
+"""Symbols, ids, cleaners and phonemes, against the reference, phonemizer and expected texts."""
+
 import ctypes.util
 import json
 import multiprocessing
@@ -28,7 +30,7 @@ SENTENCES = [
 ]
 
 
-def test_symbols_are_those_of_vits():
+def test_symbols_equal_those_of_vits():
     assert symbols == list(GOLDEN["symbols"])
     assert len(symbols) == 178 and symbols[SPACE_ID] == " "
 
@@ -45,16 +47,16 @@ def test_ids_equal_the_reference():
         assert text.text_to_sequence(case["text"], ["english_cleaners2"]) == case["ids_english_cleaners2"]
 
 
-def test_symbol_that_stands_twice_has_the_later_id():
+def test_a_symbol_that_occurs_twice_has_the_second_id():
     assert text.cleaned_text_to_sequence("'") == [176]
 
 
 @given(st.lists(st.sampled_from(symbols)).map("".join))
-def test_sequence_to_text_undoes_cleaned_text_to_sequence(cleaned):
+def test_sequence_to_text_inverts_cleaned_text_to_sequence(cleaned):
     assert text.sequence_to_text(text.cleaned_text_to_sequence(cleaned)) == cleaned
 
 
-def test_unknown_symbols_are_left_out_counted_and_warned_of_once():
+def test_unknown_symbols_are_skipped_and_counted_with_one_warning_each():
     assert text.unknown_symbols("(a) 7(") == Counter({"(": 2, ")": 1, "7": 1})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
@@ -63,7 +65,7 @@ def test_unknown_symbols_are_left_out_counted_and_warned_of_once():
     assert [str(w.message) for w in caught] == ["symbol '(' (U+0028) is not in the table and is left out"]
 
 
-def test_extra_symbols_take_the_ids_after_the_table():
+def test_extra_symbols_have_the_ids_after_the_table():
     ids = text.cleaned_text_to_sequence("ɑ̃5", extra_symbols="5\u0303")
     assert ids == [symbols.index("ɑ"), 179, 178]
     assert text.sequence_to_text(ids, "5\u0303") == "ɑ̃5"
@@ -73,12 +75,12 @@ def test_extra_symbols_take_the_ids_after_the_table():
             text.cleaned_text_to_sequence("a", repeated)
 
 
-def test_unknown_cleaner_names_the_nearest_and_all():
+def test_error_for_an_unknown_cleaner_names_the_nearest_and_all():
     with pytest.raises(ValueError, match=r"'english_cleaner2'; nearest: english_cleaners2; all: basic.*phonemes_"):
         text.text_to_sequence("a", ["english_cleaner2"])
 
 
-def test_every_cleaner_of_the_registry_is_found_by_its_name():
+def test_every_registered_cleaner_is_found_by_its_name():
     for name, cleaner in cleaners.CLEANERS.items():
         assert cleaners.get_cleaner(name) is cleaner
         assert cleaner("A dog.")
@@ -103,13 +105,13 @@ def test_english_characters(written, expected):
 
 @given(st.text(max_size=60) | st.text("0123456789.,:$£€%- ()st'x\u0663", max_size=30))
 @settings(max_examples=200, deadline=None)
-def test_english_characters_leave_only_symbols_with_ids(written):
+def test_english_characters_produce_only_symbols_with_ids(written):
     assert not text.unknown_symbols(cleaners.english_characters(written))
 
 
 @pytest.mark.parametrize("language", ["en-us", "de", "fr-fr", "pt-br"])
 @pytest.mark.parametrize("marks_and_stress", [True, False])
-def test_phonemes_are_those_of_phonemizer(language, marks_and_stress):
+def test_phonemes_equal_those_of_phonemizer(language, marks_and_stress):
     wrapper = pytest.importorskip("phonemizer.backend.espeak.wrapper").EspeakWrapper
     library, data = espeak.find()
     wrapper.set_library(library)
@@ -126,7 +128,7 @@ def test_phonemes_are_those_of_phonemizer(language, marks_and_stress):
     assert ours == [backend.phonemize([line], strip=True)[0] for line in SENTENCES]
 
 
-def test_a_decimal_point_before_a_full_stop_loses_no_text():
+def test_no_text_is_lost_after_a_decimal_point():
     assert espeak.phonemize("it is 1.5 x.") == "ɪɾ ɪz wˈʌn pɔɪnt fˈaɪv ˈɛks."
 
 
@@ -134,7 +136,7 @@ def test_language_switches_are_removed():
     assert espeak.phonemize("le football", "fr-fr") == "lə- fˈʊtbɔːl"
 
 
-def test_phonemes_of_any_language():
+def test_phonemes_of_other_languages():
     assert text.clean_text("Schöne Straße, „gut“!", ["phonemes_de"]) == "ʃˈøːnə ʃtɾˈɑːsə, “ɡˈuːt“!"
     assert text.clean_text("du pain (bon)", ["phonemes_fr"]) == text.clean_text("du pain bon", ["phonemes_fr-fr"])
     assert cleaners.phonemes("a。", "en-us") == cleaners.phonemes("a.", "en-us")
@@ -142,19 +144,19 @@ def test_phonemes_of_any_language():
         text.clean_text("a", ["phonemes_en-uk"])
 
 
-def test_odd_text_is_harmless():
+def test_unusual_text_causes_no_error():
     for odd in ["", " ", "...", "\0", "a\0b", "\ud800", "-" * 500, "a" * 5000, "🙂"]:
         espeak.phonemize(odd)
     assert "bˈiː" in espeak.phonemize("a\0b")
 
 
-def test_order_of_lines_and_change_of_language_do_not_matter():
+def test_phonemes_do_not_depend_on_earlier_calls():
     alone = [(espeak.phonemize(line), espeak.phonemize(line, "de")) for line in SENTENCES]
     backwards = [(espeak.phonemize(line), espeak.phonemize(line, "de")) for line in reversed(SENTENCES)]
     assert backwards == alone[::-1]
 
 
-def test_threads_share_the_library():
+def test_threads_can_share_the_library():
     expected = {lang: [espeak.phonemize(line, lang) for line in SENTENCES] for lang in ("en-us", "de", "fr-fr")}
     wrong = []
 
@@ -177,7 +179,7 @@ def _phonemize_into(queue, line):
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process")
-def test_forks_while_another_thread_phonemizes():
+def test_a_process_can_fork_while_another_thread_phonemizes():
     expected = espeak.phonemize(SENTENCES[0])
     stop = threading.Event()
 
@@ -200,7 +202,7 @@ def test_forks_while_another_thread_phonemizes():
         thread.join()
 
 
-def test_import_starts_nothing():
+def test_importing_loads_neither_espeak_nor_optional_packages():
     program = (
         "import sys, text, text.cleaners, preprocess; "
         "from text import espeak; assert espeak._espeak is None; "
@@ -209,7 +211,7 @@ def test_import_starts_nothing():
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, cwd=Path(text.__file__).parents[1])
 
 
-def test_missing_library_says_what_to_install(monkeypatch):
+def test_error_for_a_missing_library_names_the_package_to_install(monkeypatch):
     monkeypatch.delenv("PHONEMIZER_ESPEAK_LIBRARY", raising=False)
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
@@ -219,7 +221,7 @@ def test_missing_library_says_what_to_install(monkeypatch):
     assert espeak.find() == ("libespeak-ng.so.1", None)
 
 
-def test_library_named_by_the_environment_wins(monkeypatch, tmp_path):
+def test_library_named_by_the_environment_has_priority(monkeypatch, tmp_path):
     library, data = espeak.find()
     monkeypatch.setenv("PHONEMIZER_ESPEAK_LIBRARY", str(tmp_path / "none.so"))
     with pytest.raises(espeak.EspeakError, match=r"none\.so is not a file"):
@@ -229,6 +231,6 @@ def test_library_named_by_the_environment_wins(monkeypatch, tmp_path):
     assert espeak.find() == (str(tmp_path / "none.so"), data)
     with pytest.raises(espeak.EspeakError, match="does not load"):
         espeak.Espeak(*espeak.find())
-    copy = shutil.copy(library, tmp_path)  # the library itself must keep its state
+    copy = shutil.copy(library, tmp_path)  # a copy, because the state of the loaded library must not change
     with pytest.raises(espeak.EspeakError, match="does not start with the data in /nowhere"):
         espeak.Espeak(copy, "/nowhere")

@@ -1,4 +1,4 @@
-"""The program that users run: published configs, resuming, bad input, precious files, many processes."""
+"""The program train.py: published configs, resuming, other weights, wrong input, several processes."""
 
 import json
 import os
@@ -23,19 +23,24 @@ import train
 import trainer
 
 PUBLISHED = sorted((tiny.ROOT / "tests/golden/configs").glob("*/*.json"))
-JUDGED = {"model": {"use_duration_discriminator": True}}
-STILL = {"learning_rate": 1e-30, "weight_decay": 0}  # steps that move nothing
-RICH = (tiny.MANY_VOICES, {"model": {"use_sdp": True, "use_duration_discriminator": True}})
+NO_LEARNING = {"learning_rate": 1e-30, "weight_decay": 0}  # steps that do not change weights
+ALL_PARTS = (tiny.MANY_VOICES, tiny.DURATION_DISCRIMINATOR, {"model": {"use_sdp": True}})
+PROGRAM = str(tiny.ROOT / "train.py")
 
 
-def begin(*arguments, name="voice", **more):
-    """Train `logs/NAME` in the working directory with a tiny config, as the command line does."""
+def with_config(*arguments, name="voice", **more):
+    """Write a tiny config. Returns a function that trains the run `logs/NAME` with it and with more arguments."""
     path = tiny.write_config(Path("tiny.json"), *arguments, **more)
-    return lambda *extra: train.main(["-c", path, "-m", name, "--device", "cpu", *map(str, extra)])
+    return lambda *extra: run("-c", path, "-m", name, *extra)
+
+
+def run(*arguments):
+    """Run the program in this process, by default to resume the run logs/voice."""
+    train.main(["-m", "voice", "--device", "cpu", *map(str, arguments)])
 
 
 def contents(folder, step):
-    """Everything in the checkpoints of a step but the time it took to get there."""
+    """Return everything in the checkpoints of a step except for the training time."""
     files = {}
     for path in sorted(Path(folder).glob(f"*_{step}.pth")):
         files[path.name] = content = torch.load(path, weights_only=True)
@@ -44,16 +49,22 @@ def contents(folder, step):
     return files
 
 
+def position(path):
+    """Return the progress of the run that a checkpoint holds."""
+    return torch.load(path, weights_only=True)["state"]["position"]
+
+
 def metrics(folder):
     return [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
 def refused(capsys, *arguments):
-    """The message with which the program ends; anything but a message and a status above 0 fails the test."""
+    """Run the program, which must end with a one-line error and the exit code of user errors. Returns its output."""
     with pytest.raises(SystemExit) as ended:
-        train.main(["--max-steps", "3", *map(str, arguments)])
-    assert ended.value.code not in (0, None)
-    return capsys.readouterr().err + (ended.value.code if isinstance(ended.value.code, str) else "")
+        run("--max-steps", 3, *arguments)
+    output = capsys.readouterr().err.strip()
+    assert ended.value.code == 2 and output.splitlines()[-1].startswith("train: ")
+    return output
 
 
 # Published configs
@@ -61,7 +72,7 @@ def refused(capsys, *arguments):
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_published_config_trains_a_step(path, tmp_path, monkeypatch):
-    """As it is, but for shorter segments and a batch of two, to be quick; writing 1 GB of weights is left out too."""
+    """Shorter segments, a batch of two, and no files of 1 GB save time. Everything else is as published."""
     monkeypatch.chdir(tmp_path)
     config = json.loads(path.read_text("utf-8"))
     config["train"] |= {"batch_size": 2, "segment_size": 1024, "num_workers": 0}
@@ -76,8 +87,8 @@ def test_every_published_config_trains_a_step(path, tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
     written = []
     monkeypatch.setattr(checkpoint, "save_checkpoint", lambda *a, **more: written.append(a[4].name))
-    train.main(["-c", "config.json", "-m", "a", "--max-steps", "1", "--device", "cpu"])
-    first, *_, last = metrics("logs/a")
+    run("-c", "config.json", "--max-steps", 1)
+    first, *_, last = metrics("logs/voice")
     assert all(np.isfinite(value) for value in first.values()) and first["loss/g/mel"] > 0
     assert ("loss/dur_d/total" in first) == config["model"].get("use_duration_discriminator", False)
     assert last["validation/mel"] > 0
@@ -91,15 +102,15 @@ def test_train_ms_is_the_same_program(workspace):
     assert (workspace / "logs/a/G_1.pth").exists()
 
 
-# Going on
+# Resuming
 
 
 class Killed(Exception):
-    """Ends a process where it stands, as far as a test can."""
+    """Ends training in the middle of a step, as a kill does."""
 
 
 def killed_at(monkeypatch, step):
-    """Let the run die in the middle of the step after `step`."""
+    """Raise `Killed` in the step after `step`."""
     whole = trainer.Trainer.step
 
     def dying(self, batch):
@@ -110,19 +121,19 @@ def killed_at(monkeypatch, step):
     monkeypatch.setattr(trainer.Trainer, "step", dying)
 
 
-@pytest.mark.parametrize(("workers", "with_config"), [(0, True), (2, False)])
-def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(workspace, monkeypatch, workers, with_config):
+@pytest.mark.parametrize(("workers", "config_given"), [(0, True), (2, False)])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(workspace, monkeypatch, workers, config_given):
     tiny.write_corpus(workspace, 7, 3, speakers=2)
     settings = {"train": {"num_workers": workers, "eval_interval": 3, "log_interval": 1, "lr_decay": 0.9}}
-    begin(*RICH, settings, name="whole")("--max-steps", 8)
-    broken = begin(*RICH, settings, name="broken")
+    with_config(*ALL_PARTS, settings, name="whole")("--max-steps", 8)
+    broken = with_config(*ALL_PARTS, settings, name="broken")
     with monkeypatch.context() as patch, pytest.raises(Killed):
         killed_at(patch, 5)
         broken("--max-steps", 8)
     assert checkpoint.latest_checkpoint_path("logs/broken").endswith("G_3.pth")
-    assert torch.load("logs/broken/G_3.pth", weights_only=True)["state"]["position"]["batch"] > 0  # within an epoch
-    torch.manual_seed(99)  # what else the process drew must not matter
-    broken("--max-steps", 8) if with_config else train.main(["-m", "broken", "--max-steps", "8", "--device", "cpu"])
+    assert position("logs/broken/G_3.pth")["batch"] > 0  # in the middle of an epoch
+    torch.manual_seed(99)  # the random state of the process must not matter
+    broken("--max-steps", 8) if config_given else run("-m", "broken", "--max-steps", 8)
     assert tiny.equal(contents("logs/whole", 8), contents("logs/broken", 8))
     whole, again = metrics("logs/whole"), metrics("logs/broken")
     timing = ("elapsed", "seconds_a_step")
@@ -132,62 +143,62 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(workspace, monkeypatch
             assert mine[0][name] == other[-len(mine)][name], (step, name)
 
 
-def test_a_run_that_is_killed_goes_on_from_its_last_save(workspace):
+def test_a_killed_run_resumes_from_its_last_checkpoint(workspace):
     settings = {"train": {"eval_interval": 2, "keep_checkpoints": 0}}
     path = tiny.write_config(workspace / "tiny.json", settings)
     folder = workspace / "logs/voice"
-    program = start(workspace, "-c", path, "-m", "voice")
+    program = start(workspace, "-c", path)
     wait_for(lambda: (folder / "G_4.pth").exists(), program)
     program.send_signal(signal.SIGKILL)
     program.wait()
     last = max(checkpoint.step_of(file) for file in folder.glob("G_*.pth"))
-    train.main(["-m", "voice", "--device", "cpu", "--max-steps", str(last + 1)])
-    begin(settings, name="whole")("--max-steps", last + 1)
+    run("--max-steps", last + 1)
+    with_config(settings, name="whole")("--max-steps", last + 1)
     assert tiny.equal(contents(folder, last + 1), contents("logs/whole", last + 1))
 
 
 @pytest.mark.parametrize(
     ("number", "workers", "processes"), [(signal.SIGINT, 2, 1), (signal.SIGTERM, 0, 1), (signal.SIGINT, 0, 2)]
 )
-def test_an_interrupted_run_saves_and_ends_well(workspace, number, workers, processes):
+def test_an_interrupted_run_saves_a_checkpoint_and_exits_with_0(workspace, number, workers, processes):
     path = tiny.write_config(workspace / "tiny.json", {"train": {"log_interval": 1, "num_workers": workers}})
     folder = workspace / "logs/voice"
-    program = start(workspace, "-c", path, "-m", "voice", "--processes", str(processes))
+    program = start(workspace, "-c", path, "--processes", str(processes))
     wait_for(lambda: (folder / "metrics.jsonl").exists() and len(metrics(folder)) >= 2, program)
-    program.send_signal(number)  # as `timeout` does: the program first, then its group, workers included
+    program.send_signal(number)  # first the program and then its group with the workers, as `timeout` does
     time.sleep(0.2)
     os.killpg(program.pid, number)
     _, errors = program.communicate(timeout=60)
     assert program.returncode == 0, errors
-    step = int(re.search(r"stopped at step (\d+); the same command goes on", errors)[1])
+    step = int(re.search(r"stopped at step (\d+); the same command resumes", errors)[1])
     assert checkpoint.step_of(checkpoint.latest_checkpoint_path(folder)) == step
-    assert torch.load(folder / f"G_{step}.pth", weights_only=True)["state"]["position"]["step"] == step
+    assert position(folder / f"G_{step}.pth")["step"] == step
 
 
-def test_plain_is_for_one_start_and_not_for_the_run(workspace, monkeypatch):
+def test_plain_applies_to_one_start_only(workspace, monkeypatch):
     settings = []
     build = trainer.Trainer
     monkeypatch.setattr(train, "Trainer", lambda config, device: settings.append(config.train) or build(config, device))
-    begin()("--max-steps", 1, "--plain")
-    begin()("--max-steps", 2)
+    with_config()("--max-steps", 1, "--plain")
+    run("--max-steps", 2)
     assert [(s.cuda_graphs, s.fused_kernels) for s in settings] == [(False, False), (True, True)]
 
 
-def test_ctrl_c_before_training_is_one_line(workspace, monkeypatch, capsys):
+def test_an_interrupt_before_training_prints_one_line(workspace, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "check", interrupted)
     with pytest.raises(SystemExit, match="130"):
-        begin()("--max-steps", 1)
-    assert capsys.readouterr().err == "train.py: stopped before training began\n"
+        with_config()("--max-steps", 1)
+    assert capsys.readouterr().err == "train: stopped before training began\n"
 
 
-def test_a_second_wish_to_stop_ends_the_program_at_once(monkeypatch):
+def test_a_second_signal_ends_the_program_at_once(monkeypatch):
     stop = train.StopRequest(torch.device("cpu"))
     signal.raise_signal(signal.SIGTERM)
     assert stop.agreed(1)
-    monkeypatch.setattr(stop, "SAME", -1.0)
+    monkeypatch.setattr(train, "SAME_REQUEST", -1.0)
     sent = []
     monkeypatch.setattr(signal, "raise_signal", sent.append)
     stop._request(signal.SIGTERM, None)
@@ -195,9 +206,9 @@ def test_a_second_wish_to_stop_ends_the_program_at_once(monkeypatch):
 
 
 def start(folder, *arguments):
-    """The program in a process group of its own."""
+    """Start the program in its own process group."""
     return subprocess.Popen(
-        [sys.executable, str(tiny.ROOT / "train.py"), *arguments, "--device", "cpu"],
+        [sys.executable, PROGRAM, "-m", "voice", "--device", "cpu", *arguments],
         cwd=folder,
         env=tiny.environment(),
         stdout=subprocess.DEVNULL,
@@ -212,68 +223,83 @@ def wait_for(condition, program, seconds=90):
     while not condition():
         if program.poll() is not None or time.monotonic() > end:
             program.kill()
-            raise AssertionError(f"the program ended or hangs: {program.communicate()[1]}")
+            raise AssertionError(f"the program has ended or hangs: {program.communicate()[1]}")
         time.sleep(0.02)
 
 
-def test_a_corpus_that_shrank_goes_on_with_the_next_epoch(workspace):
-    begin()("--max-steps", 3)
+def keep_lines(n):
+    """Keep the first lines of the training filelist."""
     lines = Path("train.txt").read_text("utf-8").splitlines()
-    Path("train.txt").write_text("\n".join(lines[:2]), "utf-8")
-    done = tiny.python(
-        *(str(tiny.ROOT / "train.py"), "-m", "voice", "--device", "cpu", "--max-steps", "5"),
-        folder=workspace,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert (workspace / "logs/voice/G_5.pth").exists()
+    Path("train.txt").write_text("\n".join(lines[:n]), "utf-8")
 
 
-def test_resuming_with_another_network_is_refused_and_nothing_is_overwritten(workspace, capsys):
-    begin()("--max-steps", 1)
+def test_a_run_with_fewer_utterances_resumes_at_the_next_epoch(workspace):
+    with_config()("--max-steps", 3)
+    keep_lines(2)
+    run("--max-steps", 5)
+    found = position("logs/voice/G_5.pth")  # two steps with one batch in each epoch
+    assert (found["step"], found["epoch"], found["batch"]) == (5, 3, 0)
+
+
+def test_resuming_with_another_network_fails_and_keeps_all_files(workspace, capsys):
+    with_config()("--max-steps", 1)
     folder = Path("logs/voice")
     before = {path: path.read_bytes() for path in [folder / "config.json", *folder.glob("*.pth")]}
     flow = tiny.write_config(Path("fft.json"), model={"transformer_flow_type": "fft"})
-    said = refused(capsys, "-c", flow, "-m", "voice", "--device", "cpu")
+    said = refused(capsys, "-c", flow)
     assert "G_1.pth does not fit this config: its flow: pre_conv; the config's: fft" in said
     tiny.write_corpus(workspace, speakers=2)
     voices = tiny.write_config(Path("many.json"), tiny.MANY_VOICES)
-    said = refused(capsys, "-c", voices, "-m", "voice", "--device", "cpu")
-    assert "its speakers: one voice; the config's: 2" in said
+    said = refused(capsys, "-c", voices)
+    assert "its speakers: a single voice; the config's: 2" in said
     tiny.write_corpus(workspace)
     assert all(path.read_bytes() == content for path, content in before.items())
-    train.main(["-m", "voice", "--device", "cpu", "--max-steps", "2"])
+    run("--max-steps", 2)
 
 
-def test_what_a_run_without_checkpoints_left_does_not_bind_the_next(workspace):
+def test_the_speaker_table_of_a_run_without_checkpoints_is_not_kept(workspace):
     tiny.write_corpus(workspace, speakers=2)
     config = tiny.config(tiny.MANY_VOICES, data={"speakers": {"gone": 0, "away": 1}})
     (workspace / "logs/voice").mkdir(parents=True)
     configs.save(config, workspace / "logs/voice/config.json")
-    begin(tiny.MANY_VOICES)("--max-steps", 1)
+    with_config(tiny.MANY_VOICES)("--max-steps", 1)
     assert "gone" not in configs.load(workspace / "logs/voice/config.json").data.speakers
 
 
-def test_a_cleaner_that_is_unknown_here_is_warned_of(workspace, capsys):
-    begin(data={"text_cleaners": ["phonems_de"]})("--max-steps", 1)
+def test_an_unknown_cleaner_logs_a_warning(workspace, capsys):
+    with_config(data={"text_cleaners": ["phonems_de"]})("--max-steps", 1)
     assert "there is no text cleaner 'phonems_de'; nearest: phonemes_de" in capsys.readouterr().err
 
 
-def test_a_checkpoint_that_does_not_load_stops_the_run_with_its_name(workspace, capsys):
-    begin()("--max-steps", 2)
+def test_a_checkpoint_of_another_kind_is_named_in_the_error(workspace, capsys):
+    with_config()("--max-steps", 1)
+    shutil.copy("logs/voice/D_1.pth", "logs/voice/G_1.pth")
+    assert "logs/voice/G_1.pth holds a discriminator (D), but a synthesizer (G) is needed" in refused(capsys)
+
+
+HARM = {
+    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:1000]), "D_2.pth does not load as a checkpoint"),
+    "empty": (lambda path: path.write_bytes(b""), "D_2.pth does not load as a checkpoint"),
+    "missing": (Path.unlink, "there is no file logs/voice/D_2.pth"),
+}
+
+
+@pytest.mark.parametrize("case", HARM)
+def test_the_error_for_a_damaged_checkpoint_says_how_to_resume(case, workspace, capsys):
+    harm, complaint = HARM[case]
+    with_config(train={"eval_interval": 1})("--max-steps", 2)
     path = Path("logs/voice/D_2.pth")
-    whole = path.read_bytes()
-    path.write_bytes(whole[:1000])
-    assert "D_2.pth does not load as a checkpoint" in refused(capsys, "-m", "voice", "--device", "cpu")
-    path.unlink()
-    assert "there is no file logs/voice/D_2.pth" in refused(capsys, "-m", "voice", "--device", "cpu")
-    Path("logs/voice/G_2.pth").write_bytes(whole)
-    path.write_bytes(whole)
-    assert "holds a discriminator (D), and a synthesizer" in refused(capsys, "-m", "voice", "--device", "cpu")
+    harm(path)
+    said = refused(capsys)
+    assert complaint in said and said.endswith("To resume from step 1, remove the files of step 2")
+    for file in Path("logs/voice").glob("*_2.pth"):
+        file.unlink()
+    run("--max-steps", 2)
+    assert path.exists()
 
 
-def test_old_checkpoints_are_pruned_and_the_best_is_kept(workspace):
-    begin(train={"eval_interval": 1, "keep_checkpoints": 2})("--max-steps", 4)
+def test_old_checkpoints_are_deleted_and_the_best_is_kept(workspace):
+    with_config(train={"eval_interval": 1, "keep_checkpoints": 2})("--max-steps", 4)
     names = sorted(path.name for path in Path("logs/voice").glob("*.pth"))
     assert names == ["D_3.pth", "D_4.pth", "G_3.pth", "G_4.pth", "G_best.pth"]
     best = torch.load("logs/voice/G_best.pth", weights_only=True)
@@ -282,11 +308,17 @@ def test_old_checkpoints_are_pruned_and_the_best_is_kept(workspace):
     assert best["config"]["model"]["inter_channels"] == 8
 
 
-# Starting from others' weights
+# Starting from other weights
 
 
-def test_checkpoints_of_vits_train_on_from_step_0(workspace, capsys):
-    """Files renamed to G_0.pth and D_0.pth, without anything that says where a run stood."""
+def assert_equal_weights(path, other):
+    """Compare the weights of two files. The tolerance allows for steps without learning."""
+    mine, theirs = (torch.load(file, weights_only=True)["model"] for file in (path, other))
+    assert all(torch.allclose(mine[name], theirs[name], rtol=0, atol=1e-20) for name in mine | theirs)
+
+
+def test_training_starts_from_checkpoints_of_vits_at_step_0(workspace, capsys):
+    """Such files, renamed to G_0.pth and D_0.pth, hold no state of a run."""
     config = tiny.config()
     folder = workspace / "logs/voice"
     folder.mkdir(parents=True)
@@ -295,7 +327,7 @@ def test_checkpoints_of_vits_train_on_from_step_0(workspace, capsys):
         tiny.randomise(network, 0.1)
         checkpoint.save_checkpoint(network, torch.optim.AdamW(network.parameters()), 2e-4, 1, folder / f"{name}_0.pth")
     before = {path: path.read_bytes() for path in folder.glob("*_0.pth")}
-    begin(train=STILL | {"eval_interval": 1, "keep_checkpoints": 1})("--max-steps", 3)
+    with_config(train=NO_LEARNING | {"eval_interval": 1, "keep_checkpoints": 1})("--max-steps", 3)
     said = capsys.readouterr().err
     after = torch.load(folder / "G_3.pth", weights_only=True)
     wanted = checkpoint.reference_state_dict(networks["G"])
@@ -305,120 +337,103 @@ def test_checkpoints_of_vits_train_on_from_step_0(workspace, capsys):
     assert "resumed from" in said
 
 
-def test_checkpoints_of_vits_are_gone_on_from_at_their_epoch(workspace, capsys):
+def test_checkpoints_of_vits_resume_at_the_start_of_their_epoch(workspace, capsys):
     config = tiny.config()
     Path("logs/voice").mkdir(parents=True)
     for name, network in (("G", trainer.build_generator(config)), ("D", trainer.build_discriminator(config))):
         optimizer = torch.optim.AdamW(network.parameters())
         checkpoint.save_checkpoint(network, optimizer, 2e-4, 4, Path(f"logs/voice/{name}_50.pth"))
-    begin()("--max-steps", 51)
-    assert "G_50.pth was not written here" in capsys.readouterr().err
-    position = torch.load("logs/voice/G_51.pth", weights_only=True)["state"]["position"]
-    assert (position["step"], position["epoch"], position["batch"]) == (51, 3, 1)
+    with_config()("--max-steps", 51)
+    assert "G_50.pth was written by another program" in capsys.readouterr().err
+    found = position("logs/voice/G_51.pth")
+    assert (found["step"], found["epoch"], found["batch"]) == (51, 3, 1)
 
 
-def test_a_folder_is_trained_in_by_one_program(workspace, monkeypatch, capsys):
+def test_a_second_program_in_the_same_folder_is_rejected(workspace, monkeypatch, capsys):
     monkeypatch.setattr(train, "LOCK_PATIENCE", 0.1)
-    begin()("--max-steps", 1)
-    with train.alone_in(Path("logs/voice")):
-        said = refused(capsys, "-c", "tiny.json", "-m", "voice", "--device", "cpu")
-    assert "is being trained by another program" in said
-    begin()("--max-steps", 2)
+    with_config()("--max-steps", 1)
+    with train.locked(Path("logs/voice")):
+        said = refused(capsys, "-c", "tiny.json")
+    assert "another program trains in logs/voice" in said
+    with_config()("--max-steps", 2)
     assert Path("logs/voice/G_2.pth").exists()
 
 
-def test_a_run_is_called_by_its_name_or_its_folder(workspace, capsys):
-    begin(name="logs/voice")("--max-steps", 1)
-    begin(name="voice")("--max-steps", 2)
+def test_a_run_is_given_by_its_name_or_its_folder(workspace, capsys):
+    with_config(name="logs/voice")("--max-steps", 1)
+    with_config(name="voice")("--max-steps", 2)
     assert Path("logs/voice/G_2.pth").exists() and not Path("logs/logs").exists()
     for name in ("", ".", "logs", "../voice"):
         assert "names no run" in refused(capsys, "-c", "tiny.json", "-m", name)
 
 
-def test_what_is_trained_on_and_validated_is_told(workspace, capsys):
+def test_a_recording_in_both_filelists_logs_a_warning(workspace, capsys):
     lines = Path("train.txt").read_text("utf-8-sig").splitlines()
     Path("val.txt").write_text(lines[0], "utf-8")
-    begin()("--max-steps", 1)
-    assert re.search(r"1 recordings are in both lists \(.*train0\.wav", capsys.readouterr().err)
+    with_config()("--max-steps", 1)
+    assert re.search(r"1 recordings are in both filelists \(.*train0\.wav", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("harm", ["cut off", "empty", "gone"])
-def test_a_damaged_checkpoint_says_how_to_go_on(harm, workspace, capsys):
-    begin(train={"eval_interval": 1})("--max-steps", 2)
-    path = Path("logs/voice/D_2.pth")
-    if harm == "gone":
-        path.unlink()
-    else:
-        path.write_bytes(path.read_bytes()[:1000] if harm == "cut off" else b"")
-    said = refused(capsys, "-m", "voice", "--device", "cpu")
-    assert "D_2.pth" in said and "To go on from step 1, remove the files of step 2" in said
-    for file in Path("logs/voice").glob("*_2.pth"):
-        file.unlink()
-    train.main(["-m", "voice", "--device", "cpu", "--max-steps", "2"])
-    assert path.exists()
-
-
-def test_a_full_disk_is_one_line(workspace, monkeypatch, capsys):
+def test_a_full_disk_prints_one_line(workspace, monkeypatch, capsys):
     def full(content, path):
         Path(path).write_bytes(b"half")
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
 
     monkeypatch.setattr(torch, "save", full)
-    said = refused(capsys, "-c", tiny.write_config(Path("tiny.json")), "-m", "voice", "--device", "cpu")
-    assert re.search(r"^train\.py: \S+\.pth cannot be written; \d+ MB are free", said, re.MULTILINE)
+    said = refused(capsys, "-c", tiny.write_config(Path("tiny.json")))
+    assert re.search(r"^train: \S+\.pth cannot be written; \d+ MB are free", said, re.MULTILINE)
     assert not list(Path("logs/voice").glob(".*.tmp"))
 
 
-def test_own_checkpoints_as_step_0_begin_another_run(workspace):
-    begin(name="source", train={"eval_interval": 3})("--max-steps", 7)
-    position = torch.load("logs/source/G_7.pth", weights_only=True)["state"]["position"]
-    assert position["epoch"] > 0 and position["best"] < float("inf")
+def test_checkpoints_renamed_to_step_0_start_a_new_run(workspace):
+    with_config(name="source", train={"eval_interval": 3})("--max-steps", 7)
+    found = position("logs/source/G_7.pth")
+    assert found["epoch"] > 0 and found["best"] < float("inf")
     Path("logs/voice").mkdir()
     for name in ("G", "D"):
         shutil.copy(f"logs/source/{name}_7.pth", f"logs/voice/{name}_0.pth")
-    begin(train=STILL)("--max-steps", 1)
-    mine, source = (torch.load(path, weights_only=True) for path in ("logs/voice/G_1.pth", "logs/source/G_7.pth"))
-    assert all(torch.allclose(mine["model"][name], source["model"][name], rtol=0, atol=1e-20) for name in mine["model"])
-    assert (mine["state"]["position"]["step"], mine["state"]["position"]["epoch"]) == (1, 0)
+    with_config(train=NO_LEARNING)("--max-steps", 1)
+    assert_equal_weights("logs/voice/G_1.pth", "logs/source/G_7.pth")
+    found = position("logs/voice/G_1.pth")
+    assert (found["step"], found["epoch"]) == (1, 0)
     assert Path("logs/voice/G_best.pth").exists()
 
 
-def test_a_generator_alone_is_enough_to_start_from(workspace, capsys):
+def test_training_starts_from_a_generator_alone(workspace, capsys):
     folder = workspace / "logs/voice"
     folder.mkdir(parents=True)
     checkpoint.save_checkpoint(trainer.build_generator(tiny.config()), None, 2e-4, 1, folder / "G_0.pth")
-    begin()("--max-steps", 1)
-    said = capsys.readouterr().err
-    assert "D_0.pth does not exist: that network starts anew" in said and (folder / "D_1.pth").exists()
+    with_config()("--max-steps", 1)
+    assert "D_0.pth does not exist: that network starts from random weights" in capsys.readouterr().err
+    assert (folder / "D_1.pth").exists()
 
 
-def test_fine_tuning_leaves_its_source_alone(workspace, capsys):
-    begin(name="source")("--max-steps", 1)
+def test_fine_tuning_copies_weights_and_keeps_its_source(workspace, capsys):
+    with_config(name="source")("--max-steps", 1)
     sources = [Path("logs/source/G_1.pth"), Path("logs/source/D_1.pth")]
     before = [path.read_bytes() for path in sources]
     options = ["--init-from", sources[0], "--init-discriminator", sources[1]]
-    begin(name="fine", train=STILL)(*options, "--max-steps", 1)
+    with_config(name="fine", train=NO_LEARNING)(*options, "--max-steps", 1)
     said = capsys.readouterr().err
     assert [path.read_bytes() for path in sources] == before
     for name in ("G_1.pth", "D_1.pth"):
-        mine, source = (torch.load(f"logs/{run}/{name}", weights_only=True)["model"] for run in ("fine", "source"))
-        assert all(torch.allclose(mine[name], source[name], rtol=0, atol=1e-20) for name in source | mine)
-    assert "tensors taken over" in said
+        assert_equal_weights(f"logs/fine/{name}", f"logs/source/{name}")
+    assert "tensors copied" in said
 
 
-def test_starting_from_others_in_a_run_that_has_begun_is_refused(workspace, capsys):
-    begin()("--max-steps", 1)
+def test_init_options_are_rejected_for_a_run_with_checkpoints(workspace, capsys):
+    with_config()("--max-steps", 1)
     shutil.copy("logs/voice/G_1.pth", "other.pth")
     for option in ("--init-from", "--init-discriminator"):
-        said = refused(capsys, "-m", "voice", option, "other.pth", "--device", "cpu")
-        assert "logs/voice has begun already: take another name" in said
+        said = refused(capsys, option, "other.pth")
+        assert "logs/voice has checkpoints already: choose another name" in said
 
 
-# What is wrong with the input is said before training
+# Wrong input is reported before training
 
 
 def corrupt(name, change):
-    """A change to the file of one recording."""
+    """Return a function that changes the file of one recording."""
     return lambda folder: change(folder / name)
 
 
@@ -450,18 +465,12 @@ BAD = {
         lines_of(lambda text: text.replace("train0.wav|", "train0.wav|" + "a" * 90)),
         r"more tokens than frames.*train0\.wav: 1\d\d tokens, 75 frames",
     ),
-    "four columns": (
-        lines_of(lambda text: text.replace("1.wav|", "1.wav|0|x|")),
-        r"train\.txt, line 2: 4 col",
-    ),
+    "four columns": (lines_of(lambda text: text.replace("1.wav|", "1.wav|0|x|")), r"train\.txt, line 2: 4 columns"),
     "one column": (lines_of(lambda text: text.replace("train1.wav|", "train1.wav ")), r"train\.txt, line 2: 1 columns"),
-    "text with a bar": (
-        lines_of(lambda text: text.replace("train1.wav|", "train1.wav|a|")),
-        r"line 2: 3 columns where",
-    ),
+    "text with a bar": (lines_of(lambda text: text.replace("n1.wav|", "n1.wav|a|")), r"line 2: 3 columns where"),
     "no text": (lines_of(lambda text: re.sub(r"train1.wav\|.*", "train1.wav|", text)), r"no text.*train1\.wav"),
-    "no lines": (lines_of(lambda text: "\n\n"), r"train\.txt: the filelist has no lines"),
-    "no filelist": (lambda folder: (folder / "train.txt").unlink(), r"cannot read the filelist train\.txt"),
+    "no lines": (lines_of(lambda text: "\n\n"), r"train\.txt has no lines"),
+    "no filelist": (lambda folder: (folder / "train.txt").unlink(), r"cannot read train\.txt"),
     "not UTF-8": (lambda folder: (folder / "train.txt").write_bytes(b"a.wav|\xff"), r"train\.txt: not UTF-8"),
     "speakers without n_speakers": (
         lambda folder: tiny.write_corpus(folder, speakers=2),
@@ -475,11 +484,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_ends_in_a_message_before_training(workspace, capsys, case):
+def test_wrong_input_is_reported_before_training(workspace, capsys, case):
     spoil, complaint = BAD[case]
     spoil(workspace)
     path = tiny.write_config(workspace / "tiny.json")
-    said = refused(capsys, "-c", path, "-m", "voice", "--device", "cpu", "--max-steps", 1)
+    said = refused(capsys, "-c", path)
     assert re.search(complaint, said, re.S), said
     assert not list(workspace.glob("logs/voice/*.pth"))
 
@@ -496,41 +505,39 @@ VOICES = {
 
 
 @pytest.mark.parametrize("case", VOICES)
-def test_bad_speakers_end_in_a_message_before_training(workspace, capsys, case):
+def test_wrong_speakers_are_reported_before_training(workspace, capsys, case):
     changes, complaint = VOICES[case]
     tiny.write_corpus(workspace, speakers=2)
     for name, (old, new) in changes.items():
         path = workspace / name
         path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
     config = tiny.write_config(workspace / "tiny.json", tiny.MANY_VOICES)
-    said = refused(capsys, "-c", config, "-m", "voice", "--device", "cpu", "--max-steps", 1)
+    said = refused(capsys, "-c", config)
     assert re.search(complaint, said), said
 
 
-def test_bad_command_lines_and_configs_end_in_a_message(workspace, capsys):
+def test_wrong_options_and_configs_are_reported(workspace, capsys, monkeypatch):
     path = tiny.write_config(workspace / "tiny.json", train={"batchsize": 3})
-    said = refused(capsys, "-c", path, "-m", "voice")
+    said = refused(capsys, "-c", path)
     assert "tiny.json, train: unknown key 'batchsize'; did you mean 'batch_size'?" in said
-    assert "logs/voice holds no run yet: give its config with -c" in refused(capsys, "-m", "voice")
-    assert "cannot read the config file none.json" in refused(capsys, "-c", "none.json", "-m", "voice")
+    assert "logs/voice has no run yet: give its config with -c" in refused(capsys)
+    assert "cannot read the config file none.json" in refused(capsys, "-c", "none.json")
     path = tiny.write_config(workspace / "tiny.json")
-    said = refused(capsys, "-c", path, "-m", "voice", "--init-from", "none.pth", "--device", "cpu")
+    said = refused(capsys, "-c", path, "--init-from", "none.pth")
     assert "there is no file none.pth" in said
-    if not torch.cuda.is_available():
-        assert "PyTorch sees no GPU" in refused(capsys, "-c", path, "-m", "voice", "--device", "cuda")
+    assert "-1 processes were asked for" in refused(capsys, "-c", path, "--processes", -1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert "PyTorch sees no GPU" in refused(capsys, "-c", path, "--device", "cuda")
 
 
-def test_many_processes_end_with_the_same_message_and_no_traceback(workspace):
+def test_errors_in_several_processes_print_no_traceback(workspace):
     (workspace / "train1.wav").unlink()
     tiny.write_config(workspace / "tiny.json")
-    program = str(tiny.ROOT / "train.py")
-    options = ["--device", "cpu", "--processes", "2", "--max-steps", "1"]
-    done = tiny.python(program, "-c", "tiny.json", "-m", "voice", *options, folder=workspace)
-    assert done.returncode not in (0, None)
-    assert "train1.wav" in done.stderr and "Traceback" not in done.stderr
-    done = tiny.python(program, "-c", "tiny.json", "-m", "voice", *options, "--skip-check", folder=workspace)
-    assert done.returncode == 2
-    assert "train1.wav" in done.stderr and "Traceback" not in done.stderr
+    command = (PROGRAM, "-c", "tiny.json", "-m", "voice", "--device", "cpu", "--processes", "2")
+    for options in ([], ["--skip-check"]):
+        done = tiny.python(*command, *options, folder=workspace)
+        assert done.returncode != 0
+        assert "train1.wav" in done.stderr and "Traceback" not in done.stderr
 
 
 UNREADABLE = """
@@ -544,100 +551,89 @@ train.main(["-c", "tiny.json", "-m", "voice", "--device", "cpu", "--skip-check"]
 """
 
 
-def test_an_error_in_a_worker_is_one_line_and_ends_the_program(workspace):
+def test_an_error_in_a_loader_process_prints_one_line_and_ends_the_program(workspace):
     tiny.write_config(workspace / "tiny.json", train={"num_workers": 1})
     done = tiny.python("-c", UNREADABLE, folder=workspace, timeout=60)
     assert done.returncode == 2
-    assert re.fullmatch(r"train\.py: train\d\.wav: gone in the meantime", done.stderr.splitlines()[-1]), done.stderr
+    assert re.fullmatch(r"train: train\d\.wav: gone in the meantime", done.stderr.splitlines()[-1]), done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_processes_are_counted_from_one(workspace, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        begin()("--processes", -1)
-    assert "-1 processes were asked for" in capsys.readouterr().err
+# Unusual runs that train
 
 
-# What is unusual and yet trains
-
-
-def test_two_processes_of_unequal_shares_accumulate(workspace):
-    judged = {"use_duration_discriminator": True}
-    path = tiny.write_config(workspace / "tiny.json", train={"accumulate": 2}, model=judged)
-    lines = Path("train.txt").read_text("utf-8").splitlines()
-    Path("train.txt").write_text("\n".join(lines[:3]), "utf-8")
+def test_two_processes_with_unequal_batches_accumulate_gradients(workspace):
+    path = tiny.write_config(workspace / "tiny.json", tiny.DURATION_DISCRIMINATOR, train={"accumulate": 2})
+    keep_lines(3)
     options = ["-c", path, "-m", "voice", "--device", "cpu", "--processes", "2", "--max-steps", "3"]
-    done = tiny.python(str(tiny.ROOT / "train.py"), *options, folder=workspace)
+    done = tiny.python(PROGRAM, *options, folder=workspace)
     assert done.returncode == 0 and (workspace / "logs/voice/G_3.pth").exists(), done.stderr
 
 
-def test_short_single_and_few_utterances_train(workspace):
-    """Shorter than the segment, alone in a batch, one for all, and fewer than a batch."""
+def test_few_and_short_utterances_train(workspace):
+    """Utterances shorter than the segment, a batch of one, and fewer utterances than a batch."""
     clips = [("short.wav", tiny.speech(0.08)), ("long.wav", tiny.speech(1.0, 1))]
     tiny.write_list(workspace / "train.txt", clips)
     Path("train.txt").write_text(Path("train.txt").read_text("utf-8").replace(tiny.TEXTS[0], "ha"), "utf-8")
-    begin(name="both", train={"batch_size": 1, "bucket_boundaries": [0, 50, 400]})("--max-steps", 3)
+    with_config(name="both", train={"batch_size": 1, "bucket_boundaries": [0, 50, 400]})("--max-steps", 3)
     one = Path("train.txt").read_text("utf-8").splitlines()[0] + "\n"
     Path("train.txt").write_text(one, "utf-8")
     Path("val.txt").write_text(one, "utf-8")
-    begin(name="one", train={"batch_size": 4, "eval_interval": 1})("--max-steps", 2)
+    with_config(name="one", train={"batch_size": 4, "eval_interval": 1})("--max-steps", 2)
     for name in ("both", "one"):
         assert all(np.isfinite(value) for line in metrics(f"logs/{name}") for value in line.values())
 
 
-def test_named_speakers_get_numbers_that_stay(workspace):
+def test_named_speakers_keep_their_ids(workspace):
     tiny.write_corpus(workspace, speakers=2)
     for name in ("train.txt", "val.txt"):
         text = Path(name).read_text("utf-8").replace("|0|", "|Zoë|").replace("|1|", "|anna|")
         Path(name).write_text("\ufeff" + text.replace("\n", "\r\n") + "\r\n\r\n", "utf-8")
-    begin(tiny.MANY_VOICES)("--max-steps", 1)
+    with_config(tiny.MANY_VOICES)("--max-steps", 1)
     assert configs.load("logs/voice/config.json").data.speakers == {"Zoë": 0, "anna": 1}
     assert torch.load("logs/voice/G_1.pth", weights_only=True)["config"]["data"]["speakers"] == {"Zoë": 0, "anna": 1}
     lines = Path("train.txt").read_text("utf-8-sig").splitlines()
     Path("train.txt").write_text("\n".join(line for line in lines if "Zoë" not in line), "utf-8")
     Path("val.txt").write_text(lines[1], "utf-8")
-    begin(tiny.MANY_VOICES)("--max-steps", 2)  # anna keeps her number though Zoë is gone
+    with_config(tiny.MANY_VOICES)("--max-steps", 2)  # without Zoë, anna has the same id
     assert configs.load("logs/voice/config.json").data.speakers == {"Zoë": 0, "anna": 1}
 
 
-def test_bad_numbers_are_left_out_named_and_end_the_run_after_a_few(workspace, capsys):
+def test_steps_that_are_not_finite_are_skipped_and_end_the_run_if_frequent(workspace, capsys):
     write(np.full(6000, np.nan, np.float32))(workspace / "train0.wav")
-    begin(name="one", train={"batch_size": 1})("--skip-check", "--max-steps", 7)
+    with_config(name="one", train={"batch_size": 1})("--skip-check", "--max-steps", 7)
     said = capsys.readouterr().err
-    assert "an update was left out: not finite. Utterances: train0.wav" in said.replace(f"{workspace}/", "")
+    assert re.search(r"an update before step 7 was skipped: not finite. Utterances: \S*train0.wav", said)
     weights = torch.load("logs/one/G_7.pth", weights_only=True)["model"]
     assert all(value.isfinite().all() for value in weights.values())
     for i in range(7):
         write(np.full(6000, np.nan, np.float32))(workspace / f"train{i}.wav")
     with pytest.raises(SystemExit, match=r"7 of 7 updates before step 7 had losses or gradients that are not finite"):
-        begin(name="all", train={"batch_size": 1})("--skip-check", "--max-steps", 7)
+        with_config(name="all", train={"batch_size": 1})("--skip-check", "--max-steps", 7)
 
 
-def test_fp16_may_overflow_while_it_finds_its_scale_and_no_longer(caplog):
-    window = train.Window(["a", "b"], train.SCALE_SEARCH)
+def test_fp16_may_overflow_in_a_limited_number_of_steps(caplog):
+    guard = train.StepGuard(["a", "b"], train.SCALE_SEARCH)
     finite, overflowed = ({"loss/g/total": torch.tensor(1.0), "grad_norm_g": torch.tensor(g)} for g in (1.0, np.inf))
 
-    def look(overflows: int, step: int) -> None:
+    def check_after(overflows: int, step: int) -> None:
         for i in range(train.PROGRESS_INTERVAL):
-            window.add(torch.tensor([0, 1]), overflowed if i < overflows else finite)
-        window.stop_if_broken(step)
+            guard.add(torch.tensor([0, 1]), overflowed if i < overflows else finite)
+        guard.check(step)
 
-    look(train.SCALE_SEARCH, 25)
+    check_after(train.SCALE_SEARCH, 25)
     assert not caplog.text
     with pytest.raises(SystemExit, match="17 of 25 updates before step 50"):
-        look(train.SCALE_SEARCH + 1, 50)
-    assert caplog.text.count("Utterances: a, b") == train.MAX_BAD_STEPS
+        check_after(train.SCALE_SEARCH + 1, 50)
+    assert caplog.text.count("Utterances: a, b") == train.MAX_SKIPPED_STEPS
 
 
-def test_tensorboard_holds_losses_norms_pictures_and_sound(workspace):
-    begin(JUDGED, train={"log_interval": 1})("--max-steps", 2)
+def test_tensorboard_has_losses_norms_pictures_and_audio(workspace):
+    with_config(tiny.DURATION_DISCRIMINATOR, train={"log_interval": 1})("--max-steps", 2)
     board = EventAccumulator("logs/voice", {"scalars": 0, "images": 0, "audio": 0}).Reload()
-    losses = {
-        "d/total",
-        "dur_d/total",
-        *(f"g/{name}" for name in ["total", "mel", "kl", "dur", "gen", "fm", "dur_gen"]),
-    }
-    scalars = {f"loss/{name}" for name in losses} | {f"grad_norm_{name}" for name in ("g", "d", "dur_d")}
+    terms = ["mel", "kl", "dur", "gen", "fm", "dur_gen"]
+    scalars = {"loss/d/total", "loss/dur_d/total", *(f"loss/g/{name}" for name in ["total", *terms])}
+    scalars |= {f"grad_norm_{name}" for name in ("g", "d", "dur_d")}
     scalars |= {f"validation/{name}" for name in ("mel", "kl", "dur", "duration_error")}
     scalars |= {"learning_rate", "seconds_a_step", "scale/alignment_noise"}
     assert scalars == set(board.Tags()["scalars"])
@@ -646,24 +642,24 @@ def test_tensorboard_holds_losses_norms_pictures_and_sound(workspace):
     assert [event.step for event in board.Scalars("loss/g/mel")] == [1, 2]
     first, *_ = metrics("logs/voice")
     assert board.Scalars("loss/g/mel")[0].value == pytest.approx(first["loss/g/mel"], abs=1e-5)
-    parts = sum(first[f"loss/g/{name}"] for name in ["mel", "kl", "dur", "gen", "fm", "dur_gen"])
+    parts = sum(first[f"loss/g/{name}"] for name in terms)
     assert first["loss/g/total"] == pytest.approx(parts, rel=1e-5)
     assert first["scale/alignment_noise"] == 0.01
     log = Path("logs/voice/train.log").read_text("utf-8")
     assert "loss/g/mel" in log and "validation/mel" in log
 
 
-def test_two_processes_train_and_torchrun_goes_on_bit_for_bit(workspace):
+def test_torchrun_resumes_a_run_of_two_processes_bit_for_bit(workspace):
     tiny.write_corpus(workspace, 9, 3, speakers=2)
-    tiny.write_config(workspace / "tiny.json", *RICH, train={"eval_interval": 2})
-    program = [str(tiny.ROOT / "train.py"), "-c", "tiny.json", "--device", "cpu"]
-    spawned = tiny.python(*program, "-m", "a", "--processes", "2", "--max-steps", "3", folder=workspace)
+    tiny.write_config(workspace / "tiny.json", *ALL_PARTS, train={"eval_interval": 2})
+    options = ["--device", "cpu", "--max-steps", "3"]
+    spawned = tiny.python(PROGRAM, "-c", "tiny.json", "-m", "a", "--processes", "2", *options, folder=workspace)
     assert spawned.returncode == 0, spawned.stderr
     (workspace / "logs/b").mkdir()
     for name in ("config.json", "G_2.pth", "D_2.pth", "DUR_2.pth"):
         shutil.copy(workspace / "logs/a" / name, workspace / "logs/b")
-    run = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", program[0], "--device", "cpu"]
-    joined = tiny.python(*run, "-m", "b", "--max-steps", "3", folder=workspace)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    joined = tiny.python(*torchrun, PROGRAM, "-m", "b", *options, folder=workspace)
     assert joined.returncode == 0, joined.stderr
     assert "resumed from logs/b/G_2.pth at step 2" in joined.stderr
     assert tiny.equal(contents(workspace / "logs/a", 3), contents(workspace / "logs/b", 3))

@@ -1,4 +1,4 @@
-"""The spline: monotone, continuous, its own inverse, with the derivative that it says, and no gradient ever NaN."""
+"""The spline: monotonicity, continuity, inverse, log-determinant, and finite gradients."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ TAILS = st.sampled_from([None, "linear"])
 
 
 def knots(bins, tails, scale=1.0, seed=0, shape=()):
-    """Unnormalised widths, heights and slopes."""
+    """Return random unnormalised widths, heights and slopes."""
     draws = torch.Generator().manual_seed(seed)
     slopes = bins - 1 if tails else bins + 1
     sizes = (bins, bins, slopes)
@@ -27,7 +27,7 @@ def spread(parameters, x):
 @given(
     bins=st.integers(1, 12), seed=st.integers(0, 1000), scale=st.floats(0.1, 4), tails=st.sampled_from([None, "linear"])
 )
-def test_monotone_onto_itself_and_undone(bins, seed, scale, tails):
+def test_spline_is_monotonic_onto_its_interval_and_invertible(bins, seed, scale, tails):
     low, high = (-BOUND, BOUND) if tails else (0.0, 1.0)
     settings = {"tails": tails, "tail_bound": BOUND}
     x = torch.linspace(low, high, 301, dtype=torch.float64)
@@ -42,7 +42,7 @@ def test_monotone_onto_itself_and_undone(bins, seed, scale, tails):
 
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("tails", [None, "linear"])
-def test_the_log_determinant_is_autograds(tails, inverse):
+def test_log_determinant_equals_that_of_autograd(tails, inverse):
     low, high = (-1.2 * BOUND, 1.2 * BOUND) if tails else (0.001, 0.999)
     x = torch.linspace(low, high, 97, dtype=torch.float64, requires_grad=True)
     y, logdet = spline(x, *spread(knots(10, tails), x), inverse=inverse, tails=tails, tail_bound=BOUND)
@@ -59,7 +59,7 @@ def test_values_and_slopes_are_continuous_at_the_bounds(inverse):
         assert torch.allclose(logdet, torch.zeros_like(x), atol=1e-6)
 
 
-def test_beyond_the_bounds_nothing_happens():
+def test_spline_is_the_identity_outside_the_bounds():
     x = torch.tensor([-1e30, -5.001, 5.001, 1e30])
     y, logdet = spline(x, *(p.float() for p in spread(knots(10, True), x)), tails="linear", tail_bound=BOUND)
     assert torch.equal(y, x) and torch.equal(logdet, torch.zeros(4))
@@ -67,7 +67,7 @@ def test_beyond_the_bounds_nothing_happens():
 
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 300.0])
-def test_gradients_are_finite_at_extremes(scale, inverse):
+def test_gradients_are_finite_for_extreme_values(scale, inverse):
     edges = torch.tensor([0.0, 1e-30, 1e-6, 1.0, 4.999999, 5.0, 5.000001, 80.0, 1e8, 1e30])
     x = torch.cat([edges, -edges]).requires_grad_()
     for seed in range(5):
@@ -86,7 +86,7 @@ def test_half_precision_is_computed_in_fp32():
     assert y.dtype == torch.float32 and torch.equal(y, exact)
 
 
-def test_what_no_spline_can_be_is_refused():
+def test_impossible_arguments_are_rejected():
     x = torch.tensor([0.5])
     with pytest.raises(ValueError, match="tails is 'circular'; it may be None or 'linear'"):
         spline(x, *knots(4, None, shape=(1,)), tails="circular")

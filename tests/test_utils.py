@@ -1,4 +1,4 @@
-"""What notebooks of VITS take from `utils`, used as they use it."""
+"""Tests of the functions that notebooks of VITS use."""
 
 import sys
 
@@ -14,7 +14,7 @@ import utils
 from data_utils import TextAudioLoader, TextAudioSpeakerCollate, TextAudioSpeakerLoader
 
 
-def test_hparams_are_read_like_a_dict_and_like_an_object(tmp_path):
+def test_hparams_are_a_dict_and_an_object(tmp_path):
     hps = utils.get_hparams_from_file(tiny.write_config(tmp_path / "a.json"))
     assert hps.data.hop_length == hps["data"]["hop_length"] == 64
     assert "betas" in hps.train and "beta" not in hps.train
@@ -22,7 +22,10 @@ def test_hparams_are_read_like_a_dict_and_like_an_object(tmp_path):
     assert dict(hps.model.items())["n_layers"] == 3 and 3 in list(hps.model.values())
     hps["train"]["batch_size"] = 7
     assert hps.train.batch_size == 7
-    assert "batch_size" in repr(hps)
+    hps.train.epochs = 3
+    assert "batch_size" in repr(hps) and hps.train["epochs"] == 3 and getattr(hps.train, "missing", 5) == 5
+    with pytest.raises(AttributeError, match=r"no setting 'batchsize'; did you mean batch_size\?"):
+        hps.train.batchsize  # noqa: B018
     assert utils.HParams(a={"b": 1}).a.b == 1
 
 
@@ -44,13 +47,13 @@ def test_a_notebook_builds_and_loads_a_network(tmp_path):
         assert isinstance(optimizer, kind)
 
 
-def test_loaders_take_the_data_section_as_it_is(workspace):
+def test_loaders_accept_the_data_section(workspace):
     hps = utils.get_hparams_from_file(tiny.write_config(workspace / "a.json"))
     text, spec, wav = TextAudioLoader(hps.data.training_files, hps.data)[0]
     assert spec.size(0) == 20 and wav.size(1) == spec.size(1) * 64 and text.dtype == torch.int64
 
 
-def test_loaders_take_the_speakers_of_a_run(workspace):
+def test_loaders_use_the_speakers_of_a_run(workspace):
     tiny.write_corpus(workspace, speakers=2)
     lines = (workspace / "train.txt").read_text("utf-8").replace("|0|", "|anna|").replace("|1|", "|ben|")
     (workspace / "train.txt").write_text(lines, "utf-8")
@@ -63,7 +66,7 @@ def test_loaders_take_the_speakers_of_a_run(workspace):
     assert sorted(sid.tolist()) == [0, 1]
 
 
-def test_get_hparams_reads_the_command_line(tmp_path, monkeypatch):
+def test_get_hparams_parses_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tiny.write_config(tmp_path / "a.json")
     monkeypatch.setattr(sys, "argv", ["train.py", "-c", path, "-m", "voice"])
@@ -75,10 +78,15 @@ def test_get_hparams_reads_the_command_line(tmp_path, monkeypatch):
         utils.get_hparams_from_dir(tmp_path)
 
 
-def test_filelists_and_recordings(workspace):
-    assert utils.load_filepaths_and_text("train.txt")[0] == [str(workspace / "train0.wav"), tiny.TEXTS[0]] or (
-        utils.load_filepaths_and_text("train.txt")[0] == ["train0.wav", tiny.TEXTS[0]]
-    )
+def test_filelists_and_recordings(workspace, monkeypatch):
+    assert utils.load_filepaths_and_text("train.txt")[0] == ["train0.wav", tiny.TEXTS[0]]
+    (workspace / "other").mkdir()
+    monkeypatch.chdir(workspace / "other")  # from here, the recordings are found beside the filelist
+    first = [str(workspace / "train0.wav"), tiny.TEXTS[0]]
+    assert utils.load_filepaths_and_text(workspace / "train.txt")[0] == first
+    tiny.write_corpus(workspace, speakers=2)
+    assert utils.load_filepaths_and_text(workspace / "train.txt")[0] == [first[0], "0", first[1]]
+    monkeypatch.chdir(workspace)
     (workspace / "tabs.txt").write_text("a\tb\tc\n\n", "utf-8")
     assert utils.load_filepaths_and_text("tabs.txt", split="\t") == [["a", "b", "c"]]
     soundfile.write("half.wav", np.full(5, 0.5), 8000)
@@ -86,7 +94,7 @@ def test_filelists_and_recordings(workspace):
     assert rate == 8000 and wav.tolist() == [16384.0] * 5 and wav.dtype == torch.float32
 
 
-def test_plots_are_pictures():
+def test_plots_return_pictures():
     for picture in (
         utils.plot_spectrogram_to_numpy(np.random.default_rng(0).random((20, 50))),
         utils.plot_alignment_to_numpy(np.eye(9), info="step 3"),

@@ -1,4 +1,4 @@
-"""The page's functions, and the page itself over HTTP; test_webui_browser.py looks at it."""
+"""Tests of the page's functions and of the page over HTTP; test_webui_browser.py tests it in a browser."""
 
 import json
 import os
@@ -25,7 +25,7 @@ QUIET = (0.0, 0.0, 1.0, None)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Runs, and what the page must not offer."""
+    """Runs, and folders that the page must not offer."""
     folder = tiny_voices.save_runs(tmp_path_factory.mktemp("logs"))
     (folder / "empty").mkdir()
     tiny_voices.save(folder.parent / "secret", tiny_voices.settings())
@@ -61,7 +61,7 @@ def test_only_runs_with_checkpoints_are_offered_and_each_is_loaded_once(folder, 
         webui.Voices(folder / "empty")
 
 
-def test_a_voice_that_does_not_load_says_so_and_leaves_the_others_usable(folder, voices):
+def test_a_voice_that_does_not_load_shows_the_error_and_leaves_the_others_usable(folder, voices):
     assert voices.first() == "one"
     with pytest.raises(gr.Error, match=r"broken/G_9\.pth does not load") as error:
         webui.speak(voices, "broken", "Hi.", None, *QUIET)
@@ -82,19 +82,19 @@ def test_new_checkpoints_are_found(tmp_path):
     best = tmp_path / "other" / "G_best.pth"
     tiny_voices.save(best.parent, tiny_voices.settings(), step=1).rename(best)
     first = voices.get("other")
-    os.utime(best, ns=(0, 0))  # validation found a better one, under the same name
+    os.utime(best, ns=(0, 0))  # a better checkpoint with the same name
     second = voices.get("other")
     assert second is not first and voices.get("other") is second
 
 
-def test_speech_with_picture(folder, voices):
+def test_speech_with_a_picture(folder, voices):
     (rate, samples), image, facts, seed = webui.speak(voices, "two", "Hello. You.", "bo", *QUIET)
     assert rate == 8000 and np.array_equal(samples, expected(folder, "two", "Hello. You.", "bo"))
     assert image.dtype == np.uint8 and image.ndim == 3 and image.std() > 0
     assert facts == f"{len(samples) / 8000:.1f} s · 2 sentences · seed {seed}"
 
 
-def test_the_seed_that_was_drawn_repeats_the_take(folder, voices):
+def test_the_shown_seed_gives_the_same_audio(folder, voices):
     first, second = (webui.speak(voices, "one", "Hello.", None, 0.6, 0.8, 1, typed) for typed in ("", None))
     assert first[3] != second[3]
     again = webui.speak(voices, "one", "Hello.", None, 0.6, 0.8, 1, first[3])
@@ -109,7 +109,7 @@ def test_every_slider_reaches_the_voice(folder, voices):
     assert np.array_equal(samples, to_pcm(spoken.audio))
 
 
-def test_progress_moves_by_sentences(voices):
+def test_progress_counts_sentences(voices):
     told = []
     webui.speak(voices, "one", "One. Two. Three.", None, *QUIET, progress=lambda counts, **_: told.append(counts))
     assert told == [(1, 3), (2, 3), (3, 3)]
@@ -142,12 +142,12 @@ def test_errors_are_messages(voices, tmp_path, recording):
     ]:
         with pytest.raises(gr.Error, match=message):
             webui.convert(voices, "two", path, "anna", "bo")
-    with pytest.raises(gr.Error, match="many speakers"):
+    with pytest.raises(gr.Error, match="several speakers"):
         webui.convert(voices, "one", recording, None, None)
 
 
 @pytest.mark.parametrize("problem", ["empty folder", "broken voice", "busy port", "no port"])
-def test_the_command_says_in_one_line_what_is_wrong(folder, tmp_path, capsys, problem):
+def test_user_errors_take_one_line(folder, tmp_path, capsys, problem):
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
@@ -176,7 +176,7 @@ def client(address):
     return Client(address, verbose=False)
 
 
-def test_ten_people_at_once_get_their_own_audio(folder, client):
+def test_ten_simultaneous_users_get_their_own_audio(folder, client):
     asked = [
         (("two", "bo"), ("one", None), ("two", "anna"))[i % 3] + (f"This is person number {'x' * i}.",)
         for i in range(1, 11)
@@ -194,7 +194,7 @@ def test_ten_people_at_once_get_their_own_audio(folder, client):
     assert len({samples.tobytes() for samples, _, _ in answers}) == 10
 
 
-def test_clients_convert_and_get_messages(folder, client, recording):
+def test_api_clients_convert_and_get_messages(folder, client, recording):
     converted = client.predict("two", handle_file(recording), "anna", "bo", api_name="/convert")
     assert len(soundfile.read(converted)[0]) == 8000
     for name, message in [("../secret", "choices"), ("one", "the text is empty"), ("broken", "does not load")]:
@@ -207,7 +207,7 @@ def test_clients_convert_and_get_messages(folder, client, recording):
 
 
 def ask(address, path, content=None, kind="application/json"):
-    """Status and text of an answer to GET, or to POST of `content`; no client tidies the path up."""
+    """Return status and text of the response to GET, or to POST of `content`, with the path exactly as given."""
     connection = HTTPConnection(urllib.parse.urlsplit(address).netloc, timeout=20)
     headers = {} if content is None else {"Content-Type": kind}
     connection.request("GET" if content is None else "POST", f"/{path}", content, headers)
@@ -216,7 +216,7 @@ def ask(address, path, content=None, kind="application/json"):
 
 
 def upload(address, name, content):
-    """Where the server put a file that a browser calls `name`."""
+    """Upload a file as a browser does. Returns its path on the server."""
     head = f'--end\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
     form = head + content + b"\r\n--end--\r\n"
     status, answer = ask(address, "gradio_api/upload", form, "multipart/form-data; boundary=end")
@@ -235,11 +235,11 @@ def test_no_file_outside_the_cache_can_be_read(folder, address, recording):
             status, answer = ask(address, place + path)
             assert status in (403, 404) and "root:" not in answer, place + path
     taken_in = upload(address, "in.wav", Path(recording).read_bytes())
-    assert ask(address, f"gradio_api/file={taken_in}")[0] == 200  # the refusals above are no accident of spelling
+    assert ask(address, f"gradio_api/file={taken_in}")[0] == 200  # the refusals above have another reason than spelling
 
 
-def test_a_client_cannot_have_a_file_of_the_server_converted(folder, client, address, recording):
-    """The whole way of a call, without the client that uploads whatever it is given."""
+def test_a_client_cannot_convert_a_file_of_the_server(folder, client, address, recording):
+    """Makes the call by HTTP, because gradio's client would upload the file."""
     taken_in = upload(address, "in.wav", Path(recording).read_bytes())
     climbing = f"{taken_in.parent}/{'../' * 9}{recording}"
     others = (recording, climbing, "/etc/passwd", folder / "one" / "G_5.pth", f"{address}gradio_api/info")
@@ -249,10 +249,10 @@ def test_a_client_cannot_have_a_file_of_the_server_converted(folder, client, add
         answer = ask(address, f"gradio_api/call/convert/{call}")[1]
         assert answer.startswith(end), path
         assert "root:" not in answer and "Traceback" not in answer
-    assert client.predict("one", "Hi.", None, *QUIET, api_name="/speak")  # the server is as well as before
+    assert client.predict("one", "Hi.", None, *QUIET, api_name="/speak")  # the server still works
 
 
-def test_names_of_uploads_are_no_paths(address, tmp_path):
+def test_names_of_uploads_are_not_paths(address, tmp_path):
     stored = upload(address, f"{'../' * 9}{tmp_path}/escaped.wav", b"RIFF")
     assert ".." not in stored.parts and stored.is_relative_to(gr.utils.get_upload_folder())
     assert stored.name == "escaped.wav" and not list(tmp_path.iterdir())

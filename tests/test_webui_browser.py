@@ -1,9 +1,9 @@
-"""The web page as people meet it: the program runs, and a real browser types, clicks, listens and downloads.
+"""Tests of the web page: the program runs, and a real browser types, clicks, plays and downloads.
 
-Needs Chromium (Debian: `apt-get install chromium`) and Playwright (requirements-dev.txt), which drives it. Nothing is
-asked of the internet, and a request that leaves this machine fails the test.
+They need Chromium (Debian: `apt-get install chromium`) and Playwright (requirements-dev.txt). A request that leaves
+this machine fails the test.
 
-docs/webui.png is made here as well, of the voices in a folder, here those of `make demo`:
+docs/webui.png is created here as well, from the voices in a folder, for example those of `make demo`:
 WEBUI_SCREENSHOT=docs/webui.png WEBUI_VOICES=logs make test ARGS="-k screenshot"
 """
 
@@ -24,7 +24,7 @@ import tiny_voices
 
 pytest.importorskip("gradio", reason="gradio is an extra: pip install -r requirements-extras.txt")
 playwright = pytest.importorskip(
-    "playwright.sync_api", reason="Playwright drives the browser: pip install -r requirements-dev.txt"
+    "playwright.sync_api", reason="Playwright is missing: pip install -r requirements-dev.txt"
 )
 from audio import to_pcm  # noqa: E402
 from synthesis import Voice  # noqa: E402
@@ -59,12 +59,12 @@ def folder(tmp_path_factory):
 
 
 def start(folder, log):
-    """Run the program; returns its process and its address once it answers."""
+    """Start the program. Returns its process and its address when it is ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, str(tiny.ROOT / "webui.py"), "--voices", str(folder), "--port", str(port)]
-    # whoever leaves this machine finds a proxy that is not there
+    # requests to other machines fail, because this proxy does not exist
     offline = {f"{scheme}_PROXY": "http://127.0.0.1:9" for scheme in ("HTTP", "HTTPS", "ALL")} | {
         "NO_PROXY": "127.0.0.1"
     }
@@ -96,13 +96,13 @@ def browser():
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         context.set_default_timeout(PATIENCE)
         context.add_init_script(COLLECT_PLAYERS)
-        yield context  # whose windows share the cache of the page's scripts
+        yield context  # its windows share a cache of the page's scripts
         browser.close()
 
 
 @pytest.fixture
 def page(browser):
-    """A fresh window, in which everything asked for must be on this machine and no script may fail."""
+    """A new window, in which every request must stay on this machine and no script may fail."""
     page = browser.new_page()
     asked, failed = [], []
     page.on("request", lambda request: asked.append(request.url))
@@ -120,7 +120,7 @@ def opened(page, address):
 
 def visit(page, address):
     page.goto(address)
-    page.get_by_text(re.compile(r"kHz · G_")).wait_for()  # the page has asked what the voice is
+    page.get_by_text(re.compile(r"kHz · G_")).wait_for()  # the description of the voice has loaded
     return page
 
 
@@ -142,7 +142,7 @@ def type_seed(page, seed):
 
 
 def speak(page, text):
-    """Type, click, and wait for what is said about the new sound: seconds, sentences, seed."""
+    """Type, click, and wait for the line of facts about the new sound: seconds, sentences, seed."""
     page.get_by_label("Text", exact=True).fill(text)
     facts = page.get_by_text(re.compile(r"^\d+\.\d s · \d+ sentences? · seed \d+$"))
     before = facts.text_content() if facts.count() else ""
@@ -155,7 +155,7 @@ def speak(page, text):
 
 
 def download(page, label):
-    """The samples behind the download button of a sound."""
+    """Download a sound. Returns its samples."""
     sound = page.locator(".block", has=page.get_by_test_id(f"waveform-{label}")).last
     with page.expect_download() as waited:
         sound.get_by_label("Download").click()
@@ -164,7 +164,7 @@ def download(page, label):
     return samples
 
 
-def test_a_text_is_spoken_played_shown_and_downloaded(opened, folder):
+def test_a_text_is_spoken_played_drawn_and_downloaded(opened, folder):
     type_seed(opened, 5)
     facts = speak(opened, "Hello there. How are you?")
     expected = Voice.load(folder / "one").speak("Hello there. How are you?", seed=5)
@@ -179,11 +179,11 @@ def test_a_text_is_spoken_played_shown_and_downloaded(opened, folder):
     assert width > 900 and height > 400
 
 
-def test_a_take_can_be_kept(opened):
+def test_a_seed_can_be_kept(opened):
     opened.get_by_text("More settings").click()
     drawn = speak(opened, "Hello there.")
     facts = speak(opened, "Hello there.")
-    assert drawn.rpartition(" ")[2] != facts.rpartition(" ")[2]  # looking at the settings leaves the seed empty
+    assert drawn.rpartition(" ")[2] != facts.rpartition(" ")[2]  # opening the settings leaves the seed empty
     first = download(opened, "Speech")
     opened.get_by_role("button", name="Keep this seed").click()
     playwright.expect(opened.get_by_label("Seed")).to_have_value(facts.rpartition(" ")[2], timeout=PATIENCE)
@@ -216,14 +216,14 @@ def test_a_recording_is_converted(opened, tmp_path):
     soundfile.write(tmp_path / "in.wav", tiny.speech(1.0, rate=16000), 16000)
     opened.locator("input[type=file]").set_input_files(tmp_path / "in.wav")
     opened.get_by_test_id("waveform-Recording (up to 60 seconds)").first.wait_for()
-    choose(opened, "Who speaks in it", "bo")
-    choose(opened, "Who shall say it", "anna")
+    choose(opened, "Source speaker", "bo")
+    choose(opened, "Target speaker", "anna")
     opened.get_by_role("button", name="Convert").click()
     samples = download(opened, "Converted")
     assert len(samples) == 8000 and samples.std() > 0
 
 
-def test_what_is_wrong_is_a_message_and_the_page_goes_on(opened):
+def test_errors_are_messages_and_the_page_stays_usable(opened):
     opened.get_by_label("Text", exact=True).fill(" ")
     opened.get_by_role("button", name="Speak").click()
     opened.get_by_test_id("toast-body").get_by_text("the text is empty").wait_for()
@@ -239,14 +239,14 @@ def test_what_is_wrong_is_a_message_and_the_page_goes_on(opened):
     assert speak(opened, "Hello.").endswith("seed 4")
 
 
-def test_progress_moves_by_sentences(opened):
+def test_progress_counts_sentences(opened):
     opened.get_by_label("Text", exact=True).fill("Yes. " * 300)
     opened.get_by_role("button", name="Speak").click()
     opened.get_by_text(re.compile(r"\b[1-9]\d*/300 sentences")).wait_for()
     opened.get_by_text(re.compile(r"· 300 sentences ·")).wait_for()
 
 
-def test_a_voice_that_came_later_is_in_the_list_of_a_new_page(page, address, folder):
+def test_a_new_voice_is_in_the_list_of_a_new_page(page, address, folder):
     path = tiny_voices.save(folder / "three", tiny_voices.settings(), step=3)
     visit(page, address)
     choose_voice(page, "three", "one speaker · 8 kHz · G_3.pth")
@@ -256,7 +256,7 @@ def test_a_voice_that_came_later_is_in_the_list_of_a_new_page(page, address, fol
     page.get_by_text("there is no such voice").wait_for()
 
 
-def test_a_narrow_window_shows_one_thing_under_the_other(opened):
+def test_a_narrow_window_shows_one_column(opened):
     opened.set_viewport_size({"width": 390, "height": 800})
     speak(opened, SENTENCE)
     assert opened.evaluate("document.documentElement.scrollWidth") <= 390
@@ -265,7 +265,7 @@ def test_a_narrow_window_shows_one_thing_under_the_other(opened):
     assert sound["y"] > button["y"] + button["height"] and sound["x"] + sound["width"] <= 390
 
 
-@pytest.mark.skipif(not SCREENSHOT, reason="WEBUI_SCREENSHOT names no picture to write")
+@pytest.mark.skipif(not SCREENSHOT, reason="WEBUI_SCREENSHOT is not set")
 def test_screenshot(page, tmp_path):
     process, address = start(Path(os.environ["WEBUI_VOICES"]).resolve(), tmp_path / "log")
     try:
@@ -273,7 +273,7 @@ def test_screenshot(page, tmp_path):
         page.set_viewport_size({"width": 1280, "height": 960})
         speak(page, SENTENCE)
         page.mouse.move(0, 0)
-        page.wait_for_timeout(1000)  # the wave is drawn
+        page.wait_for_timeout(1000)  # until the waveform is drawn
         page.screenshot(path=tiny.ROOT / SCREENSHOT)
     finally:
         process.terminate()

@@ -1,4 +1,4 @@
-"""A corpus of tones and a network of a few thousand weights, so that a test can train the real program."""
+"""A tiny corpus and a network of a few thousand weights, with which tests train the real program."""
 
 import copy
 import json
@@ -13,6 +13,7 @@ import soundfile
 import torch
 
 import config as configs
+from data_utils import Batch
 
 ROOT = Path(__file__).parent.parent
 RATE, HOP, SEGMENT = 16000, 64, 2048
@@ -59,10 +60,11 @@ SECTIONS = {
     },
 }
 MANY_VOICES = {"data": {"n_speakers": 2}, "model": {"gin_channels": 6, "use_spk_conditioned_encoder": True}}
+DURATION_DISCRIMINATOR = {"model": {"use_duration_discriminator": True}}
 
 
 def sections(*changes: dict, **more: dict) -> dict:
-    """The sections of a tiny config, with `{section: {key: value}}` changed one after the other."""
+    """Return the sections of a tiny config with changes `{section: {key: value}}`, applied in their order."""
     result = copy.deepcopy(SECTIONS)
     for change in (*changes, more):
         for section, values in change.items():
@@ -71,25 +73,45 @@ def sections(*changes: dict, **more: dict) -> dict:
 
 
 def config(*changes: dict, **more: dict) -> configs.Config:
-    """A checked tiny config."""
+    """Return a tiny config, checked."""
     return configs.from_dict(sections(*changes, **more))
 
 
 def write_config(path: Path, *changes: dict, **more: dict) -> str:
-    """Write a tiny config file; returns its path."""
+    """Write a tiny config file. Returns its path."""
     path.write_text(json.dumps(sections(*changes, **more)), "utf-8")
     return str(path)
 
 
+def batch(
+    config: configs.Config,
+    frames: tuple[int, ...] = (60, 44),
+    tokens: tuple[int, ...] = (7, 5),
+    more_tokens: int = 0,
+    more_frames: int = 0,
+) -> Batch:
+    """Return a batch of random tokens and noise, padded by `more_tokens` and `more_frames` more than necessary."""
+    draws = torch.Generator().manual_seed(3)
+    hop = config.data.hop_length
+    text = torch.zeros(len(frames), max(tokens) + more_tokens).long()
+    wav = torch.zeros(len(frames), 1, (max(frames) + more_frames) * hop)
+    for i, (n, length) in enumerate(zip(tokens, frames)):
+        text[i, :n] = torch.randint(1, 178, (n,), generator=draws)
+        wav[i, :, : length * hop].normal_(0, 0.1, generator=draws)
+    index, speakers = torch.arange(len(frames)), config.data.n_speakers
+    given = {"sid": index % speakers} if speakers else {}
+    return Batch(text, torch.tensor(tokens), wav, torch.tensor(frames) * hop, given, index)
+
+
 def speech(seconds: float, seed: int = 0, rate: int = RATE) -> np.ndarray:
-    """Something that is neither silent nor clipped, float `[samples]`."""
+    """Return a tone with noise, neither silent nor clipped, float `[samples]`."""
     time = np.arange(round(seconds * rate)) / rate
     noise = np.random.default_rng(seed).standard_normal(len(time))
     return (0.3 * np.sin(2 * np.pi * (200 + 40 * seed) * time) + 0.02 * noise).astype(np.float32)
 
 
 def write_list(path: Path, clips: list[tuple], speakers: int = 0) -> None:
-    """A filelist beside its recordings, from (name, samples); texts take turns, and so do speakers."""
+    """Write recordings, given as (name, samples), and their filelist `path`. Texts and speakers alternate."""
     lines = []
     for i, (name, samples) in enumerate(clips):
         soundfile.write(path.parent / name, samples, RATE, "FLOAT")
@@ -98,14 +120,14 @@ def write_list(path: Path, clips: list[tuple], speakers: int = 0) -> None:
 
 
 def write_corpus(folder: Path, train: int = 7, validation: int = 3, speakers: int = 0) -> None:
-    """Recordings of 0.3 to 0.9 seconds and their filelists train.txt and val.txt."""
+    """Write recordings of 0.3 to 0.9 seconds and their filelists train.txt and val.txt."""
     for name, count, seed in (("train", train, 0), ("val", validation, 100)):
         clips = [(f"{name}{i}.wav", speech(0.3 + 0.6 * i / max(count - 1, 1), seed + i)) for i in range(count)]
         write_list(folder / f"{name}.txt", clips, speakers)
 
 
 def no_dropout(network: torch.nn.Module) -> torch.nn.Module:
-    """Turn dropout off for good, in the modules and where attention calls it as a function."""
+    """Switch off dropout permanently, in modules and where attention calls it as a function."""
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -123,7 +145,7 @@ def no_noise(patch: pytest.MonkeyPatch) -> None:
 
 @torch.no_grad()
 def randomise(network: torch.nn.Module, scale: float = 0.2, seed: int = 0) -> torch.nn.Module:
-    """Give every weight a random value, also those that start as zero; gains stay near 1."""
+    """Set every weight to a random value, also those initialised to zero. Gains are near 1."""
     draws = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
         noise = torch.empty(parameter.shape, dtype=torch.float64).normal_(0, scale, generator=draws)
@@ -133,7 +155,7 @@ def randomise(network: torch.nn.Module, scale: float = 0.2, seed: int = 0) -> to
 
 
 def equal(a, b) -> bool:
-    """Whether two nests of dicts, lists and tensors are the same to the last bit."""
+    """Return whether two nested structures of dicts, lists and tensors are equal to the last bit."""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and torch.equal(a, b)
     if isinstance(a, dict):
@@ -144,7 +166,7 @@ def equal(a, b) -> bool:
 
 
 def python(*arguments: str, folder: Path, timeout: float = 120, **popen) -> subprocess.CompletedProcess:
-    """Run Python with its output kept as text, in a folder, on one thread."""
+    """Run Python in a folder, on one thread, and capture its output as text."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -157,7 +179,7 @@ def python(*arguments: str, folder: Path, timeout: float = 120, **popen) -> subp
 
 
 def in_triton_interpreter(code: str, timeout: float = 240) -> None:
-    """Run Python code, which may import what tests may, with Triton's kernels interpreted on the CPU."""
+    """Run Python code with Triton's interpreter, which executes kernels on the CPU. It may import what tests import."""
     folders = [str(ROOT), str(ROOT / "tests"), *sys.path]
     subprocess.run(
         [sys.executable, "-c", code],
@@ -168,5 +190,5 @@ def in_triton_interpreter(code: str, timeout: float = 240) -> None:
 
 
 def environment() -> dict[str, str]:
-    """What programs of these tests inherit: this machine's variables, one thread each, and this repository."""
+    """Return the environment of programs that tests start: one thread, no GPU, and this repository on the path."""
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "CUDA_VISIBLE_DEVICES": ""}

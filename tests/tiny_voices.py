@@ -1,4 +1,4 @@
-"""Checkpoints of tiny networks with random weights, which speak with the timing of speech."""
+"""Checkpoints of tiny networks with random weights and durations like those of speech."""
 
 import dataclasses
 import math
@@ -25,12 +25,12 @@ MODEL = {
     "use_sdp": False,
 }
 MANY = {"gin_channels": 8, "n_layers": 3, "use_spk_conditioned_encoder": True}
-EPOCH = 2  # what VITS files call their iteration
+EPOCH = 2  # `iteration` in files of VITS
 FLOWS = ["pre_conv", "pre_conv2", "fft", "mono_layer_inter_residual", "mono_layer_post_residual", None]
 
 
 def settings(flow: str | None = "pre_conv", speakers: int | dict = 0, data=(), **model) -> config.Config:
-    """A config; `speakers` is their number or the table of their names, `data` and `model` change other keys."""
+    """Return a config; `speakers` is their number or the table of their names, `data` and `model` set other keys."""
     table = speakers if isinstance(speakers, dict) else {}
     count = len(table) or speakers
     sections = {
@@ -56,13 +56,13 @@ def settings(flow: str | None = "pre_conv", speakers: int | dict = 0, data=(), *
 
 
 def network(conf: config.Config, n_vocab: int = len(symbols), frames: float = 3.5) -> SynthesizerTrn:
-    """A network of the config that speaks about `frames` frames a token."""
+    """Return a network of the config whose durations are about `frames` frames for each token."""
     with torch.random.fork_rng([]):
         torch.manual_seed(1)
         net = SynthesizerTrn.from_config(conf, n_vocab)
         with torch.no_grad():
             for name, parameter in net.named_parameters():
-                if name.endswith(("post.weight", "proj.weight")):  # flows that start as the identity test nothing
+                if name.endswith(("post.weight", "proj.weight")):  # zero at first, which makes a flow the identity
                     parameter.normal_(0, 0.3 / math.sqrt(parameter.shape[1]))
                 if name.startswith("dec.") and name.endswith("original0"):
                     parameter.mul_(20)
@@ -74,7 +74,7 @@ def network(conf: config.Config, n_vocab: int = len(symbols), frames: float = 3.
 
 
 def save(folder: Path, conf: config.Config, step: int = 7, with_config: bool = True, **more) -> Path:
-    """Write `G_STEP.pth`, with the config in it or as VITS code does beside it. Returns its path."""
+    """Write `G_STEP.pth`, with the config in it or, as VITS code does, beside it. Returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"G_{step}.pth"
     extra = {"config": dataclasses.asdict(conf), "step": step} if with_config else {}
@@ -85,7 +85,7 @@ def save(folder: Path, conf: config.Config, step: int = 7, with_config: bool = T
 
 
 def save_runs(folder: Path) -> Path:
-    """Write three runs: `broken`, which does not load, `one` with a single speaker, `two` with anna and bo."""
+    """Write three runs: `broken`, which does not load, `one` with a single speaker, and `two` with anna and bo."""
     (folder / "broken").mkdir()
     (folder / "broken" / "G_9.pth").write_bytes(b"half a checkpoint")
     save(folder / "one", settings(), step=5)

@@ -1,17 +1,17 @@
-"""Cleaners turn written text into what a model reads. `data.text_cleaners` of a config names them, in order.
+"""Cleaners: from written text to the symbols that a model reads. `data.text_cleaners` of a config names them, in order.
 
-- `basic_cleaners`: lower case, spaces collapsed.
+- `basic_cleaners`: lower case, whitespace collapsed.
 - `transliteration_cleaners`: the same in ASCII, for any language that Unidecode romanises.
-- `english_cleaners`: American phonemes without stress and punctuation.
-- `english_cleaners2`, `english_cleaners3`: American phonemes with both. The VITS2 code made 3 for speed; the
-  output is the same.
-- `english_characters`: written English with numbers and abbreviations spelled out, and no symbol without an
-  id, for models trained on normalised text instead of phonemes, which VITS2 does as well.
-- `phonemes_LANGUAGE`: phonemes with stress and punctuation in any language of espeak-ng, by its code there:
+- `english_cleaners`: American English phonemes without stress and punctuation.
+- `english_cleaners2`, `english_cleaners3`: American English phonemes with stress and punctuation. Both are the same
+  here; in vits2_pytorch, the second was the faster one.
+- `english_characters`: English text in lower case with numbers and abbreviations spelled out. Every character has an
+  id. For models trained on normalised text instead of phonemes, which VITS2 evaluates as well.
+- `phonemes_LANGUAGE`: phonemes with stress and punctuation in any language of espeak-ng, named by its espeak-ng code:
   `phonemes_de`, `phonemes_pt-br`, `phonemes_en-gb`.
 
-The English ones expand abbreviations as the Tacotron cleaners of Keith Ito do, "misess" included: models that
-were trained on it know it.
+The English cleaners expand abbreviations as the Tacotron cleaners of Keith Ito do. Their misspelling "misess" is kept,
+because published models were trained on it.
 """
 
 import difflib
@@ -46,8 +46,8 @@ _ABBREVIATIONS = {
     "ft": "fort",
 }
 _ABBREVIATION = re.compile(rf"\b({'|'.join(_ABBREVIATIONS)})\.")
-_SPACES = re.compile(r"\s{2,}|[^\S ]")  # single spaces stay as they are, and most are single
-_WITHOUT_SOUND = re.compile(r"[(){}\[\]-]")  # brackets, and the hyphen by which espeak joins French words
+_SPACES = re.compile(r"\s{2,}|[^\S ]")  # does not match a single space, the most frequent case, for speed
+_WITHOUT_SOUND = re.compile(r"[(){}\[\]-]")  # brackets, and the hyphen with which espeak joins French words
 _SPOKEN_SIGNS = {
     " -- ": ", ",
     "--": ", ",
@@ -59,7 +59,7 @@ _SPOKEN_SIGNS = {
 }
 _NOT_A_CHARACTER = re.compile(r"[^a-z;:,.!?\"' ]")
 
-# Marks that neither espeak's reading nor the symbol table knows, as the ones that both know.
+# Punctuation marks outside the symbol table and their equivalents inside it.
 _MARKS_OF_OTHER_SCRIPTS = str.maketrans(
     {
         **dict.fromkeys("，、،", ", "),
@@ -78,23 +78,28 @@ _MARKS_OF_OTHER_SCRIPTS = str.maketrans(
 
 
 def basic_cleaners(text: str) -> str:
+    """Return lower-case text with whitespace collapsed."""
     return collapse_whitespace(text.lower())
 
 
 def transliteration_cleaners(text: str) -> str:
+    """Return lower-case ASCII text with whitespace collapsed."""
     return collapse_whitespace(unidecode(text).lower())
 
 
 def english_cleaners(text: str) -> str:
+    """Return American English phonemes without stress and punctuation."""
     return collapse_whitespace(phonemize(_plain_english(text), "en-us", stress=False, punctuation=False))
 
 
 def english_cleaners2(text: str) -> str:
+    """Return American English phonemes with stress and punctuation."""
     return collapse_whitespace(phonemize(_plain_english(text), "en-us"))
 
 
 def english_characters(text: str) -> str:
-    # Numbers twice: "£" and "€" are lost in ASCII, "½" and "²" become numbers there.
+    """Return normalised English text: words in lower case and punctuation, no digits."""
+    # numbers before and after unidecode, which changes "£" and "€" and turns "½" and "²" into digits
     text = spell_numbers(unidecode(spell_numbers(text.lower())).lower())
     text = _expand_abbreviations(re.sub(r"\bmrs\.", "missus", text))
     for sign, words in _SPOKEN_SIGNS.items():
@@ -104,7 +109,7 @@ def english_characters(text: str) -> str:
 
 
 def phonemes(text: str, language: str) -> str:
-    """Returns the phonemes of `text` in espeak-ng's `language`. Raises EspeakError if there is none."""
+    """Return the phonemes of `text` in a language of espeak-ng. Raises EspeakError for an unknown language."""
     text = unicodedata.normalize("NFC", text).translate(_MARKS_OF_OTHER_SCRIPTS)
     return collapse_whitespace(_WITHOUT_SOUND.sub("", phonemize(text, language))).strip()
 
@@ -120,7 +125,7 @@ CLEANERS: dict[str, Callable[[str], str]] = {
 
 
 def get_cleaner(name: str) -> Callable[[str], str]:
-    """Returns the cleaner of that name. Raises ValueError with the nearest name and all of them."""
+    """Return the cleaner with this name. Raises ValueError, with the nearest name and all names, if there is none."""
     if name in CLEANERS:
         return CLEANERS[name]
     prefix, _, language = name.partition("_")
@@ -135,6 +140,7 @@ def get_cleaner(name: str) -> Callable[[str], str]:
 
 
 def collapse_whitespace(text: str) -> str:
+    """Replace each run of whitespace by one space."""
     return _SPACES.sub(" ", text)
 
 

@@ -1,12 +1,12 @@
-"""Text to phonemes by espeak-ng, called through its C interface.
+"""Text to phonemes with espeak-ng, called through its C interface.
 
-VITS calls the same function of the same library through the phonemizer package. The output here is that of
-phonemizer (tests compare the two), faster and with one copy of the library for all languages. One thing differs on
-purpose: phonemizer 3.4 looks for the text of a punctuation mark and not for its place, so "It is 1.5 x."
-breaks at the decimal point and the rest of the line is lost. Here marks keep their places.
+VITS calls the same function through the phonemizer package. The output is that of phonemizer, as the tests check, but
+this module is faster and loads one copy of the library for all languages. One difference is deliberate: phonemizer 3.4
+searches a line for the text of each punctuation mark instead of using its position. It therefore splits "It is 1.5 x."
+at the decimal point and loses the rest of the line. Here marks keep their positions.
 
-The library is the file named by PHONEMIZER_ESPEAK_LIBRARY (data: PHONEMIZER_ESPEAK_DATA_PATH), or else the
-one of the package espeakng-loader, or else the system's. It is loaded on first use, for all threads and forks.
+The library is the file named by PHONEMIZER_ESPEAK_LIBRARY (its data: PHONEMIZER_ESPEAK_DATA_PATH), or else that of the
+package espeakng-loader, or else the system's. It is loaded on first use. Threads and forked processes may use it.
 """
 
 import ctypes
@@ -17,9 +17,9 @@ import re
 import threading
 from pathlib import Path
 
-# phonemizer's marks. Between two digits "," and "." belong to the number; spaces around a mark stay with it.
+# The punctuation marks of phonemizer with the spaces around them. "," and "." between digits are part of a number.
 _MARKS = re.compile(r"""\s*(?:(?:[;:!?¡¿—…"«»“”(){}\[\]]|(?<![0-9])[,.]|[,.](?![0-9]))\s*)+""")
-_LANGUAGE_SWITCH = re.compile(r"\(.+?\)")  # "(en)" before a word that espeak reads as English
+_LANGUAGE_SWITCH = re.compile(r"\(.+?\)")  # such as "(en)" before an English word in another language
 _STRESS = re.compile(r"[ˈˌ'-]+")
 
 # From espeak-ng/speak_lib.h
@@ -30,7 +30,7 @@ _IPA = 2
 
 
 class EspeakError(ValueError):
-    """espeak-ng is missing, does not start, or has no such language."""
+    """espeak-ng is missing, cannot be loaded, or lacks the language."""
 
 
 class _Voice(ctypes.Structure):
@@ -48,7 +48,11 @@ class _Voice(ctypes.Structure):
 
 
 class Espeak:
-    """The C library, whose state is global: whoever calls it holds `lock`."""
+    """The C library. Its state is global, so callers of `set_voice` and `phonemes` must hold `lock`.
+
+    Raises:
+        EspeakError: the library does not load, or does not start with this data.
+    """
 
     def __init__(self, library_path: str, data_path: str | None):
         try:
@@ -64,36 +68,46 @@ class Espeak:
         self._to_phonemes = self.library.espeak_TextToPhonemes
         self._to_phonemes.restype = ctypes.c_char_p
         self._to_phonemes.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
-        self._voice = None
+        self._voice: str | None = None
         self.languages = self._list_languages()
         self.lock = threading.Lock()
 
     def _list_languages(self) -> dict[str, str]:
-        """Returns language code -> voice. A voice's first code comes first, as in phonemizer ("fr-fr"); for the
-        further codes ("fr") espeak's priorities decide."""
+        """Return the voice of each language code.
+
+        A code that is the first of some voice ("fr-fr") selects that voice, as in phonemizer. Any other code ("fr")
+        selects the voice with the highest priority in espeak.
+        """
         list_voices = self.library.espeak_ListVoices
         list_voices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
         voices = list_voices(None)
-        first, further, by_priority = {}, {}, []
+        first: dict[str, str] = {}
+        further: dict[str, str] = {}
+        by_priority: list[tuple[int, str, str]] = []
         index = 0
         while voices[index]:
             voice = voices[index].contents
             index += 1
             identifier = os.fsdecode(voice.identifier).replace("\\", "/")
-            if identifier.startswith("mb/"):  # needs the mbrola program
+            if identifier.startswith("mb/"):  # requires the program mbrola
                 continue
-            codes, address = [], voice.languages  # entries of a priority byte and a string, ended by an empty one
+            # each entry is a priority byte and a string; an empty entry ends the list
+            codes, address = [], voice.languages
             while entry := ctypes.string_at(address):
                 codes.append((entry[0], os.fsdecode(entry[1:])))
                 address += len(entry) + 1
             first.setdefault(codes[0][1], identifier)
             by_priority += [(priority, code, identifier) for priority, code in codes[1:]]
-        for _, code, identifier in sorted(by_priority, key=lambda entry: entry[0]):  # the lowest is the strongest
+        for _, code, identifier in sorted(by_priority, key=lambda entry: entry[0]):  # 0 is the highest priority
             further.setdefault(code, identifier)
         return {**further, **first}
 
     def set_voice(self, name: str) -> None:
-        """Selects a voice by identifier ("gmw/en-US") or by language and variant ("en-us+f3")."""
+        """Select a voice by identifier ("gmw/en-US") or by language and variant ("en-us+f3").
+
+        Raises:
+            EspeakError: there is no such voice.
+        """
         if name != self._voice:
             self._voice = None
             if self.library.espeak_SetVoiceByName(name.encode()) != 0:
@@ -101,7 +115,7 @@ class Espeak:
             self._voice = name
 
     def voice_of(self, language: str) -> str:
-        """Returns the voice of a language code. Raises EspeakError with the nearest codes and all."""
+        """Return the voice of a language code. Raises EspeakError, with the nearest codes and all codes, if unknown."""
         if language not in self.languages:
             near = difflib.get_close_matches(language, self.languages, n=3, cutoff=0.3)
             raise EspeakError(
@@ -111,34 +125,38 @@ class Espeak:
         return self.languages[language]
 
     def phonemes(self, text: str) -> str:
-        """Returns the IPA of one stretch of text without punctuation, in the voice that is set."""
+        """Return the IPA of text without punctuation, in the selected voice."""
         pointer = ctypes.c_char_p(text.encode("utf-8", "replace"))
         reference = ctypes.byref(pointer)
         clauses = []
-        while pointer.value is not None:  # espeak moves the pointer clause by clause
+        while pointer.value is not None:  # espeak advances the pointer by one clause
             clauses.append(self._to_phonemes(reference, _UTF8, _IPA) or b"")
         ipa = b" ".join(clauses).decode().strip()
         return _LANGUAGE_SWITCH.sub("", ipa) if "(" in ipa else ipa
 
 
 _loading = threading.Lock()
-_espeak = None
+_espeak: Espeak | None = None
 
 
 def load() -> Espeak:
-    """Returns the library, loading it on the first call. Raises EspeakError saying what to install."""
+    """Return the library; the first call loads it. Raises EspeakError, with what to install, if that fails."""
     global _espeak
     with _loading:
         if _espeak is None:
             _espeak = Espeak(*find())
-            if hasattr(os, "register_at_fork"):  # a fork waits for the call in progress: the child starts clean
+            if hasattr(os, "register_at_fork"):  # no fork during a call: the child would inherit its state
                 lock = _espeak.lock
                 os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
         return _espeak
 
 
 def find() -> tuple[str, str | None]:
-    """Returns the paths of the library and of its data (None: the library knows). Raises EspeakError."""
+    """Return the paths of the library and of its data; None stands for the library's own data path.
+
+    Raises:
+        EspeakError: the file that PHONEMIZER_ESPEAK_LIBRARY names does not exist, or espeak-ng is not installed.
+    """
     named = os.environ.get("PHONEMIZER_ESPEAK_LIBRARY")
     data = os.environ.get("PHONEMIZER_ESPEAK_DATA_PATH")
     if named:
@@ -160,10 +178,17 @@ def find() -> tuple[str, str | None]:
 
 
 def phonemize(text: str, language: str = "en-us", stress: bool = True, punctuation: bool = True) -> str:
-    """Returns the IPA of `text`, line by line, joined by spaces.
+    """Return the IPA of `text`. Lines are converted one by one and joined by spaces.
 
-    With `punctuation` the marks stay where they are and each stretch between them is read by itself; without
-    it they are gone and the line is read in one. Raises EspeakError if espeak-ng or the language is missing.
+    Args:
+        text: any text.
+        language: code of espeak-ng.
+        stress: keep stress marks.
+        punctuation: keep punctuation marks, and convert the text between them separately. Otherwise marks are removed
+            and each line is converted as a whole.
+
+    Raises:
+        EspeakError: espeak-ng or the language is missing.
     """
     engine = load()
     voice = engine.voice_of(language)
@@ -180,7 +205,7 @@ def phonemize(text: str, language: str = "en-us", stress: bool = True, punctuati
 
 
 def _with_marks(engine: Espeak, line: str) -> str:
-    """Returns the IPA of the stretches between punctuation marks, with the marks between them again."""
+    """Return the IPA of a line whose punctuation marks are kept."""
     parts = []
     end = 0
     for mark in _MARKS.finditer(line):

@@ -1,5 +1,6 @@
-"""English numbers in words, for models that read characters: "$12.50 in 1999" becomes
-"twelve dollars and fifty cents in nineteen ninety nine".
+"""English numbers to words, for models that read characters.
+
+"$12.50 in 1999" becomes "twelve dollars and fifty cents in nineteen ninety nine".
 """
 
 import re
@@ -20,11 +21,11 @@ _CURRENCIES = {
     "£": ("pound", "pounds", "penny", "pence"),
     "€": ("euro", "euros", "cent", "cents"),
 }
-_LONGEST_NUMBER = 15  # digits; more are read one by one
+_LONGEST_NUMBER = 15  # digits; longer numbers are read digit by digit
 
 
 def spell_numbers(text: str) -> str:
-    """Returns lower-case `text` with every digit in words; there may be more spaces between them than needed."""
+    """Return lower-case `text` with all numbers in words. Words may be separated by more than one space."""
     text = _MINUS.sub("minus ", text)
     text = _MONEY.sub(_money, text)
     text = _TIME.sub(_time, text)
@@ -37,7 +38,7 @@ def spell_numbers(text: str) -> str:
 
 
 def _words(digits: str, kind: str = "cardinal") -> str:
-    from num2words import num2words  # here, because only models of characters need it
+    from num2words import num2words  # imported late because only models of characters need it
 
     digits = digits.replace(",", "")
     if len(digits) > _LONGEST_NUMBER or (len(digits) > 1 and digits[0] == "0"):

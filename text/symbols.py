@@ -1,9 +1,9 @@
-"""The symbol table of VITS. Its order is part of every checkpoint: the place is the embedding's row."""
+"""The symbol table of VITS. Checkpoints depend on its order: a symbol's index is its row in the text embedding."""
 
 PAD = "_"
 PUNCTUATION = ';:,.!?¡¿—…"«»“” '
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-# "'" stands in it twice; text uses the later place, as VITS does.
+# "'" occurs twice; its id is the second index, as in VITS
 IPA = "ɑɐɒæɓʙβɔɕçɗɖðʤəɘɚɛɜɝɞɟʄɡɠɢʛɦɧħɥʜɨɪʝɭɬɫɮʟɱɯɰŋɳɲɴøɵɸθœɶʘɹɺɾɻʀʁɽʂʃʈʧʉʊʋⱱʌɣɤʍχʎʏʑʐʒʔʡʕʢǀǁǂǃˈˌːˑʼʴʰʱʲʷˠˤ˞↓↑→↗↘'̩'ᵻ"
 
 symbols = [PAD, *PUNCTUATION, *LETTERS, *IPA]

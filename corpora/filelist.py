@@ -1,0 +1,91 @@
+"""Filelists: one utterance per line, with `|` between columns."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Clip(NamedTuple):
+    """One utterance: a recording and its text."""
+
+    path: str
+    speaker: str | None  # None if the filelist has no such column
+    text: str
+    line: int = 0  # in its file, from 1
+
+    def row(self, with_speaker: bool) -> str:
+        """Return the line of a filelist."""
+        return "|".join([self.path, self.speaker or "", self.text] if with_speaker else [self.path, self.text])
+
+
+class Row(NamedTuple):
+    """One line of a file with columns."""
+
+    line: int  # from 1
+    columns: list[str]
+
+
+def read_text(path: str | Path) -> str:
+    """Read a UTF-8 file with or without byte-order mark and with any line ends. Raises ValueError if that fails."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): convert it") from None
+
+
+def read_rows(path: str | Path, separator: str = "|") -> list[Row]:
+    """Read the columns of every line that is not blank, with white space as written.
+
+    Raises ValueError as `read_text`, and if there is no such line.
+    """
+    lines = enumerate(read_text(path).split("\n"), 1)
+    rows = [Row(number, line.split(separator)) for number, line in lines if line.strip()]
+    if not rows:
+        raise ValueError(f"{path} has no lines")
+    return rows
+
+
+def check_widths(rows: Sequence[Row], path: str | Path) -> int:
+    """Return the number of columns. Raises ValueError with file and line unless it is the same in all rows."""
+    width = Counter(len(row.columns) for row in rows).most_common(1)[0][0]
+    for number, columns in rows:
+        if len(columns) != width:
+            raise ValueError(
+                f"{path}, line {number}: {len(columns)} columns where most lines have {width}; "
+                f"a text must not contain |: {'|'.join(columns)!r}"
+            )
+    return width
+
+
+def read_filelist(path: str | Path) -> list[Clip]:
+    """Read a filelist of lines `path|text` or `path|speaker|text`, one kind per file.
+
+    White space around columns is removed. A recording that is not found from the working directory is looked for
+    beside the filelist.
+
+    Raises:
+        ValueError: as `read_rows`; another number of columns, a `|` in a text, or an empty path, with file and line.
+    """
+    rows = [Row(number, [column.strip() for column in columns]) for number, columns in read_rows(path)]
+    for number, columns in rows:
+        if len(columns) not in (2, 3):
+            raise ValueError(
+                f"{path}, line {number}: {len(columns)} columns; expected path|text or path|speaker|text, "
+                "no | in the text"
+            )
+        if not columns[0]:
+            raise ValueError(f"{path}, line {number}: the path is empty")
+    speakers = check_widths(rows, path) == 3
+    return [
+        Clip(_found(columns[0], path), columns[1] if speakers else None, columns[-1], number)
+        for number, columns in rows
+    ]
+
+
+def _found(recording: str, filelist: str | Path) -> str:
+    beside = Path(filelist).parent / recording
+    return str(beside) if not os.path.exists(recording) and beside.exists() else recording

@@ -1,0 +1,168 @@
+"""Decoders: from the latent of a frame to its samples.
+
+`DECODERS` maps the values of `model.decoder` in a config to classes. A new decoder is one subclass of `Decoder`, one
+line there, and its name in `config.DecoderType`.
+"""
+
+import copy
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+import commons
+import modules
+from config import ModelConfig
+from kernels.convolutions import Conv1d, ConvTranspose1d
+
+
+class Decoder(modules.Recomputable):
+    """The interface of all decoders. Training, streaming synthesis and export use nothing else of them.
+
+    - **Input and output.** `forward(z, g)` maps latents z `[b, inter, t]` and the condition g `[b, gin, 1]`, or None,
+      to audio `[b, 1, t * hop]` in [-1, 1]. Frame i yields the samples from `i * hop` on. It draws no random numbers.
+    - **Streaming.** The samples of a frame depend on at most `context` latent frames on either side, so a long latent
+      may be decoded in overlapping parts.
+    - **Half precision.** `half_copy` returns a decoder for inference in fp16. It takes and returns fp32. Where fp16
+      overflows, its output is not finite, and the caller decodes again in fp32.
+    - **ONNX.** `onnx_form` returns the module that the exporter traces. With `flatten_convolutions`, the exporter
+      rewrites its convolutions as two-dimensional ones of height 1, which ONNX Runtime computes faster. The operators
+      between them must then accept tensors of four dimensions.
+
+    `modules.remove_weight_norm` folds weight norms before inference.
+    """
+
+    hop: int  # samples for each latent frame; equals data.hop_length of the config
+    flatten_convolutions = True
+
+    @classmethod
+    def from_config(cls, model: ModelConfig, gin_channels: int) -> "Decoder":
+        """Build the decoder that a config describes; `gin_channels` is 0 without conditions."""
+        raise NotImplementedError
+
+    @property
+    def context(self) -> int:
+        """Latent frames on either side that the audio of a frame depends on."""
+        raise NotImplementedError
+
+    def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
+        """Args: z `[b, inter, t]`; g `[b, gin, 1]` or None. Returns `[b, 1, t * hop]` in [-1, 1]."""
+        raise NotImplementedError
+
+    def half_copy(self) -> "HalfDecoder":
+        """Return a copy that computes in fp16."""
+        return HalfDecoder(copy.deepcopy(self).half())
+
+    def onnx_form(self) -> nn.Module:
+        """Return the module that the ONNX exporter traces, with the same `forward`."""
+        return self
+
+    def remove_weight_norm(self) -> None:
+        """Fold the weight norms into plain weights, for inference."""
+        modules.remove_weight_norm(self)
+
+
+class HalfDecoder(nn.Module):
+    """A decoder in fp16 that takes and returns fp32; made by `Decoder.half_copy`."""
+
+    def __init__(self, dec: Decoder):
+        super().__init__()
+        self.dec = dec
+
+    def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
+        """As `Decoder.forward`. Where fp16 overflows, the audio is not finite."""
+        return self.dec(z.half(), None if g is None else g.half()).float()
+
+
+class Generator(Decoder):
+    """HiFi-GAN's generator (Kong et al. 2020): upsampling stages, each followed by the mean of residual blocks."""
+
+    def __init__(
+        self,
+        initial_channel: int,
+        resblock: str,
+        resblock_kernel_sizes: list[int],
+        resblock_dilation_sizes: list[list[int]],
+        upsample_rates: list[int],
+        upsample_initial_channel: int,
+        upsample_kernel_sizes: list[int],
+        gin_channels: int = 0,
+    ):
+        super().__init__()
+        self.hop = 1
+        self.num_kernels = len(resblock_kernel_sizes)
+        self.conv_pre = Conv1d(initial_channel, upsample_initial_channel, 7, padding=3)
+        self.ups = nn.ModuleList()
+        self.resblocks = nn.ModuleList()
+        channels = upsample_initial_channel
+        for rate, kernel in zip(upsample_rates, upsample_kernel_sizes):
+            self.hop *= rate
+            up = ConvTranspose1d(channels, channels // 2, kernel, rate, padding=(kernel - rate) // 2)
+            commons.init_weights(up)
+            self.ups.append(weight_norm(up))
+            channels //= 2
+            for kernel_size, dilation in zip(resblock_kernel_sizes, resblock_dilation_sizes):
+                self.resblocks.append(modules.RESBLOCKS[str(resblock)](channels, kernel_size, dilation))
+        self.conv_post = Conv1d(channels, 1, 7, padding=3, bias=False)
+        if gin_channels:
+            self.cond = Conv1d(gin_channels, upsample_initial_channel, 1)
+
+    @classmethod
+    def from_config(cls, model: ModelConfig, gin_channels: int) -> "Generator":
+        """Build HiFi-GAN from the keys `resblock*` and `upsample_*` of a config."""
+        return cls(
+            model.inter_channels,
+            model.resblock,
+            model.resblock_kernel_sizes,
+            model.resblock_dilation_sizes,
+            model.upsample_rates,
+            model.upsample_initial_channel,
+            model.upsample_kernel_sizes,
+            gin_channels,
+        )
+
+    def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
+        """Args: z `[b, inter, t]`; g `[b, gin, 1]` or None. Returns `[b, 1, t * hop]` in [-1, 1]."""
+        x = self.conv_pre(z)
+        if g is not None:
+            x = x + self.cond(g)
+        for i in range(len(self.ups)):
+            x = self.recomputable(self._upsampled, x, i)
+        x = F.leaky_relu(x).to(self.conv_post.weight.dtype)
+        with commons.without_autocast(x):  # half precision is too coarse for samples
+            return torch.tanh(self.conv_post(x))
+
+    def _upsampled(self, x: Tensor, i: int) -> Tensor:
+        """Stage `i`: `[b, c, t]` to `[b, c / 2, t * rate]`."""
+        x, y = self._up(i).before_and_after(F.leaky_relu(x, modules.LRELU_SLOPE), modules.LRELU_SLOPE)
+        first, *others = self._blocks(i)
+        return sum((block(x, y) for block in others), first(x, y)) / self.num_kernels
+
+    def _up(self, i: int) -> ConvTranspose1d:
+        return cast(ConvTranspose1d, self.ups[i])
+
+    def _blocks(self, i: int) -> nn.ModuleList:
+        return self.resblocks[i * self.num_kernels : (i + 1) * self.num_kernels]
+
+    @property
+    def context(self) -> int:
+        """Latent frames on either side that the audio of a frame depends on."""
+        radius = modules.receptive_radius(self.conv_post)
+        for i in reversed(range(len(self.ups))):
+            up = self._up(i)
+            radius += max(map(modules.receptive_radius, self._blocks(i)))  # in samples after this upsampling
+            radius = (radius + up.padding[0] - 1) // up.stride[0] + 1  # in samples before it
+        return radius + modules.receptive_radius(self.conv_pre)
+
+    def half_copy(self) -> HalfDecoder:
+        """Return a copy in fp16, except for the last convolution: half precision is too coarse for samples."""
+        half = copy.deepcopy(self).half()
+        half.conv_post = copy.deepcopy(self.conv_post)
+        # an infinite sum becomes NaN, which tanh cannot turn into an ordinary sample
+        half.conv_post.register_forward_hook(lambda module, inputs, output: output + 0 * output)
+        return HalfDecoder(half)
+
+
+DECODERS: dict[str, type[Decoder]] = {"hifigan": Generator}

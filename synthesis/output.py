@@ -1,0 +1,101 @@
+"""What programs write from speech: audio files, raw samples, timings and subtitles. Does not import PyTorch."""
+
+import io
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from audio import save_audio, to_pcm
+from files import write_text
+from synthesis.speech import BaseVoice, Speech
+
+
+def speak_to_file(
+    voice: BaseVoice,
+    text: str | list[int],
+    path: str | Path,
+    timings: str | Path | None = None,
+    raw: bool = False,
+    **options: Any,
+) -> Speech | None:
+    """Speak one text and write the audio.
+
+    Args:
+        voice: a voice of any runtime.
+        text: see `BaseVoice.read`.
+        path: the audio file, or "-" for WAV on standard output.
+        timings: a file for `write_timings`, or None.
+        raw: stream samples to standard output instead of a file; returns None then.
+        options: keyword arguments of `BaseVoice.speak`.
+    """
+    if raw:
+        write_raw(voice, text, **options)
+        return None
+    begin = time.perf_counter()
+    speech = voice.speak(text, **options)
+    elapsed = time.perf_counter() - begin
+    save(path, speech.audio, speech.sampling_rate)
+    if timings:
+        write_timings(speech, timings)
+    report(path, speech.seconds, elapsed)
+    return speech
+
+
+def write_raw(voice: BaseVoice, text: str | list[int], **options: Any) -> None:
+    """Speak to standard output, 16-bit little-endian mono PCM, part by part."""
+    for part in voice.speak(text, stream=True, **options):
+        sys.stdout.buffer.write(to_pcm(part).astype("<i2").tobytes())
+        sys.stdout.buffer.flush()
+
+
+def save(path: str | Path, samples: np.ndarray, sampling_rate: int) -> None:
+    """Write samples `[samples]` to an audio file, whose folder is created, or as WAV to standard output for "-"."""
+    if path != "-":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        save_audio(path, samples, sampling_rate)
+        return
+    wav = io.BytesIO()
+    soundfile.write(wav, to_pcm(samples), sampling_rate, format="WAV")
+    sys.stdout.buffer.write(wav.getvalue())
+
+
+def report(path: str | Path, seconds: float, elapsed: float) -> None:
+    """Print the duration of the audio and the speed of synthesis; to standard error if the audio went to "-"."""
+    line = f"{path}: {seconds:.2f} s of audio, {seconds / elapsed:.1f} times real time"
+    print(line, file=sys.stderr if path == "-" else sys.stdout)
+
+
+def write_timings(speech: Speech, path: str | Path) -> None:
+    """Write the times of a speech in the format of `TIMINGS` that the suffix of `path` names."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, TIMINGS[Path(path).suffix.lower()](speech))
+
+
+def timings_as_json(speech: Speech) -> str:
+    """Return `Speech.timings` as JSON."""
+    return json.dumps(speech.timings(), ensure_ascii=False, indent=1) + "\n"
+
+
+def subtitles(speech: Speech) -> str:
+    """Return the sentences of a speech as SubRip subtitles."""
+
+    def clock(seconds: float) -> str:
+        ms = round(1000 * seconds)
+        return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02},{ms % 1000:03}"
+
+    def symbols(timed: dict[str, Any]) -> str:  # for token ids, which have no text
+        return " ".join(word["symbols"] for word in timed["words"])
+
+    return "\n".join(
+        f"{number}\n{clock(timed['start'])} --> {clock(timed['end'])}\n{timed['text'] or symbols(timed)}\n"
+        for number, timed in enumerate(speech.timings(), 1)
+    )
+
+
+TIMINGS: dict[str, Callable[[Speech], str]] = {".json": timings_as_json, ".srt": subtitles}
