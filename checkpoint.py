@@ -46,21 +46,13 @@ class Position:
     seconds: float = 0.0  # training time over all starts of the run
 
 
-class Learner(Protocol):
-    """A network with its optimizer; see `trainer.Learner`."""
-
-    network: nn.Module
-    optimizer: Optimizer
-    learning_rate: float
-
-
 class RunState(Protocol):
     """The parts of a run that its checkpoints hold; `trainer.Trainer` is one."""
 
     config: Config
     device: torch.device
     position: Position
-    learners: dict[str, Any]  # of Learner, by the keys of FILES
+    learners: dict[str, Any]  # of `trainer.Learner`, by the keys of FILES
     scaler: torch.amp.GradScaler
     scales: bool  # whether the scaler's scale is part of the state, as in fp16
 
@@ -90,11 +82,7 @@ def save_checkpoint(
     checkpoint_path: str | Path,
     **more: Any,
 ) -> None:
-    """Write a checkpoint in VITS's format, atomically; `more` adds keys.
-
-    Raises:
-        OSError: the file cannot be written; the message states the free space.
-    """
+    """Write a checkpoint in VITS's format, atomically; `more` adds keys. Raises OSError if the disk is full."""
     content = {
         "model": reference_state_dict(model),
         "iteration": iteration,
@@ -111,7 +99,7 @@ def save_checkpoint(
 
 
 def _portable(state: dict) -> dict:
-    """Return an optimizer's state without what only captured steps need, such as a learning rate on the GPU."""
+    # a learning rate on the GPU and `capturable` are needed by captured steps only
     groups = [{**group, "lr": float(group["lr"]), "capturable": False} for group in state["param_groups"]]
     return {**state, "param_groups": groups}
 
@@ -121,11 +109,7 @@ class Unreadable(ValueError):
 
 
 def read(path: str | Path) -> dict:
-    """Read a checkpoint onto the CPU.
-
-    Raises:
-        Unreadable: the file is missing, is no checkpoint, or holds anything but data.
-    """
+    """Read a checkpoint onto the CPU. Raises Unreadable if it is missing, damaged, or holds anything but data."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -146,9 +130,8 @@ def load_checkpoint(
 ) -> tuple[nn.Module, Optimizer | None, float | None, int | None]:
     """Load weights and, if an optimizer is given, its state. Returns model, optimizer, learning rate, iteration.
 
-    Raises:
-        ValueError: the file does not fit, for example another kind of network, another flow or another number of
-            speakers; the message states what the file holds and what is expected.
+    Raises ValueError if the file does not fit, for example another kind of network, another flow or another number of
+    speakers. The message states what the file holds and what is expected.
     """
     content = read(checkpoint_path)
     load_weights(model, content["model"], str(checkpoint_path))
@@ -191,12 +174,8 @@ def transfer(
     """Copy every weight of another model whose name and shape match.
 
     The flow's weights are not copied if the file's config names another flow than `section`, the config's `model`.
-
-    Returns:
-        The number of copied tensors, the network's names that were not found, and the file's names that were not used.
-
-    Raises:
-        ValueError: nothing matches.
+    Returns the number of copied tensors, the network's names that were not found, and the file's names that were not
+    used. Raises ValueError if nothing matches.
     """
     content = read(checkpoint_path)
     weights = content["model"]
@@ -223,7 +202,6 @@ def refuse_other_flow(content: dict, section: dict, where: str) -> None:
 
 
 def _has_other_flow(content: dict, section: dict) -> bool:
-    """Return whether a file's config names another transformer flow than `section`."""
     theirs = _flow_type((content.get("config") or {}).get("model", {}))
     return theirs not in (None, _flow_type(section))
 
@@ -264,10 +242,8 @@ def resume_run(run: RunState, folder: Path) -> bool:
     """Load a folder's newest checkpoint into a run. Returns whether there was one.
 
     A file of VITS, which holds less of the state, resumes at the start of its epoch. Files of step 0, which no run
-    writes, are weights and optimizers to start from.
-
-    Raises:
-        ValueError: a file is missing or does not fit; the message names it.
+    writes, are weights and optimizers to start from. Raises ValueError, naming the file, if one is missing or does not
+    fit.
     """
     steps = steps_in(folder)
     if not steps:
@@ -301,7 +277,6 @@ def resume_run(run: RunState, folder: Path) -> bool:
 
 
 def _load_learners(learners: dict[str, Any], folder: Path, step: int) -> None:
-    """Load networks and optimizers from the files of a step."""
     for name, learner in learners.items():
         file = folder / f"{FILES[name]}_{step}.pth"
         if not file.exists() and (step == 0 or name == "duration_discriminator"):
@@ -312,10 +287,8 @@ def _load_learners(learners: dict[str, Any], folder: Path, step: int) -> None:
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
     """Return this process's random state, on the CPU and on its GPU."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
+    gpu = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+    return {"cpu": torch.get_rng_state(), **gpu}
 
 
 def set_random_state(device: torch.device, state: dict[str, Tensor]) -> None:
@@ -332,11 +305,7 @@ def step_of(path: str | Path) -> int:
 
 
 def latest_checkpoint_path(dir_path: str | Path, regex: str = "G_*.pth") -> str:
-    """Return the checkpoint of the highest step in a folder.
-
-    Raises:
-        ValueError: the folder has no checkpoint.
-    """
+    """Return the checkpoint of the highest step in a folder. Raises ValueError if there is none."""
     paths = [path for path in Path(dir_path).glob(regex) if step_of(path) >= 0]
     if not paths:
         raise ValueError(f"{dir_path} has no checkpoint {regex}")
@@ -377,11 +346,12 @@ def _mismatch(ours: dict[str, Tensor], weights: dict[str, Tensor]) -> str:
             f" (and {len(shapes) - 1} more differ)"
         )
     missing, extra = [n for n in ours if n not in weights], [n for n in weights if n not in ours]
-    if missing or extra:
-        return f"does not fit this config: {len(missing)} weights are missing ({', '.join(missing[:3])}), " + (
-            f"{len(extra)} are unknown ({', '.join(extra[:3])})"
-        )
-    return ""
+    if not (missing or extra):
+        return ""
+    return (
+        f"does not fit this config: {len(missing)} weights are missing ({', '.join(missing[:3])}), "
+        f"{len(extra)} are unknown ({', '.join(extra[:3])})"
+    )
 
 
 def _kind(weights: dict[str, Tensor]) -> str:
@@ -399,13 +369,10 @@ def _predictor(weights: dict[str, Tensor]) -> str:
 
 
 def _flow(weights: dict[str, Tensor]) -> str:
-    """Return the flow type that a file's names belong to."""
-    if "flow.flows.0.enc.self_attn_layers.0.conv_q.weight" in weights:
-        return "fft"
-    if "flow.flows.0.pre_transformer.attn_layers.0.emb_rel_k" in weights:
-        return "pre_conv2"
-    if "flow.flows.0.pre_transformer.attn_layers.0.conv_q.weight" in weights:
-        return "pre_conv"
-    if "flow.flows.2.pre_transformer.attn_layers.0.conv_q.weight" in weights:
-        return "one of the mono_layer types"
-    return "no transformer"
+    flows = {
+        "0.enc.self_attn_layers.0.conv_q.weight": "fft",
+        "0.pre_transformer.attn_layers.0.emb_rel_k": "pre_conv2",
+        "0.pre_transformer.attn_layers.0.conv_q.weight": "pre_conv",
+        "2.pre_transformer.attn_layers.0.conv_q.weight": "one of the mono_layer types",
+    }
+    return next((kind for key, kind in flows.items() if f"flow.flows.{key}" in weights), "no transformer")

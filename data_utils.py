@@ -74,19 +74,12 @@ class Batch(NamedTuple):
 class SpeechDataset(Dataset):
     """The usable clips of a filelist, as token ids and waveforms.
 
-    Args:
-        filelist: lines `path|text` or `path|speaker|text`.
-        data: the config's section of that name.
-        with_spec: items carry the posterior encoder's input, the log-mel or linear spectrogram.
+    `data` is the config's section of that name. `lengths` are the spectrogram frames of each utterance, from the
+    headers of the recordings, `names` their paths, and `left_out` the paths of unusable clips by reason. With
+    `with_spec`, items carry the posterior encoder's input: the log-mel or the linear spectrogram.
 
-    Attributes:
-        lengths: spectrogram frames of each utterance, from the headers of the recordings.
-        names: paths of the recordings.
-        left_out: paths of unusable clips, by reason.
-
-    Raises:
-        ValueError: bad lines, unreadable headers, unknown speakers, or texts with more tokens than their recording has
-            frames, for which no alignment exists. The message names file and reason.
+    Raises ValueError, naming file and reason, for bad lines, unreadable headers, unknown speakers, and texts with more
+    tokens than their recording has frames, for which no alignment exists.
     """
 
     def __init__(self, filelist: str | Path, data: Any, with_spec: bool = False):
@@ -107,16 +100,18 @@ class SpeechDataset(Dataset):
         unknown: Counter = Counter()
         for clip, length, value in zip(clips, frames, values, strict=True):
             symbols = cleaned(clip.text, data)
+            tokens: list[int] = []
+            reason = ""
             if not shortest <= len(symbols) <= longest:
-                self._leave_out(f"text not of {shortest} to {longest} symbols", clip)
-                continue
-            if length < 1:
-                self._leave_out("recording shorter than one frame", clip)
-                continue
-            tokens = token_ids(symbols, data, warn=False)
-            unknown += unknown_symbols(symbols, data_setting(data, "extra_symbols"))
-            if not tokens:
-                self._leave_out("no symbol of the text has an id", clip)
+                reason = f"text not of {shortest} to {longest} symbols"
+            elif length < 1:
+                reason = "recording shorter than one frame"
+            else:
+                tokens = token_ids(symbols, data, warn=False)
+                unknown += unknown_symbols(symbols, data_setting(data, "extra_symbols"))
+                reason = "" if tokens else "no symbol of the text has an id"
+            if reason:
+                self.left_out.setdefault(reason, []).append(clip.path)
                 continue
             if len(tokens) > length:
                 too_long.append(f"{clip.path} ({len(tokens)} tokens, {length} frames)")
@@ -140,7 +135,8 @@ class SpeechDataset(Dataset):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Utterance:
-        wav = self._audio(index)
+        samples = load_audio(self.clips[index].path, self.data.sampling_rate, data_setting(self.data, "resample"))
+        wav = torch.from_numpy(samples[: self.lengths[index] * self.data.hop_length]).unsqueeze(0)
         text = torch.from_numpy(self.tokens[index].astype(np.int64))
         given = {name: torch.as_tensor(value).unsqueeze(0) for name, value in self.values[index].items()}
         return Utterance(text, self._spectrogram(wav) if self.with_spec else None, wav, given, index)
@@ -153,14 +149,6 @@ class SpeechDataset(Dataset):
     def _frames(self, path: str) -> int:
         samples = audio_length(path, self.data.sampling_rate, data_setting(self.data, "resample"))
         return samples // self.data.hop_length
-
-    def _leave_out(self, reason: str, clip: Clip) -> None:
-        self.left_out.setdefault(reason, []).append(clip.path)
-
-    def _audio(self, index: int) -> Tensor:
-        """Load the waveform of one utterance, `[1, frames * hop_length]`."""
-        samples = load_audio(self.clips[index].path, self.data.sampling_rate, data_setting(self.data, "resample"))
-        return torch.from_numpy(samples[: self.lengths[index] * self.data.hop_length]).unsqueeze(0)
 
     def _spectrogram(self, wav: Tensor) -> Tensor:
         data = self.data
@@ -249,14 +237,9 @@ class DistributedBucketSampler(Sampler):
     The order depends on `seed` and the epoch alone. A global batch is divided so that each replica has about the same
     number of frames. `Epochs` iterates over many epochs.
 
-    Args:
-        dataset: has `lengths`, in frames, and optionally `names`.
-        batch_size: utterances for each replica.
-        boundaries: rising lengths in frames.
-        num_replicas, rank: None takes them from `torch.distributed`.
-
-    Raises:
-        ValueError: no utterance lies within the boundaries, or the rank is not below the number of replicas.
+    `dataset` has `lengths`, in frames, and optionally `names`; `batch_size` counts utterances for each replica;
+    `num_replicas` and `rank` are those of `torch.distributed` by default. Raises ValueError if no utterance lies within
+    the boundaries, or if the rank is not below the number of replicas.
     """
 
     def __init__(
@@ -308,7 +291,8 @@ class DistributedBucketSampler(Sampler):
         if rest:
             taken = set(rest)
             others = shuffled([i for i in chain(*self.buckets) if i not in taken])
-            batches.append(self._at_least_one_each(rest + others[: size - len(rest)]))
+            last = rest + others[: size - len(rest)]
+            batches.append(list(islice(cycle(last), max(len(last), self.num_replicas))))  # at least one each
         self.batches = [self._share(batch) for batch in shuffled(batches)]
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -328,9 +312,6 @@ class DistributedBucketSampler(Sampler):
                 reason = f"not above {lowest} frames" if length <= lowest else f"above {highest} frames"
                 left_out.setdefault(reason, []).append(str(names[i] if names else i))
         return buckets, left_out
-
-    def _at_least_one_each(self, batch: list[int]) -> list[int]:
-        return list(islice(cycle(batch), max(len(batch), self.num_replicas)))
 
     def _share(self, batch: list[int]) -> list[int]:
         """Return this replica's part of a global batch: longest first, dealt out in alternating directions."""

@@ -121,8 +121,7 @@ def main(argv: list[str] | None = None) -> None:
 def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
     """Return the config, given or the run's own, and the run's folder, which is created if it is new.
 
-    Raises:
-        ValueError: the options do not fit the run.
+    Raises ValueError if the options do not fit the run.
     """
     folder = run_folder(args.model)
     own = folder / "config.json"
@@ -180,11 +179,7 @@ def train_process(device: torch.device, config: Config, folder: Path, args: argp
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock a run's folder against other programs.
-
-    Raises:
-        ValueError: another program trains there.
-    """
+    """Lock a run's folder. Raises ValueError if another program trains there."""
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=LOCK_PATIENCE)
@@ -255,13 +250,14 @@ def make_loaders(config: Config, device: torch.device) -> tuple[SpeechDataset, E
     """
     train, data = config.train, config.data
     cuda = device.type == "cuda"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     train_set = SpeechDataset(data.training_files, data)
     validation_set = SpeechDataset(data.validation_files, data)
     sampler = DistributedBucketSampler(train_set, train.batch_size, train.bucket_boundaries, seed=train.seed)
     epochs = Epochs(sampler)
     common: dict[str, Any] = {
         "collate_fn": Collate(data.hop_length, *((PAD_FRAMES, PAD_TOKENS) if cuda else (1, 1))),
-        "num_workers": min(train.num_workers, usable_cores()),
+        "num_workers": min(train.num_workers, cores),
         "pin_memory": cuda,
         "worker_init_fn": ignore_signals,
         "generator": torch.Generator(),  # its own, so that the loader does not change training's random state
@@ -271,11 +267,6 @@ def make_loaders(config: Config, device: torch.device) -> tuple[SpeechDataset, E
     mine = Subset(validation_set, by_length[distributed.rank() :: distributed.world_size()])
     validation_loader = DataLoader(mine, min(VALIDATION_BATCH, train.batch_size), **common)
     return train_set, epochs, train_loader, validation_loader
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ignore_signals(worker: int) -> None:
@@ -417,8 +408,7 @@ class StepGuard:
     def check(self, step: int) -> None:
         """Log the utterances of skipped steps. Waits for the device.
 
-        Raises:
-            SystemExit: more than `MAX_SKIPPED_STEPS` were skipped since the last check.
+        Raises SystemExit if more than `MAX_SKIPPED_STEPS` were skipped since the last check.
         """
         broken = torch.stack([~finite for _, finite in self.steps]).float()
         losses, gradients = (distributed.sum_over_ranks(broken) > 0).cpu().unbind(1)  # all processes stop together

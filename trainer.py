@@ -244,16 +244,11 @@ class Trainer:
 
     def discriminators(self) -> dict[str, Learner[Any]]:
         """Return the discriminators of the current step, by the names of their losses in its record."""
-        active = {
-            "d": None if self.in_duration_stage() else self.learners["discriminator"],
-            "dur_d": self.duration_discriminator(),
-        }
-        return {name: discriminator for name, discriminator in active.items() if discriminator}
-
-    def duration_discriminator(self) -> Learner[Any] | None:
-        """Return the duration discriminator from `train.duration_discriminator_start` on."""
+        active = {} if self.in_duration_stage() else {"d": self.learners["discriminator"]}
         started = self.position.step >= self.config.train.duration_discriminator_start
-        return self.learners.get("duration_discriminator") if started else None
+        if started and "duration_discriminator" in self.learners:
+            active["dur_d"] = self.learners["duration_discriminator"]
+        return active
 
     def generate(self, batch: Batch) -> tuple[Tensor, TrainingOutput]:
         """Return the log-mel of the recordings `[b, bands, t_t]` and the generator's output."""
@@ -340,10 +335,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[SynthesizerTrn]:
-        """Yield the generator in evaluation mode, with the same random draws each time.
-
-        The random state of training is restored afterwards.
-        """
+        """Yield the generator in evaluation mode, with the same random draws each time; then restore training."""
         autotunes = torch.backends.cudnn.benchmark
         try:
             with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
@@ -380,12 +372,8 @@ class Trainer:
                 duration_error = ((w - w_hat).abs() * x_mask).sum()
                 sums += torch.stack([mel_error, kl, frames, duration_error, tokens, out.l_length.sum() * tokens])
         mel_error, kl, frames, duration_error, tokens, dur = distributed.sum_over_ranks(sums).tolist()
-        return {
-            "mel": mel_error / frames,
-            "kl": kl / frames,
-            "dur": dur / tokens,
-            "duration_error": duration_error / tokens,
-        }
+        means = {"mel": mel_error / frames, "kl": kl / frames}
+        return means | {"dur": dur / tokens, "duration_error": duration_error / tokens}
 
     @torch.no_grad()
     def synthesise(self, batch: Batch) -> Sample:

@@ -83,8 +83,8 @@ def test_synthesis_does_not_depend_on_padding(flow, sdp, speakers, no_noise):
         alone, _, mask, _ = net.infer(batch[0][i : i + 1, : TOKENS[i]], batch[1][i : i + 1], speaker)
         n = int(mask.sum())
         assert n == y_mask[i].sum()
-        heard = max(n - net.dec.context, 0) * tiny.HOP  # the decoder has no mask and reads the padding
-        assert torch.allclose(alone[0, 0, :heard], o[i, 0, :heard], atol=1e-4)
+        inside = max(n - net.dec.context, 0) * tiny.HOP  # the decoder has no mask and reads the padding
+        assert torch.allclose(alone[0, 0, :inside], o[i, 0, :inside], atol=1e-4)
 
 
 @torch.no_grad()
@@ -94,8 +94,8 @@ def test_voice_conversion_does_not_depend_on_padding_and_is_invertible(no_noise)
     (_, _, padded, _), _ = inputs(2, 0, 37)
     o, y_mask, (z, z_p, z_hat) = net.voice_conversion(y, lengths, sid, 1 - sid)
     o_2, _, _ = net.voice_conversion(padded, lengths, sid, 1 - sid)
-    heard = [(n - net.dec.context) * tiny.HOP for n in FRAMES]
-    assert torch.allclose(valid(o, heard), valid(o_2, heard), atol=1e-4)
+    inside = [(n - net.dec.context) * tiny.HOP for n in FRAMES]
+    assert torch.allclose(valid(o, inside), valid(o_2, inside), atol=1e-4)
     assert z.shape == z_p.shape == z_hat.shape and y_mask.shape == (2, 1, 60)
     assert not torch.allclose(z_hat, z, atol=1e-3)
     _, _, (z, _, same) = net.voice_conversion(y, lengths, sid, sid)

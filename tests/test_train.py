@@ -58,7 +58,7 @@ def metrics(folder):
     return [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
-def refused(capsys, *arguments):
+def error_of(capsys, *arguments):
     """Run the program, which must end with a one-line error and the exit code of user errors. Returns its output."""
     with pytest.raises(SystemExit) as ended:
         run("--max-steps", 3, *arguments)
@@ -105,30 +105,19 @@ def test_train_ms_is_the_same_program(workspace):
 # Resuming
 
 
-class Killed(Exception):
-    """Ends training in the middle of a step, as a kill does."""
-
-
-def killed_at(monkeypatch, step):
-    """Raise `Killed` in the step after `step`."""
-    whole = trainer.Trainer.step
-
-    def dying(self, batch):
-        if self.position.step == step:
-            raise Killed
-        return whole(self, batch)
-
-    monkeypatch.setattr(trainer.Trainer, "step", dying)
-
-
 @pytest.mark.parametrize(("workers", "config_given"), [(0, True), (2, False)])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(workspace, monkeypatch, workers, config_given):
     tiny.write_corpus(workspace, 7, 3, speakers=2)
     settings = {"train": {"num_workers": workers, "eval_interval": 3, "log_interval": 1, "lr_decay": 0.9}}
     with_config(*ALL_PARTS, settings, name="whole")("--max-steps", 8)
     broken = with_config(*ALL_PARTS, settings, name="broken")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, 5)
+    step = trainer.Trainer.step
+
+    def killed_at_step_5(self, batch):
+        return 1 / 0 if self.position.step == 5 else step(self, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(trainer.Trainer, "step", killed_at_step_5)
         broken("--max-steps", 8)
     assert checkpoint.latest_checkpoint_path("logs/broken").endswith("G_3.pth")
     assert position("logs/broken/G_3.pth")["batch"] > 0  # in the middle of an epoch
@@ -136,11 +125,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(workspace, monkey
     broken("--max-steps", 8) if config_given else run("-m", "broken", "--max-steps", 8)
     assert tiny.equal(contents("logs/whole", 8), contents("logs/broken", 8))
     whole, again = metrics("logs/whole"), metrics("logs/broken")
-    timing = ("elapsed", "seconds_a_step")
-    for step in range(4, 9):
-        mine, other = ([line for line in lines if line["step"] == step] for lines in (whole, again))
-        for name in set(mine[0]) - set(timing):
-            assert mine[0][name] == other[-len(mine)][name], (step, name)
+    for n in range(4, 9):
+        mine, other = ([line for line in lines if line["step"] == n] for lines in (whole, again))
+        for name in set(mine[0]) - {"elapsed", "seconds_a_step"}:
+            assert mine[0][name] == other[-len(mine)][name], (n, name)
 
 
 def test_a_killed_run_resumes_from_its_last_checkpoint(workspace):
@@ -246,12 +234,11 @@ def test_resuming_with_another_network_fails_and_keeps_all_files(workspace, caps
     folder = Path("logs/voice")
     before = {path: path.read_bytes() for path in [folder / "config.json", *folder.glob("*.pth")]}
     flow = tiny.write_config(Path("fft.json"), model={"transformer_flow_type": "fft"})
-    said = refused(capsys, "-c", flow)
-    assert "G_1.pth does not fit this config: its flow: pre_conv; the config's: fft" in said
+    complaint = "G_1.pth does not fit this config: its flow: pre_conv; the config's: fft"
+    assert complaint in error_of(capsys, "-c", flow)
     tiny.write_corpus(workspace, speakers=2)
-    voices = tiny.write_config(Path("many.json"), tiny.MANY_VOICES)
-    said = refused(capsys, "-c", voices)
-    assert "its speakers: a single voice; the config's: 2" in said
+    speakers = tiny.write_config(Path("many.json"), tiny.MANY_VOICES)
+    assert "its speakers: a single voice; the config's: 2" in error_of(capsys, "-c", speakers)
     tiny.write_corpus(workspace)
     assert all(path.read_bytes() == content for path, content in before.items())
     run("--max-steps", 2)
@@ -274,7 +261,7 @@ def test_an_unknown_cleaner_logs_a_warning(workspace, capsys):
 def test_a_checkpoint_of_another_kind_is_named_in_the_error(workspace, capsys):
     with_config()("--max-steps", 1)
     shutil.copy("logs/voice/D_1.pth", "logs/voice/G_1.pth")
-    assert "logs/voice/G_1.pth holds a discriminator (D), but a synthesizer (G) is needed" in refused(capsys)
+    assert "logs/voice/G_1.pth holds a discriminator (D), but a synthesizer (G) is needed" in error_of(capsys)
 
 
 HARM = {
@@ -290,7 +277,7 @@ def test_the_error_for_a_damaged_checkpoint_says_how_to_resume(case, workspace, 
     with_config(train={"eval_interval": 1})("--max-steps", 2)
     path = Path("logs/voice/D_2.pth")
     harm(path)
-    said = refused(capsys)
+    said = error_of(capsys)
     assert complaint in said and said.endswith("To resume from step 1, remove the files of step 2")
     for file in Path("logs/voice").glob("*_2.pth"):
         file.unlink()
@@ -353,8 +340,7 @@ def test_a_second_program_in_the_same_folder_is_rejected(workspace, monkeypatch,
     monkeypatch.setattr(train, "LOCK_PATIENCE", 0.1)
     with_config()("--max-steps", 1)
     with train.locked(Path("logs/voice")):
-        said = refused(capsys, "-c", "tiny.json")
-    assert "another program trains in logs/voice" in said
+        assert "another program trains in logs/voice" in error_of(capsys, "-c", "tiny.json")
     with_config()("--max-steps", 2)
     assert Path("logs/voice/G_2.pth").exists()
 
@@ -364,7 +350,7 @@ def test_a_run_is_given_by_its_name_or_its_folder(workspace, capsys):
     with_config(name="voice")("--max-steps", 2)
     assert Path("logs/voice/G_2.pth").exists() and not Path("logs/logs").exists()
     for name in ("", ".", "logs", "../voice"):
-        assert "names no run" in refused(capsys, "-c", "tiny.json", "-m", name)
+        assert "names no run" in error_of(capsys, "-c", "tiny.json", "-m", name)
 
 
 def test_a_recording_in_both_filelists_logs_a_warning(workspace, capsys):
@@ -380,7 +366,7 @@ def test_a_full_disk_prints_one_line(workspace, monkeypatch, capsys):
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
 
     monkeypatch.setattr(torch, "save", full)
-    said = refused(capsys, "-c", tiny.write_config(Path("tiny.json")))
+    said = error_of(capsys, "-c", tiny.write_config(Path("tiny.json")))
     assert re.search(r"^train: \S+\.pth cannot be written; \d+ MB are free", said, re.MULTILINE)
     assert not list(Path("logs/voice").glob(".*.tmp"))
 
@@ -425,8 +411,7 @@ def test_init_options_are_rejected_for_a_run_with_checkpoints(workspace, capsys)
     with_config()("--max-steps", 1)
     shutil.copy("logs/voice/G_1.pth", "other.pth")
     for option in ("--init-from", "--init-discriminator"):
-        said = refused(capsys, option, "other.pth")
-        assert "logs/voice has checkpoints already: choose another name" in said
+        assert "logs/voice has checkpoints already: choose another" in error_of(capsys, option, "other.pth")
 
 
 # Wrong input is reported before training
@@ -449,14 +434,11 @@ def lines_of(change):
     return edit
 
 
-BAD = {
+WRONG_INPUT = {
     "missing recording": (corrupt("train1.wav", Path.unlink), r"no such file.*train1\.wav"),
     "empty file": (corrupt("train1.wav", lambda path: path.write_bytes(b"")), r"empty file.*train1\.wav"),
-    "no audio": (corrupt("train1.wav", lambda path: path.write_text("hello")), r"train1\.wav"),
-    "truncated": (
-        corrupt("train1.wav", lambda path: path.write_bytes(path.read_bytes()[:5000])),
-        r"truncated.*train1\.wav",
-    ),
+    "no audio": (corrupt("train1.wav", lambda path: path.write_text("hello")), r"cannot be decoded.*train1\.wav"),
+    "truncated": (corrupt("train1.wav", lambda p: p.write_bytes(p.read_bytes()[:5000])), r"truncated.*train1\.wav"),
     "silent": (corrupt("train1.wav", write(np.zeros(8000, np.float32))), r"silent.*train1\.wav"),
     "not finite": (corrupt("train1.wav", write(np.full(8000, np.nan, np.float32))), r"NaN or infinite.*train1\.wav"),
     "no samples": (corrupt("train1.wav", write(np.zeros(0, np.float32))), r"no samples.*train1\.wav"),
@@ -483,17 +465,16 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", WRONG_INPUT)
 def test_wrong_input_is_reported_before_training(workspace, capsys, case):
-    spoil, complaint = BAD[case]
+    spoil, complaint = WRONG_INPUT[case]
     spoil(workspace)
-    path = tiny.write_config(workspace / "tiny.json")
-    said = refused(capsys, "-c", path)
+    said = error_of(capsys, "-c", tiny.write_config(workspace / "tiny.json"))
     assert re.search(complaint, said, re.S), said
     assert not list(workspace.glob("logs/voice/*.pth"))
 
 
-VOICES = {
+WRONG_SPEAKERS = {
     "unknown in validation": ({"val.txt": ("|1|", "|7|")}, r"speaker '7' is not in the training list"),
     "id too high": ({"train.txt": ("|1|", "|7|")}, r"speaker '7' .*has id 7: data.n_speakers, now 2, must be 8"),
     "names and numbers": ({"train.txt": ("|1|", "|anna|")}, r"'anna' is a name, while '0' is a number"),
@@ -504,30 +485,28 @@ VOICES = {
 }
 
 
-@pytest.mark.parametrize("case", VOICES)
+@pytest.mark.parametrize("case", WRONG_SPEAKERS)
 def test_wrong_speakers_are_reported_before_training(workspace, capsys, case):
-    changes, complaint = VOICES[case]
+    changes, complaint = WRONG_SPEAKERS[case]
     tiny.write_corpus(workspace, speakers=2)
     for name, (old, new) in changes.items():
         path = workspace / name
         path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
-    config = tiny.write_config(workspace / "tiny.json", tiny.MANY_VOICES)
-    said = refused(capsys, "-c", config)
+    said = error_of(capsys, "-c", tiny.write_config(workspace / "tiny.json", tiny.MANY_VOICES))
     assert re.search(complaint, said), said
 
 
 def test_wrong_options_and_configs_are_reported(workspace, capsys, monkeypatch):
     path = tiny.write_config(workspace / "tiny.json", train={"batchsize": 3})
-    said = refused(capsys, "-c", path)
-    assert "tiny.json, train: unknown key 'batchsize'; did you mean 'batch_size'?" in said
-    assert "logs/voice has no run yet: give its config with -c" in refused(capsys)
-    assert "cannot read the config file none.json" in refused(capsys, "-c", "none.json")
+    complaint = "tiny.json, train: unknown key 'batchsize'; did you mean 'batch_size'?"
+    assert complaint in error_of(capsys, "-c", path)
+    assert "logs/voice has no run yet: give its config with -c" in error_of(capsys)
+    assert "cannot read the config file none.json" in error_of(capsys, "-c", "none.json")
     path = tiny.write_config(workspace / "tiny.json")
-    said = refused(capsys, "-c", path, "--init-from", "none.pth")
-    assert "there is no file none.pth" in said
-    assert "-1 processes were asked for" in refused(capsys, "-c", path, "--processes", -1)
+    assert "there is no file none.pth" in error_of(capsys, "-c", path, "--init-from", "none.pth")
+    assert "-1 processes were asked for" in error_of(capsys, "-c", path, "--processes", -1)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert "PyTorch sees no GPU" in refused(capsys, "-c", path, "--device", "cuda")
+    assert "PyTorch sees no GPU" in error_of(capsys, "-c", path, "--device", "cuda")
 
 
 def test_errors_in_several_processes_print_no_traceback(workspace):
@@ -544,7 +523,7 @@ UNREADABLE = """
 import data_utils, train
 
 def load_audio(path, *more):
-    raise ValueError(f"{path}: gone in the meantime")
+    raise ValueError(f"{path}: removed since")
 
 data_utils.load_audio = load_audio
 train.main(["-c", "tiny.json", "-m", "voice", "--device", "cpu", "--skip-check"])
@@ -555,7 +534,7 @@ def test_an_error_in_a_loader_process_prints_one_line_and_ends_the_program(works
     tiny.write_config(workspace / "tiny.json", train={"num_workers": 1})
     done = tiny.python("-c", UNREADABLE, folder=workspace, timeout=60)
     assert done.returncode == 2
-    assert re.fullmatch(r"train: train\d\.wav: gone in the meantime", done.stderr.splitlines()[-1]), done.stderr
+    assert re.fullmatch(r"train: train\d\.wav: removed since", done.stderr.splitlines()[-1]), done.stderr
     assert "Traceback" not in done.stderr
 
 

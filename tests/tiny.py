@@ -83,13 +83,7 @@ def write_config(path: Path, *changes: dict, **more: dict) -> str:
     return str(path)
 
 
-def batch(
-    config: configs.Config,
-    frames: tuple[int, ...] = (60, 44),
-    tokens: tuple[int, ...] = (7, 5),
-    more_tokens: int = 0,
-    more_frames: int = 0,
-) -> Batch:
+def batch(config: configs.Config, frames=(60, 44), tokens=(7, 5), more_tokens=0, more_frames=0) -> Batch:
     """Return a batch of random tokens and noise, padded by `more_tokens` and `more_frames` more than necessary."""
     draws = torch.Generator().manual_seed(3)
     hop = config.data.hop_length
