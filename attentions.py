@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import commons
 from kernels import fused
@@ -12,6 +13,7 @@ from kernels.convolutions import Conv1d, Dropout
 
 RELATIVE_WINDOW = 4  # distance up to which positions have relative embeddings, as in Glow-TTS
 MASKED_SCORE = -1e4  # attention score of masked positions; finite in fp16
+CONDITION_LAYER = 3  # layer of the encoder, counted from 1, whose input the condition is added to
 
 
 class LayerNorm(nn.Module):
@@ -33,14 +35,9 @@ class LayerNorm(nn.Module):
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product self-attention, optionally with relative position embeddings (Shaw et al. 2018, section 3.2).
 
-    Args:
-        channels: must be a multiple of `n_heads`.
-        p_dropout: dropout probability of the attention weights.
-        window_size: distance up to which positions have embeddings, shared by all heads; None for no embeddings.
-        proximal_init: start with the key projection equal to the query projection.
-
-    Raises:
-        ValueError: `n_heads` does not divide `channels`.
+    The heads share embeddings of distances up to `window_size`; None selects no embeddings. `p_dropout` applies to the
+    attention weights. With `proximal_init`, the key projection starts equal to the query projection.
+    Raises ValueError if `n_heads` does not divide `channels`.
     """
 
     def __init__(
@@ -59,7 +56,6 @@ class MultiHeadAttention(nn.Module):
         self.k_channels = channels // n_heads
         self.p_dropout = p_dropout
         self.window_size = window_size
-
         self.conv_q = Conv1d(channels, channels, 1)
         self.conv_k = Conv1d(channels, channels, 1)
         self.conv_v = Conv1d(channels, channels, 1)
@@ -74,10 +70,7 @@ class MultiHeadAttention(nn.Module):
             self.conv_k.load_state_dict(self.conv_q.state_dict())
 
     def forward(self, x: Tensor, attn_mask: Tensor) -> Tensor:
-        """Args: x `[b, c, t]`; attn_mask `[b, 1, 1 or t, t]`, boolean, True where attention is allowed.
-
-        Returns `[b, c, t]`.
-        """
+        """Args: x `[b, c, t]`; attn_mask `[b, 1, 1 or t, t]`, True where attention is allowed. Returns `[b, c, t]`."""
         # [b, c, t] -> [b, heads, t, c / heads]
         q, k, v = (
             conv(x).view(x.size(0), self.n_heads, self.k_channels, x.size(2)).transpose(2, 3)
@@ -87,17 +80,12 @@ class MultiHeadAttention(nn.Module):
             p_dropout = self.p_dropout if self.training else 0.0
             output = F.scaled_dot_product_attention(q, k, v, attn_mask, p_dropout)
         else:
-            output = self._relative_attention(q, k, v, attn_mask, self.window_size)
+            q = q / math.sqrt(self.k_channels)
+            relative_scores = _relative_to_absolute(q @ self.emb_rel_k.transpose(1, 2), self.window_size)
+            scores = (q @ k.transpose(2, 3) + relative_scores).masked_fill(~attn_mask, MASKED_SCORE)
+            p_attn = F.dropout(scores.softmax(-1), self.p_dropout, self.training)
+            output = p_attn @ v + _absolute_to_relative(p_attn, self.window_size) @ self.emb_rel_v
         return self.conv_o(output.transpose(2, 3).flatten(1, 2))
-
-    def _relative_attention(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, window: int) -> Tensor:
-        """Compute attention whose keys and values include an embedding of the distance; q, k, v `[b, heads, t, d]`."""
-        q = q / math.sqrt(self.k_channels)
-        scores = q @ k.transpose(2, 3)
-        scores = scores + _relative_to_absolute(q @ self.emb_rel_k.transpose(1, 2), window)
-        scores = scores.masked_fill(~attn_mask, MASKED_SCORE)
-        p_attn = F.dropout(scores.softmax(-1), self.p_dropout, self.training)
-        return p_attn @ v + _absolute_to_relative(p_attn, window) @ self.emb_rel_v
 
 
 def _relative_to_absolute(x: Tensor, window: int) -> Tensor:
@@ -128,31 +116,24 @@ class FFN(nn.Module):
     ):
         super().__init__()
         left, right = (kernel_size - 1, 0) if causal else ((kernel_size - 1) // 2, kernel_size // 2)
-        self.padding = (left, right) if left != right else None  # convolutions can only pad both sides equally
-        symmetric = left if left == right else 0
+        symmetric = left if left == right else 0  # convolutions can only pad both sides equally
+        self.pad = nn.ZeroPad1d((left, right)) if left != right else nn.Identity()
         self.conv_1 = Conv1d(channels, filter_channels, kernel_size, padding=symmetric)
         self.conv_2 = Conv1d(filter_channels, channels, kernel_size, padding=symmetric)
         self.drop = Dropout(p_dropout)
 
     def forward(self, x: Tensor, x_mask: Tensor) -> Tensor:
         """Args: x `[b, c, t]`; x_mask `[b, 1, t]`. Returns `[b, c, t]`, masked."""
-        x = self.drop(self.conv_1(self._padded(commons.masked(x, x_mask)), slope=0.0, mask=x_mask))
-        return self.conv_2(self._padded(x), mask=x_mask)
-
-    def _padded(self, x: Tensor) -> Tensor:
-        return F.pad(x, self.padding) if self.padding else x
+        x = self.drop(self.conv_1(self.pad(commons.masked(x, x_mask)), slope=0.0, mask=x_mask))
+        return self.conv_2(self.pad(x), mask=x_mask)
 
 
 class Encoder(nn.Module):
     """A stack of post-norm transformer layers: attention and FFN, each followed by dropout, residual sum and LayerNorm.
 
     With `gin_channels`, a condition such as the speaker is added to the input of the third layer (VITS2, section 2.4).
-
-    Raises:
-        ValueError: `gin_channels` is given and there are fewer than three layers.
+    Raises ValueError if there are fewer layers than that.
     """
-
-    CONDITION_LAYER = 2  # index of the layer whose input the condition is added to
 
     def __init__(
         self,
@@ -168,11 +149,9 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.drop = Dropout(p_dropout)
-        if gin_channels and n_layers <= self.CONDITION_LAYER:
-            raise ValueError(
-                f"Encoder: a condition enters layer {self.CONDITION_LAYER + 1}, so n_layers must be at least "
-                f"{self.CONDITION_LAYER + 1}, got {n_layers}"
-            )
+        if gin_channels and n_layers < CONDITION_LAYER:
+            condition = f"a condition enters layer {CONDITION_LAYER}"
+            raise ValueError(f"Encoder: {condition}, so n_layers must be at least {CONDITION_LAYER}, got {n_layers}")
         self.attn_layers = nn.ModuleList(
             MultiHeadAttention(hidden_channels, n_heads, p_dropout, window_size=window_size) for _ in range(n_layers)
         )
@@ -189,8 +168,8 @@ class Encoder(nn.Module):
         attn_mask = x_mask.unsqueeze(1).bool()  # [b, 1, 1, t]: every position attends to all valid ones
         x = x * x_mask
         layers = zip(self.attn_layers, self.norm_layers_1, self.ffn_layers, self.norm_layers_2)
-        for i, (attention, norm_1, ffn, norm_2) in enumerate(layers):
-            if g is not None and i == self.CONDITION_LAYER:
+        for i, (attention, norm_1, ffn, norm_2) in enumerate(layers, start=1):
+            if g is not None and i == CONDITION_LAYER:
                 x = (x + self.spk_emb_linear(g.transpose(1, 2)).transpose(1, 2)) * x_mask
             x = norm_1(self.drop(attention(x, attn_mask)), plus=x)
             x = norm_2(self.drop(ffn(x, x_mask)), plus=x)
@@ -213,9 +192,7 @@ class FFT(nn.Module):
         super().__init__()
         if gin_channels:
             self.cond_pre = Conv1d(hidden_channels, 2 * hidden_channels, 1)
-            self.cond_layer = nn.utils.parametrizations.weight_norm(
-                Conv1d(gin_channels, 2 * hidden_channels * n_layers, 1)
-            )
+            self.cond_layer = weight_norm(Conv1d(gin_channels, 2 * hidden_channels * n_layers, 1))
         self.self_attn_layers = nn.ModuleList(
             MultiHeadAttention(hidden_channels, n_heads, proximal_init=True) for _ in range(n_layers)
         )

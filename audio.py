@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -19,47 +18,35 @@ MAX_FRAMES = 1 << 48  # libsndfile reports more if the length is unknown, as in 
 FULL_SCALE = 32768  # the scale of reading, so that 16-bit audio that is read and written again stays the same
 
 
-class Header(NamedTuple):
-    """The header of an audio file: `frames` samples per channel at `rate` Hz."""
-
-    frames: int
-    rate: int
-
-
 def resampled_frames(frames: int, rate: int, sampling_rate: int) -> int:
     """Return the number of samples that `load_audio` returns for `frames` samples at `rate` Hz (halves round up)."""
     return (2 * frames * sampling_rate + rate) // (2 * rate)
 
 
-def read_header(path: str | Path) -> Header:
-    """Read the length and the rate of a recording without decoding it.
+def read_header(path: str | Path) -> tuple[int, int]:
+    """Return the samples per channel of a recording and its rate in Hz, without decoding it.
 
-    Raises:
-        ValueError: the file is missing, is not audio, or does not state its length.
+    Raises ValueError if the file is missing, is not audio, or does not state its length.
     """
-    with _named(path), soundfile.SoundFile(path) as file:
-        return _header(file)
+    with _open(path) as file:
+        return file.frames, file.samplerate
 
 
 def audio_length(path: str | Path, sampling_rate: int, resample: bool = True) -> int:
     """Return the number of samples that `load_audio` returns, from the header. Raises as `read_header`."""
-    with _named(path), soundfile.SoundFile(path) as file:
-        return resampled_frames(*_header(file, sampling_rate, resample), sampling_rate)
+    with _open(path, None if resample else sampling_rate) as file:
+        return resampled_frames(file.frames, file.samplerate, sampling_rate)
 
 
 def load_audio(path: str | Path, sampling_rate: int, resample: bool = True) -> np.ndarray:
-    """Decode a recording of any bit depth and number of channels to mono.
+    """Decode a recording of any bit depth and number of channels to mono at `sampling_rate` Hz.
 
-    Channels are averaged, and other sampling rates are resampled (soxr, quality HQ).
-
-    Returns:
-        float32 `[audio_length(...)]` in -1..1 at `sampling_rate` Hz.
-
-    Raises:
-        ValueError: the file cannot be decoded completely or, with `resample` false, has another rate.
+    Channels are averaged, and other sampling rates are resampled (soxr, quality HQ). Returns float32
+    `[audio_length(...)]` in -1..1. Raises ValueError if the file cannot be decoded completely or, with `resample`
+    false, has another rate.
     """
-    with _named(path), soundfile.SoundFile(path) as file:
-        frames, rate = _header(file, sampling_rate, resample)
+    with _open(path, None if resample else sampling_rate) as file:
+        frames, rate = file.frames, file.samplerate
         samples = file.read(dtype="float32", always_2d=True)
         if len(samples) < frames:
             raise ValueError(f"truncated: {len(samples)} of {frames} samples could be decoded")
@@ -79,13 +66,8 @@ def to_pcm(samples: np.ndarray) -> np.ndarray:
 def save_audio(path: str | Path, samples: ArrayLike, sampling_rate: int) -> None:
     """Write mono samples atomically as 16-bit audio: WAV, FLAC or Ogg Vorbis, by the suffix.
 
-    Args:
-        path: the file to write.
-        samples: float `[samples]` or `[1, samples]` in -1..1, an array or a tensor. Louder samples are clipped.
-        sampling_rate: in Hz.
-
-    Raises:
-        ValueError: another suffix or shape, or samples that are not finite.
+    Args: `samples` float `[samples]` or `[1, samples]` in -1..1, an array or a tensor, of which louder samples are
+    clipped; `sampling_rate` in Hz. Raises ValueError for another suffix or shape, or samples that are not finite.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
@@ -111,23 +93,20 @@ def save_audio(path: str | Path, samples: ArrayLike, sampling_rate: int) -> None
 
 
 @contextmanager
-def _named(path: str | Path) -> Iterator[None]:
-    """Turn errors while reading `path` into a ValueError that begins with the path."""
+def _open(path: str | Path, required_rate: int | None = None) -> Iterator[soundfile.SoundFile]:
+    """Open a recording for reading. Errors are ValueErrors that begin with the path."""
     try:
         if not os.path.isfile(path):
             raise ValueError("no such file")
-        yield
+        with soundfile.SoundFile(path) as file:
+            if file.frames > MAX_FRAMES:
+                raise ValueError("the header does not state the length: encode the recording again, not through a pipe")
+            if required_rate not in (None, file.samplerate):
+                raise ValueError(
+                    f"sampled at {file.samplerate} Hz, the configuration says {required_rate} Hz: "
+                    "convert the file, or set data.resample to true"
+                )
+            yield file
     except (soundfile.LibsndfileError, ValueError) as error:
         reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else error
         raise ValueError(f"{path}: {reason}") from error
-
-
-def _header(file: soundfile.SoundFile, sampling_rate: int = 0, resample: bool = True) -> Header:
-    if file.frames > MAX_FRAMES:
-        raise ValueError("the header does not state the length: encode the recording again, not through a pipe")
-    if file.samplerate != sampling_rate and not resample:
-        raise ValueError(
-            f"sampled at {file.samplerate} Hz, the configuration says {sampling_rate} Hz: "
-            "convert the file, or set data.resample to true"
-        )
-    return Header(file.frames, file.samplerate)

@@ -18,19 +18,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-_LONG_OPTION = re.compile(r"--[^\W\d][\w-]*(=|\Z)")
+_LONG_OPTION = re.compile(r"(--[^\W\d][\w-]*)(=.*)?", re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser with the conventions of this repository.
 
-    - Long options may be written with `-` or `_` between words. Declare them with `-`.
-    - The error for an unknown option names the nearest option. Errors take one line.
-    - Help texts end with the option's default.
+    Long options may be written with `-` or `_` between words; declare them with `-`. The error for an unknown option
+    names the nearest option. Errors take one line. Help texts end with the option's default.
 
-    Args:
-        doc: the program's docstring. The part after a line `Examples:` is shown after the options.
-        options: arguments of `argparse.ArgumentParser`.
+    Args: `doc` is the program's docstring, of which the part after a line `Examples:` is shown after the options;
+    `options` are arguments of `argparse.ArgumentParser`.
     """
 
     def __init__(self, doc: str | None = None, **options: Any) -> None:
@@ -41,40 +39,32 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse arguments as `argparse.ArgumentParser` does, with either spelling of long options."""
-        return super().parse_known_args(self._declared(sys.argv[1:] if args is None else args), namespace)
+        args = list(sys.argv[1:] if args is None else args)
+        declared = [option for option in self._option_string_actions if option.startswith("--")]
+        for i, arg in enumerate(args):
+            if arg == "--":
+                break
+            if option := _LONG_OPTION.fullmatch(arg):
+                name = option[1].replace("_", "-")
+                if any(known.startswith(name) for known in declared):  # argparse accepts abbreviations
+                    args[i] = name + (option[2] or "")
+                elif not self._subparsers:  # otherwise the option may belong to the subcommand
+                    self.error(f"unknown option {option[1]}{did_you_mean(name, declared)}")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Print a usage error as one line and exit with code 2."""
         program = self.prog.split()[0].removesuffix(".py")
         self.exit(2, f"{program}: {' '.join(message.split())} (options: {self.prog} --help)\n")
 
-    def _declared(self, args: Sequence[str]) -> list[str]:
-        """Replace `_` by `-` in option names. Exit with an error at an unknown option."""
-        declared = [option for option in self._option_string_actions if option.startswith("--")]
-        replaced: list[str] = []
-        for i, arg in enumerate(args):
-            if arg == "--":
-                return [*replaced, *args[i:]]
-            name, equals, value = arg.partition("=")
-            dashed = name.replace("_", "-")
-            if not _LONG_OPTION.match(arg):
-                replaced.append(arg)
-            elif any(option.startswith(dashed) for option in declared):  # argparse accepts abbreviations
-                replaced.append(dashed + equals + value)
-            elif self._subparsers:  # the option may belong to the subcommand
-                replaced.append(arg)
-            else:
-                self.error(f"unknown option {name}{did_you_mean(dashed, declared)}")
-        return replaced
-
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows descriptions and examples as written, and appends defaults to help texts."""
+    """Show descriptions and examples as written, and append defaults to help texts."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default
-        takes_no_value = action.nargs == 0 or not action.option_strings
-        if takes_no_value or action.required or default == argparse.SUPPRESS or "(default" in text:
+        has_value = action.nargs != 0 and action.option_strings and not action.required
+        if not has_value or default == argparse.SUPPRESS or "(default" in text:
             return text
         values = default if isinstance(default, (list, tuple)) else [default]
         shown = " ".join(str(value) for value in values if value not in (None, "")) or "none"
@@ -121,7 +111,14 @@ def extra(module: str) -> ModuleType:
         raise ValueError(f"this program needs the package {module}: pip install -r requirements-extras.txt") from None
 
 
-# Shared options
+class Extra:
+    """A module of requirements-extras.txt that is imported when its first attribute is read."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(extra(self._module), name)
 
 
 def add_run(parser: argparse._ActionsContainer, *flags: str, **options: Any) -> None:
@@ -132,8 +129,8 @@ def add_run(parser: argparse._ActionsContainer, *flags: str, **options: Any) -> 
 
 def add_config(parser: argparse._ActionsContainer, *flags: str) -> None:
     """Add the option for the config of a checkpoint of other VITS code."""
-    text = "config file (default: the config in the checkpoint, or config.json beside it)"
-    parser.add_argument(*flags, metavar="JSON", help=text)
+    where = "the config in the checkpoint, or config.json beside it"
+    parser.add_argument(*flags, metavar="JSON", help=f"config file (default: {where})")
 
 
 def add_device(parser: argparse._ActionsContainer, choices: Sequence[str] | None = None) -> None:
@@ -161,11 +158,7 @@ def add_speaking_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_speaking_options(args: argparse.Namespace) -> None:
-    """Check the options of `add_speaking_options`, `args.output` and, if there is one, `args.picture`.
-
-    Raises:
-        ValueError: an option is empty, or has no effect in this combination.
-    """
+    """Raise ValueError if an option for speaking, the output or a picture is empty or has no effect with the others."""
     from synthesis.output import TIMINGS
 
     for option in ("timings", "picture", "output"):
@@ -194,9 +187,6 @@ def given_text(text: str, args: argparse.Namespace) -> str | list[int]:
         raise ValueError(f"--ids takes whole numbers separated by spaces, not {text[:40]!r}") from None
 
 
-# Notebooks
-
-
 class Stopped(Exception):
     """Stops a notebook cell, and "Run all"; the notebook shows only the message."""
 
@@ -218,6 +208,5 @@ def stop_if_failed() -> None:
     """Stop the cell if the last program that it ran with `!` failed. The program has printed the reason."""
     from IPython import get_ipython
 
-    status = get_ipython().user_ns["_exit_code"]
-    if status:
+    if status := get_ipython().user_ns["_exit_code"]:
         raise Stopped(f"the program above ended with exit code {status}; its last lines tell why")

@@ -44,16 +44,14 @@ class Condition:
     def of_clips(self, clips: Sequence["Clip"], data: Any) -> Sequence[int | np.ndarray] | None:
         """Return the value of each clip of a filelist, or None if this voice does not use the condition.
 
-        Raises:
-            ValueError: a clip has no valid value; the message names the line of the filelist.
+        Raises ValueError with the line of the filelist if a clip has no valid value.
         """
         raise NotImplementedError
 
     def resolve(self, given: Any, data: Any) -> int | np.ndarray:
         """Return the value for a user's choice: a value itself or a name; None if nothing was chosen.
 
-        Raises:
-            ValueError: the choice is unknown or missing; the message names the choices.
+        Raises ValueError with the choices if it is unknown or missing.
         """
         raise NotImplementedError
 
@@ -79,11 +77,7 @@ class Speaker(Condition):
         return data.n_speakers
 
     def of_clips(self, clips: Sequence["Clip"], data: Any) -> Sequence[int] | None:
-        """Return the speaker id of each clip.
-
-        Raises:
-            ValueError: a speaker is unknown, or the filelist has several and `data.n_speakers` is 0.
-        """
+        """Return the id of each speaker. Raises ValueError for unknown ones, and for several if `n_speakers` is 0."""
         return corpus.speaker_ids(clips, data)
 
     def names(self, data: Any) -> dict[str, int]:
@@ -92,11 +86,7 @@ class Speaker(Condition):
         return {names.get(i, str(i)): i for i in range(data.n_speakers)}
 
     def resolve(self, given: str | int | None, data: Any) -> int:
-        """Return the id of a speaker given by name or id.
-
-        Raises:
-            ValueError: there is no such speaker, or none was given; the message names the nearest and the choices.
-        """
+        """Return the id of a speaker given by name or id. Raises ValueError with the nearest name and the choices."""
         table = self.names(data)
         names = list(table)
         choices = ", ".join(names[:MAX_NAMED])
@@ -131,10 +121,9 @@ def of_clips(clips: Sequence["Clip"], data: Any) -> list[Values]:
 
 
 def resolve(given: Mapping[str, Any], data: Any) -> Values:
-    """Return the conditions for what a user asked for, by the names of `CONDITIONS`; None means not given.
+    """Return the values of a user's choices, by the names of `CONDITIONS`; None means not given.
 
-    Raises:
-        ValueError: an unknown condition or value, one that this voice does not use, or a missing one.
+    Raises ValueError for an unknown or missing condition or value, and for a condition that this voice does not use.
     """
     used = sizes(data)
     for name, value in given.items():

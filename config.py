@@ -4,12 +4,12 @@ A config is a JSON file of three sections, `train`, `data` and `model`, as in VI
 their names and meanings. Keys that only this repository has stand last in each section, and their defaults train files
 of VITS and vits2_pytorch as they are. A key that a file leaves out has its default.
 
-    python config.py configs/my.json                 check config files
-    python config.py --schema > configs/schema.json  write the JSON schema, with which editors complete and check them
+Examples:
+  python config.py configs/my.json                   check config files
+  python config.py --schema > configs/schema.json    write the JSON schema, with which editors complete and check them
 """
 # ruff: noqa: RUF009 - `setting` returns a dataclass field
 
-import argparse
 import copy
 import dataclasses
 import difflib
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import cli
 from files import write_text
 from text import repeated_symbols
 
@@ -340,7 +341,7 @@ def _numbers(value: Any) -> list[float]:
 # Rules on combinations of settings. Each yields a sentence for what breaks it, and assumes values within their bounds.
 
 
-def _known_choices(config: Config) -> Iterator[str]:
+def _check_choices(config: Config) -> Iterator[str]:
     for key, allowed in CHOICES.items():
         section, name = key.split(".")
         value = getattr(getattr(config, section), name)
@@ -350,74 +351,46 @@ def _known_choices(config: Config) -> Iterator[str]:
             yield f"{key} is {value!r}; {hint}It may be {', '.join(allowed)}"
 
 
-def _seed_fits_64_bits(config: Config) -> Iterator[str]:
-    if config.train.seed >= 2**63:
-        yield f"train.seed is {config.train.seed}, and should be below 2 to the power of 63"
-
-
-def _two_betas(config: Config) -> Iterator[str]:
-    betas = config.train.betas
+def _check_training(config: Config) -> Iterator[str]:
+    train, hop = config.train, config.data.hop_length
+    betas, boundaries = train.betas, train.bucket_boundaries
+    if train.seed >= 2**63:
+        yield f"train.seed is {train.seed}, and should be below 2 to the power of 63"
     if len(betas) != 2 or max(betas) >= 1:
         yield f"train.betas is {betas}, and should be two numbers below 1"
-
-
-def _rising_bucket_boundaries(config: Config) -> Iterator[str]:
-    boundaries = config.train.bucket_boundaries
     if boundaries != sorted(set(boundaries)) or len(boundaries) < 2:
         yield f"train.bucket_boundaries must be two or more rising numbers, not {boundaries}"
-
-
-def _equal_parts_of_a_batch(config: Config) -> Iterator[str]:
-    train = config.train
     if train.batch_size % train.accumulate:
         yield f"train.batch_size ({train.batch_size}) cannot be shared by train.accumulate ({train.accumulate}) parts"
+    if train.segment_size % hop or train.segment_size < hop:
+        yield f"train.segment_size ({train.segment_size}) is not a whole number of hops of {hop}"
 
 
-def _segment_of_whole_hops(config: Config) -> Iterator[str]:
-    segment, hop = config.train.segment_size, config.data.hop_length
-    if segment % hop or segment < hop:
-        yield f"train.segment_size ({segment}) is not a whole number of hops of {hop}"
-
-
-def _window_and_hop_within_fft(config: Config) -> Iterator[str]:
+def _check_spectrograms(config: Config) -> Iterator[str]:
     data = config.data
     for name in ("win_length", "hop_length"):
         if getattr(data, name) > data.filter_length:
             yield f"data.{name} ({getattr(data, name)}) is longer than data.filter_length ({data.filter_length})"
-
-
-def _mel_bands_below_half_the_rate(config: Config) -> Iterator[str]:
-    data = config.data
     highest = data.sampling_rate / 2 if data.mel_fmax is None else data.mel_fmax
     if highest > data.sampling_rate / 2:
         yield f"data.mel_fmax ({data.mel_fmax}) lies above half of data.sampling_rate ({data.sampling_rate})"
     if data.mel_fmin >= highest:
         yield f"data.mel_fmin ({data.mel_fmin:g}) is not below the highest frequency of the mel bands, {highest:g}"
-
-
-def _text_lengths_in_order(config: Config) -> Iterator[str]:
-    data = config.data
-    if data.min_text_len > data.max_text_len:
-        yield f"data.min_text_len ({data.min_text_len}) is above data.max_text_len ({data.max_text_len})"
-
-
-def _some_cleaner(config: Config) -> Iterator[str]:
-    if not config.data.text_cleaners:
-        yield 'data.text_cleaners is empty: name one, such as "english_cleaners2" or "phonemes_de"'
-
-
-def _new_extra_symbols(config: Config) -> Iterator[str]:
-    repeated = sorted(set(repeated_symbols(config.data.extra_symbols)))
-    if repeated:
-        yield f"data.extra_symbols names {', '.join(map(repr, repeated))} which the table has already"
-
-
-def _one_posterior_input(config: Config) -> Iterator[str]:
-    if config.data.use_mel_posterior_encoder != config.model.use_mel_posterior_encoder:
+    if data.use_mel_posterior_encoder != config.model.use_mel_posterior_encoder:
         yield "use_mel_posterior_encoder differs between data and model; both decide the posterior's input"
 
 
-def _speaker_embedding(config: Config) -> Iterator[str]:
+def _check_texts(config: Config) -> Iterator[str]:
+    data = config.data
+    if data.min_text_len > data.max_text_len:
+        yield f"data.min_text_len ({data.min_text_len}) is above data.max_text_len ({data.max_text_len})"
+    if not data.text_cleaners:
+        yield 'data.text_cleaners is empty: name one, such as "english_cleaners2" or "phonemes_de"'
+    if repeated := sorted(set(repeated_symbols(data.extra_symbols))):
+        yield f"data.extra_symbols names {', '.join(map(repr, repeated))} which the table has already"
+
+
+def _check_speakers(config: Config) -> Iterator[str]:
     data, model = config.data, config.model
     if data.n_speakers and not model.gin_channels:
         yield f"data.n_speakers is {data.n_speakers}: model.gin_channels must be above 0 (VITS takes 256)"
@@ -425,99 +398,68 @@ def _speaker_embedding(config: Config) -> Iterator[str]:
         yield f"a speaker enters the text encoder before its third layer; model.n_layers is {model.n_layers}"
 
 
-def _channels_divide_by_heads(config: Config) -> Iterator[str]:
+def _check_channels(config: Config) -> Iterator[str]:
     model = config.model
+    heads = FLOW_HEADS.get(model.transformer_flow_type, 1) if model.use_transformer_flows else 1
     if model.hidden_channels % model.n_heads:
         yield f"model.hidden_channels ({model.hidden_channels}) cannot be shared by model.n_heads ({model.n_heads})"
-    heads = FLOW_HEADS.get(model.transformer_flow_type, 1) if model.use_transformer_flows else 1
     if model.hidden_channels % heads:
         yield f"model.hidden_channels ({model.hidden_channels}) cannot be shared by the {heads} heads of its flow"
     if model.inter_channels % 4:
         yield f"model.inter_channels ({model.inter_channels}) must divide by 4: each half goes to two heads"
+    if model.discriminator_channels % 64:
+        yield f"model.discriminator_channels ({model.discriminator_channels}) must be a multiple of 64"
 
 
-def _discriminator_channels(config: Config) -> Iterator[str]:
-    channels = config.model.discriminator_channels
-    if channels % 64:
-        yield f"model.discriminator_channels ({channels}) must be a multiple of 64"
-
-
-def _noise_in_the_deterministic_predictor(config: Config) -> Iterator[str]:
-    if config.model.use_sdp and config.model.use_duration_noise:
+def _check_durations(config: Config) -> Iterator[str]:
+    train, model = config.train, config.model
+    if model.use_sdp and model.use_duration_noise:
         yield "model.use_duration_noise is the paper's deterministic predictor with noise; it needs use_sdp false"
+    if train.duration_stage_start is not None:
+        if not model.use_duration_discriminator:
+            yield "train.duration_stage_start needs model.use_duration_discriminator"
+        if train.duration_discriminator_start > train.duration_stage_start:
+            yield "train.duration_discriminator_start must not be later than train.duration_stage_start, which needs it"
 
 
-def _duration_stage(config: Config) -> Iterator[str]:
-    train = config.train
-    if train.duration_stage_start is None:
-        return
-    if not config.model.use_duration_discriminator:
-        yield "train.duration_stage_start needs model.use_duration_discriminator"
-    if train.duration_discriminator_start > train.duration_stage_start:
-        yield "train.duration_discriminator_start must not be later than train.duration_stage_start, which needs it"
-
-
-def _hop_is_the_upsampling(config: Config) -> Iterator[str]:
-    rates = config.model.upsample_rates
-    if config.data.hop_length != math.prod(rates):
+def _check_hifigan(config: Config) -> Iterator[str]:
+    model, hop = config.model, config.data.hop_length
+    rates, kernels, channels = model.upsample_rates, model.upsample_kernel_sizes, model.upsample_initial_channel
+    if hop != math.prod(rates):
         product = f"{' x '.join(map(str, rates))} = {math.prod(rates)}"
-        yield f"data.hop_length is {config.data.hop_length}, but model.upsample_rates make {product}"
-
-
-def _upsampling_kernels(config: Config) -> Iterator[str]:
-    model = config.model
-    if len(model.upsample_rates) != len(model.upsample_kernel_sizes):
+        yield f"data.hop_length is {hop}, but model.upsample_rates make {product}"
+    if len(rates) != len(kernels):
         yield "model.upsample_rates and model.upsample_kernel_sizes have different lengths"
-    for rate, kernel in zip(model.upsample_rates, model.upsample_kernel_sizes):
+    for rate, kernel in zip(rates, kernels):
         if kernel < rate or (kernel - rate) % 2:
             yield f"an upsampling kernel of {kernel} cannot upsample by {rate}: it must exceed it by an even number"
-
-
-def _halved_channels(config: Config) -> Iterator[str]:
-    channels, halvings = config.model.upsample_initial_channel, len(config.model.upsample_rates)
-    if channels % 2**halvings:
+    if channels % 2 ** len(rates):
         yield (
             f"model.upsample_initial_channel ({channels}) is halved by each of "
-            f"{halvings} upsamplings: it must be a multiple of {2**halvings}"
+            f"{len(rates)} upsamplings: it must be a multiple of {2 ** len(rates)}"
         )
-
-
-def _residual_blocks(config: Config) -> Iterator[str]:
-    kernels = config.model.resblock_kernel_sizes
-    if len(kernels) != len(config.model.resblock_dilation_sizes):
+    if len(model.resblock_kernel_sizes) != len(model.resblock_dilation_sizes):
         yield "model.resblock_kernel_sizes and model.resblock_dilation_sizes have different lengths"
-    if any(kernel % 2 == 0 for kernel in kernels):
-        yield f"model.resblock_kernel_sizes are {kernels}; only odd ones keep the length"
+    if any(kernel % 2 == 0 for kernel in model.resblock_kernel_sizes):
+        yield f"model.resblock_kernel_sizes are {model.resblock_kernel_sizes}; only odd ones keep the length"
 
 
 Check = Callable[[Config], Iterator[str]]
 CHECKS: tuple[Check, ...] = (
-    _known_choices,
-    _seed_fits_64_bits,
-    _two_betas,
-    _rising_bucket_boundaries,
-    _equal_parts_of_a_batch,
-    _segment_of_whole_hops,
-    _window_and_hop_within_fft,
-    _mel_bands_below_half_the_rate,
-    _text_lengths_in_order,
-    _some_cleaner,
-    _new_extra_symbols,
-    _one_posterior_input,
-    _speaker_embedding,
-    _channels_divide_by_heads,
-    _discriminator_channels,
-    _noise_in_the_deterministic_predictor,
-    _duration_stage,
+    _check_choices,
+    _check_training,
+    _check_spectrograms,
+    _check_texts,
+    _check_speakers,
+    _check_channels,
+    _check_durations,
 )
-DECODER_CHECKS: dict[str, tuple[Check, ...]] = {  # in addition, by decoder
-    "hifigan": (_hop_is_the_upsampling, _upsampling_kernels, _halved_channels, _residual_blocks),
-}
+DECODER_CHECKS: dict[str, tuple[Check, ...]] = {"hifigan": (_check_hifigan,)}  # in addition, by decoder
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Check config files or print their JSON schema."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(__doc__)
     parser.add_argument("files", nargs="*", metavar="FILE", help="config files to check")
     parser.add_argument("--schema", action="store_true", help="print the JSON schema of config files")
     args = parser.parse_args(arguments)
@@ -525,14 +467,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("name a config file, or use --schema")
     if args.schema:
         print(json.dumps(schema(), indent=2))
-    wrong = False
+    wrong = []
     for path in args.files:
         try:
             load(path)
             print(f"{path}: valid")
         except ValueError as error:
+            wrong.append(path)
             print(error, file=sys.stderr)
-            wrong = True
     if wrong:
         sys.exit(2)
 

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +30,8 @@ from audio import load_audio, read_header, resampled_frames
 from config import data_setting as setting
 from corpora.filelist import Clip, read_filelist
 from files import write_text
-from text import clean_text, cleaned_text_to_sequence, intersperse, unknown_symbols
+from text import unknown_symbols
+from text.tokens import cleaned, token_ids
 
 SILENT = 1e-3  # peak (-60 dBFS) below which a recording counts as silent
 QUIET = -35  # dBFS of the whole recording, below which it is reported
@@ -50,11 +52,9 @@ OGG_TAIL = 1 << 16  # bytes, more than the largest Ogg page
 def speaker_table(lists: Sequence[Sequence[Clip]], n_speakers: int) -> dict[str, int]:
     """Number the speakers of the training list, `lists[0]`, for this list and the other lists.
 
-    Numbers keep their value. Names are sorted and numbered from 0. The table is empty if `n_speakers` is 0.
-
-    Raises:
-        ValueError: numbers and names are mixed, an id is not below `n_speakers`, another list has a speaker that the
-            training list lacks, or `n_speakers` does not fit the speaker column.
+    Numbers keep their value. Names are sorted and numbered from 0. The table is empty if `n_speakers` is 0. Raises
+    ValueError if numbers and names are mixed, an id is not below `n_speakers`, another list has a speaker that the
+    training list lacks, or `n_speakers` does not fit the speaker column.
     """
     first_clips = [{clip.speaker: clip for clip in reversed(clips)} for clips in lists]
     for clips in first_clips:
@@ -68,42 +68,31 @@ def speaker_table(lists: Sequence[Sequence[Clip]], n_speakers: int) -> dict[str,
     if not n_speakers:
         return {}
     training, *others = [{str(label): clip for label, clip in clips.items()} for clips in first_clips]
-    table = _numbered(training)
+    numbers = {label for label in training if label.isdecimal()}
+    names = sorted(set(training) - numbers)
+    if numbers and names:
+        raise ValueError(
+            f"{training[names[0]].where}: speaker {names[0]!r} is a name, while {min(numbers)!r} is a number: "
+            "use one kind of label"
+        )
+    table = {label: int(label) for label in sorted(numbers, key=int)} or {name: i for i, name in enumerate(names)}
     label = max(table, key=table.__getitem__)
     if table[label] >= n_speakers:
         raise ValueError(
-            f"{_where(training[label])}: speaker {label!r} has id {table[label]}: "
+            f"{training[label].where}: speaker {label!r} has id {table[label]}: "
             f"data.n_speakers, now {n_speakers}, must be {table[label] + 1} or more"
         )
     for named in others:
         for label in sorted(set(named) - set(table)):
-            raise ValueError(f"{_where(named[label])}: speaker {label!r} is not in the training list")
+            raise ValueError(f"{named[label].where}: speaker {label!r} is not in the training list")
     return table
-
-
-def _numbered(clips: dict[str, Clip]) -> dict[str, int]:
-    """Return an id for each label, by one clip of each. Raises ValueError if numbers and names are mixed."""
-    numbers = {label for label in clips if label.isdecimal()}
-    names = sorted(set(clips) - numbers)
-    if numbers and names:
-        raise ValueError(
-            f"{_where(clips[names[0]])}: speaker {names[0]!r} is a name, while {min(numbers)!r} is a number: "
-            "use one kind of label"
-        )
-    return {label: int(label) for label in sorted(numbers, key=int)} or {name: i for i, name in enumerate(names)}
-
-
-def _where(clip: Clip) -> str:
-    return f"line {clip.line} ({clip.path})"
 
 
 def speaker_ids(clips: Sequence[Clip], data: Any) -> list[int] | None:
     """Return the speaker id of each clip, or None for a single-speaker voice.
 
-    The ids come from `data.speakers` or, if it is empty, from the labels, which must be numbers.
-
-    Raises:
-        ValueError: a label is unknown or not below `data.n_speakers`; the message gives line and file.
+    The ids come from `data.speakers` or, if it is empty, from the labels, which must be numbers. Raises ValueError
+    with line and file for a label that is unknown or not below `data.n_speakers`.
     """
     table = setting(data, "speakers") or speaker_table([clips], data.n_speakers)
     if not data.n_speakers:
@@ -116,24 +105,10 @@ def speaker_ids(clips: Sequence[Clip], data: Any) -> list[int] | None:
     for clip in clips:
         if not table.get(str(clip.speaker), data.n_speakers) < data.n_speakers:
             raise ValueError(
-                f"{_where(clip)}: speaker {clip.speaker!r} has no id below {data.n_speakers}; "
+                f"{clip.where}: speaker {clip.speaker!r} has no id below {data.n_speakers}; "
                 f"data.speakers has {', '.join(itertools.islice(table, MAX_NAMED))}"
             )
     return [table[str(clip.speaker)] for clip in clips]
-
-
-def cleaned(text: str, data: Any) -> str:
-    """Return the symbols of a clip's text. Text of a cleaned filelist is returned unchanged."""
-    return text if data.cleaned_text else clean_text(text, data.text_cleaners)
-
-
-def token_ids(symbols: str, data: Any, warn: bool = True) -> list[int]:
-    """Return the network's input for the symbols that `cleaned` returns, with blanks between if `data.add_blank`.
-
-    Symbols without an id are left out, with a warning if `warn`.
-    """
-    ids = cleaned_text_to_sequence(symbols, setting(data, "extra_symbols"), warn)
-    return intersperse(ids, 0) if data.add_blank else ids
 
 
 @dataclass
@@ -147,10 +122,12 @@ class Report:
     warnings: dict[str, list[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        found = [_summary("error", reason, names, MAX_NAMED) for reason, names in self.errors.items()]
-        found += [_summary("warning", reason, names, MAX_WARNINGS) for reason, names in self.warnings.items()]
-        size = f"{self.clips} recordings, {self.seconds / 60:.1f} minutes"
-        return "\n".join([f"{size}: {'nothing to report' if not found else ''}".rstrip(), *found])
+        lines = [f"{self.clips} recordings, {self.seconds / 60:.1f} minutes:"]
+        for kind, reasons, most in (("error", self.errors, MAX_NAMED), ("warning", self.warnings, MAX_WARNINGS)):
+            for reason, names in reasons.items():
+                rest = f", and {len(names) - most} more" if len(names) > most else ""
+                lines.append(f"{kind}: {reason} ({len(names)}): {', '.join(names[:most])}{rest}")
+        return "\n".join(lines) if self.errors or self.warnings else f"{lines[0]} nothing to report"
 
     def stop_on_errors(self) -> None:
         """Raise ValueError if there are errors; the report names the recordings."""
@@ -171,14 +148,7 @@ class Sound(NamedTuple):
     detail: str = ""
 
 
-class Finding(NamedTuple):
-    """An error or a warning about one clip."""
-
-    clip: Clip
-    kind: str  # a field of `Report`: errors or warnings
-    reason: str
-    severity: float
-    detail: str
+Finding = tuple[Clip, str, str, float, str]  # the clip, errors or warnings, the reason, the severity and details
 
 
 def check_corpus(clips: Sequence[Clip], data: Any, cache: str | Path | None = None) -> Report:
@@ -188,10 +158,8 @@ def check_corpus(clips: Sequence[Clip], data: Any, cache: str | Path | None = No
     another sampling rate; texts that are empty, in a foreign alphabet, or have more tokens than spectrogram frames.
     Warnings are silence at the ends, unusual pace, clipping, a very low level, and symbols without an id.
 
-    Args:
-        clips: the filelist.
-        data: the section of that name of a config.
-        cache: a JSON file that keeps the measurements, so that unchanged recordings are not decoded again.
+    Args: `data` is the section of that name of a config; `cache` is a JSON file that keeps the measurements, so that
+    unchanged recordings are not decoded again.
     """
     sounds = _measured([clip.path for clip in clips], cache)
     frames = [
@@ -212,9 +180,8 @@ def check_corpus(clips: Sequence[Clip], data: Any, cache: str | Path | None = No
             speech = sound.frames / sound.rate - sound.leading - sound.trailing
             paces.append((clip, len(written) / max(speech, WINDOW)))
     findings += _unusual(paces)
-
     report = Report(len(clips), sum(sound.frames / sound.rate for sound in sounds if sound.rate), frames)
-    for clip, kind, reason, _, detail in sorted(findings, key=lambda finding: -finding.severity):
+    for clip, kind, reason, _, detail in sorted(findings, key=lambda finding: -finding[3]):
         name = f"{clip.path}: {detail}" if detail else clip.path
         getattr(report, kind).setdefault(reason, []).append(name)
     if unknown:
@@ -226,25 +193,24 @@ def check_corpus(clips: Sequence[Clip], data: Any, cache: str | Path | None = No
 
 
 def _findings(clip: Clip, sound: Sound, symbols: int, tokens: int, frames: int, data: Any) -> Iterator[Finding]:
-    """Yield the errors and warnings about one clip."""
     if not symbols:
-        yield Finding(clip, "errors", "no text", 0, "")
+        yield clip, "errors", "no text", 0, ""
     if sound.problem:
-        yield Finding(clip, "errors", sound.problem, 0, sound.detail)
+        yield clip, "errors", sound.problem, 0, sound.detail
         return
     if sound.rate != data.sampling_rate and not setting(data, "resample"):
         detail = f"{sound.rate} Hz instead of {data.sampling_rate} Hz"
-        yield Finding(clip, "errors", "other sampling rate, with data.resample false", 0, detail)
+        yield clip, "errors", "other sampling rate, with data.resample false", 0, detail
     if tokens > frames:
         detail = f"{tokens} tokens, {frames} frames"
-        yield Finding(clip, "errors", "more tokens than frames", tokens - frames, detail)
+        yield clip, "errors", "more tokens than frames", tokens - frames, detail
     for end, pause in (("leading", sound.leading), ("trailing", sound.trailing)):
         if pause > PAUSE:
-            yield Finding(clip, "warnings", f"{end} silence above {PAUSE} s", pause, f"{pause:.2f} s")
+            yield clip, "warnings", f"{end} silence above {PAUSE} s", pause, f"{pause:.2f} s"
     if sound.clipped >= CLIPPED:
-        yield Finding(clip, "warnings", "clipping", sound.clipped, f"{sound.clipped} samples at full scale")
+        yield clip, "warnings", "clipping", sound.clipped, f"{sound.clipped} samples at full scale"
     if sound.level < QUIET:
-        yield Finding(clip, "warnings", f"level below {QUIET} dBFS", -sound.level, f"{sound.level:.0f} dBFS")
+        yield clip, "warnings", f"level below {QUIET} dBFS", -sound.level, f"{sound.level:.0f} dBFS"
 
 
 def _unusual(paces: Sequence[tuple[Clip, float]]) -> Iterator[Finding]:
@@ -255,7 +221,7 @@ def _unusual(paces: Sequence[tuple[Clip, float]]) -> Iterator[Finding]:
     spread = max(1.4826 * np.median(np.abs(logs - np.median(logs))), 0.05)
     for (clip, pace), deviation in zip(paces, np.abs(logs - np.median(logs)) / spread):
         if deviation > OUTLIER:
-            yield Finding(clip, "warnings", "unusual characters per second", deviation, f"{pace:.1f} per second")
+            yield clip, "warnings", "unusual characters per second", deviation, f"{pace:.1f} per second"
 
 
 def measure(path: str) -> Sound:
@@ -265,33 +231,28 @@ def measure(path: str) -> Sound:
     try:
         if os.path.getsize(path) == 0:
             return Sound(problem="empty file")
-        header = read_header(path)
+        frames, rate = read_header(path)
         missing = _cut_off(path)
-        samples = load_audio(path, header.rate)
+        samples = load_audio(path, rate)
     except ValueError as error:
         return Sound(problem="cannot be decoded", detail=str(error).removeprefix(f"{path}: "))
     if missing:
-        return Sound(*header, problem="truncated", detail=missing)
+        return Sound(frames, rate, problem="truncated", detail=missing)
     if not len(samples):
-        return Sound(*header, problem="no samples")
+        return Sound(frames, rate, problem="no samples")
     if not np.isfinite(samples).all():
-        return Sound(*header, problem="NaN or infinite samples")
+        return Sound(frames, rate, problem="NaN or infinite samples")
     if np.abs(samples).max() < SILENT:
-        return Sound(*header, problem="silent")
+        return Sound(frames, rate, problem="silent")
     clipped = np.count_nonzero(np.abs(samples) >= FULL_SCALE)
     level = 10 * np.log10(np.mean(np.square(samples)))
-    window = max(1, min(len(samples), round(WINDOW * header.rate)))
+    window = max(1, min(len(samples), round(WINDOW * rate)))
     whole = samples[: len(samples) // window * window].reshape(-1, window)
     loudness = np.sqrt(np.mean(np.square(whole), axis=1))
     loud = np.flatnonzero(loudness > PAUSE_DEPTH * loudness.max())
-    seconds = window / header.rate
+    seconds = window / rate
     trailing = (len(loudness) - 1 - loud[-1]) * seconds
-    return Sound(*header, float(level), float(loud[0] * seconds), float(trailing), int(clipped))
-
-
-def _summary(kind: str, reason: str, names: list[str], most: int) -> str:
-    rest = f", and {len(names) - most} more" if len(names) > most else ""
-    return f"{kind}: {reason} ({len(names)}): {', '.join(names[:most])}{rest}"
+    return Sound(frames, rate, float(level), float(loud[0] * seconds), float(trailing), int(clipped))
 
 
 def _cut_off(path: str) -> str:
@@ -304,9 +265,7 @@ def _cut_off(path: str) -> str:
     if short and int(short[1]) < UNKNOWN_SIZE and int(short[1]) > int(short[2]):
         return f"{short[2]} of {short[1]} bytes"
     if info.format == "OGG":
-        with open(path, "rb") as file:
-            file.seek(max(0, os.path.getsize(path) - OGG_TAIL))
-            tail = file.read()
+        tail = Path(path).read_bytes()[-OGG_TAIL:]
         page = tail.rfind(b"OggS")
         if page < 0 or len(tail) < page + 6 or not tail[page + 5] & 4:
             return "the last Ogg page is missing"
@@ -314,34 +273,28 @@ def _cut_off(path: str) -> str:
 
 
 def _measured(paths: Sequence[str], cache: str | Path | None) -> list[Sound]:
-    """Measure each path, or take it from the cache if path, size and modification time are the same."""
+    """Measure recordings, except those that the cache holds with the same size and modification time."""
     settings = [SILENT, PAUSE_DEPTH, WINDOW, FULL_SCALE, *Sound._fields]
     kept: dict[str, list[Any]] = {}
     if cache and os.path.isfile(cache):
-        try:
+        with suppress(ValueError, KeyError, TypeError):  # not a cache of this program: replace it
             stored = json.loads(Path(cache).read_text("utf-8"))
             kept = stored["files"] if stored["settings"] == settings else {}
-        except (ValueError, KeyError, TypeError):
-            kept = {}  # not a cache of this program: replace it
-    keys = {path: _key(path) for path in paths}
-    fresh = [path for path, key in keys.items() if key is None or kept.get(path, [None])[0] != key]
+    keys: dict[str, list[int]] = {}
+    for path in paths:
+        with suppress(OSError):
+            status = os.stat(path)
+            keys[path] = [status.st_size, status.st_mtime_ns]
+    fresh = [path for path in dict.fromkeys(paths) if path not in keys or kept.get(path, [None])[0] != keys[path]]
     with ThreadPoolExecutor() as pool:
         done = tqdm(pool.map(measure, fresh), "checking recordings", len(fresh), disable=None, leave=False)
         sounds = dict(zip(fresh, done, strict=True))
     sounds |= {path: Sound(*kept[path][1]) for path in keys if path not in sounds}
     if cache and fresh:
         Path(cache).parent.mkdir(parents=True, exist_ok=True)
-        files = {path: [keys[path], sound] for path, sound in sounds.items() if keys[path]}
+        files = {path: [keys[path], sound] for path, sound in sounds.items() if path in keys}
         write_text(cache, json.dumps({"settings": settings, "files": kept | files}))
     return [sounds[path] for path in paths]
-
-
-def _key(path: str) -> list[int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -358,17 +311,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if bool(args.config) == bool(args.filelists):
         parser.error("give either -c CONFIG or filelists")
+    reports = []
     with cli.errors_in_one_line("corpus"):
         if args.config:
             data = config.load(args.config).data
             lists = [read_filelist(path) for path in (data.training_files, data.validation_files)]
             speaker_table(lists, data.n_speakers)
-            reports = [check_corpus([*itertools.chain(*lists)], data, args.cache)]
-        else:
-            reports = []
-            for path in args.filelists:
-                settings = SimpleNamespace(**vars(args), cleaned_text=path.endswith(".cleaned"), add_blank=False)
-                reports.append(check_corpus(read_filelist(path), settings, args.cache))
+            reports.append(check_corpus([*itertools.chain(*lists)], data, args.cache))
+        for path in args.filelists:
+            settings = SimpleNamespace(**vars(args), cleaned_text=path.endswith(".cleaned"), add_blank=False)
+            reports.append(check_corpus(read_filelist(path), settings, args.cache))
         print(*reports, sep="\n")
     raise SystemExit(2 if any(report.errors for report in reports) else 0)
 

@@ -24,9 +24,9 @@ from audio import audio_length, load_audio
 from commons import map_tensors, rounded_up, tensors_in
 from config import data_setting
 from corpora.filelist import Clip, read_filelist
-from corpus import cleaned, token_ids
 from mel_processing import spec_to_mel_torch, spectrogram_torch
 from text import unknown_symbols
+from text.tokens import cleaned, token_ids
 
 logger = logging.getLogger(__name__)
 

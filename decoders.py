@@ -35,16 +35,12 @@ class Decoder(modules.Recomputable):
     """
 
     hop: int  # samples for each latent frame; equals data.hop_length of the config
+    context: int  # latent frames on either side that the audio of a frame depends on
     flatten_convolutions = True
 
     @classmethod
     def from_config(cls, model: ModelConfig, gin_channels: int) -> "Decoder":
         """Build the decoder that a config describes; `gin_channels` is 0 without conditions."""
-        raise NotImplementedError
-
-    @property
-    def context(self) -> int:
-        """Latent frames on either side that the audio of a frame depends on."""
         raise NotImplementedError
 
     def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
@@ -108,6 +104,7 @@ class Generator(Decoder):
         self.conv_post = Conv1d(channels, 1, 7, padding=3, bias=False)
         if gin_channels:
             self.cond = Conv1d(gin_channels, upsample_initial_channel, 1)
+        self.context = self._receptive_radius()
 
     @classmethod
     def from_config(cls, model: ModelConfig, gin_channels: int) -> "Generator":
@@ -146,9 +143,8 @@ class Generator(Decoder):
     def _blocks(self, i: int) -> nn.ModuleList:
         return self.resblocks[i * self.num_kernels : (i + 1) * self.num_kernels]
 
-    @property
-    def context(self) -> int:
-        """Latent frames on either side that the audio of a frame depends on."""
+    def _receptive_radius(self) -> int:
+        """Return the receptive radius in latent frames."""
         radius = modules.receptive_radius(self.conv_post)
         for i in reversed(range(len(self.ups))):
             up = self._up(i)

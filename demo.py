@@ -12,20 +12,20 @@ Examples:
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 import cli
+import config as configs
+import preprocess
+import synthesis
+from audio import save_audio
+from corpora import synthetic
 from files import run_folder
-
-if TYPE_CHECKING:  # PyTorch takes seconds to import, and --help does not need it
-    from config import Config
-    from synthesis import Voice
-    from synthesis.speech import Speech
+from plots import save_overview
+from synthesis.speech import Speech
 
 CONFIGS = Path(__file__).parent / "configs"
-STEPS = 700
 CLIPS = 400
 SENTENCE = "The baker never asked for two white horses on the bridge."  # the corpus has its words, but not the sentence
 NOISE_SCALE = 0.3  # below the default, because the prior is still wide after minutes of training
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     """Run the demo. Returns the folder of demo.wav and demo.png."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--steps", type=int, default=STEPS, metavar="N", help="training steps in total")
+    add("--steps", type=int, default=700, metavar="N", help="training steps in total")
     add("--speakers", type=int, default=1, metavar="N", help="number of speakers")
     add("--clips", type=int, default=CLIPS, metavar="N", help="number of recordings to create")
     add("--text", default=SENTENCE, help="text to speak after training")
@@ -48,25 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> Path:
 
 
 def demo(steps: int, speakers: int, clips: int, text: str, device: str) -> Path:
-    """Create the corpus, train up to `steps` and speak `text`. Returns the run's folder.
+    """Create the corpus, train up to `steps`, which resumes an earlier run, and speak `text`. Returns the run's folder.
 
-    An earlier run is resumed. If it has reached `steps`, it only speaks.
-
-    Raises:
-        ValueError: more speakers than the config allows, or too few clips.
+    Raises ValueError for more speakers than the config allows, or too few clips.
     """
-    import torch
+    import torch  # takes seconds, and --help does not need it
 
-    import config as configs
     import train
-    from synthesis import Voice
 
     name = "demo" if speakers == 1 else "demo_ms"
     config = configs.load(CONFIGS / f"{name}.json")
     if speakers > max(config.data.n_speakers, 1):
         raise ValueError(f"{speakers} speakers are too many: configs/{name}.json has room for {config.data.n_speakers}")
     torch.set_num_threads(min(THREADS, torch.get_num_threads()))
-
     print(f"1. Creating {clips} clips of synthetic speech", flush=True)
     make_lists(config, clips, speakers)
     print(f"2. Training to step {steps}; Ctrl-C stops, and the same command resumes", flush=True)
@@ -76,40 +70,34 @@ def demo(steps: int, speakers: int, clips: int, text: str, device: str) -> Path:
     minutes = (time.monotonic() - started) / 60
     print(f"3. Speaking after {minutes:.1f} minutes of training: {text}", flush=True)
     folder = run_folder(name)
-    voice = Voice.load(folder, device=device)
+    voice = synthesis.Voice.load(folder, device=device)
     names: Sequence[str | None] = list(voice.speakers)[:speakers] or [None]
     spoken = [voice.speak(text, speaker, NOISE_SCALE, seed=1) for speaker in names]
     save(folder, voice, spoken)
     return folder
 
 
-def make_lists(config: "Config", clips: int, speakers: int) -> None:
+def make_lists(config: configs.Config, clips: int, speakers: int) -> None:
     """Write the corpus of the config and its cleaned lists. The same arguments give the same files."""
-    import preprocess
-    from corpora import synthetic
-
     lists = [Path(path).with_suffix("") for path in (config.data.training_files, config.data.validation_files)]
     synthetic.make_corpus(lists[0].parent, speakers, clips, config.data.sampling_rate)
     for path in lists:
         preprocess.clean_filelist(path, 2 if config.data.n_speakers else 1, config.data.text_cleaners)
 
 
-def save(folder: Path, voice: "Voice", spoken: "list[Speech]") -> None:
+def save(folder: Path, voice: "synthesis.Voice", spoken: list[Speech]) -> None:
     """Write demo.wav, with all speakers in turn, and demo.png, with the first speaker and the curves."""
     import torch
 
-    from audio import save_audio
     from mel_processing import log_mel
-    from plots import save_overview
     from reporting import read_metrics
 
     pause = np.zeros(voice.sampling_rate // 2, np.float32)
     sound = np.concatenate([part for speech in spoken for part in (speech.audio, pause)])
     save_audio(folder / "demo.wav", sound, voice.sampling_rate)
-    first = spoken[0]
-    mel = log_mel(torch.from_numpy(first.audio)[None], voice.data)[0].numpy()
+    mel = log_mel(torch.from_numpy(spoken[0].audio)[None], voice.data)[0].numpy()
     curves = {title: read_metrics(folder, name) for title, name in CURVES.items()}
-    save_overview(folder / "demo.png", mel, first, curves)
+    save_overview(folder / "demo.png", mel, spoken[0], curves)
     print(f"""
 {folder / "demo.wav"}   the sentence, which was not in the training data; after {voice.step} steps it is only a hum
 {folder / "demo.png"}   from top to bottom

@@ -7,25 +7,19 @@ from torch.nn.utils import spectral_norm
 from torch.nn.utils.parametrizations import weight_norm
 
 from attentions import LayerNorm
-from commons import get_padding, without_autocast
+from commons import get_padding, map_tensors, without_autocast
 from kernels.convolutions import Conv1d, Conv2d, Dropout, ProductConv1d
 from modules import LRELU_SLOPE
 
 PERIODS = (2, 3, 5, 7, 11)  # prime, so that the folded waveforms overlap little
-MAX_CHANNELS = 1024  # of the widest layers; the widths of all others are fractions of it
-POST_KERNEL = 3  # of the last convolution
+WIDTH = 1024  # channels of the widest layers; the other layers have fractions of it
 
 
 class DiscriminatorP(nn.Module):
     """HiFi-GAN's period discriminator. It folds the waveform to `period` columns and convolves along each column."""
 
     def __init__(
-        self,
-        period: int,
-        kernel_size: int = 5,
-        stride: int = 3,
-        use_spectral_norm: bool = False,
-        channels: int = MAX_CHANNELS,
+        self, period: int, kernel_size: int = 5, stride: int = 3, use_spectral_norm: bool = False, channels: int = WIDTH
     ):
         super().__init__()
         norm = _spectral_norm if use_spectral_norm else weight_norm
@@ -37,22 +31,20 @@ class DiscriminatorP(nn.Module):
             norm(Conv2d(c_in, c_out, (kernel_size, 1), (s, 1), padding))
             for c_in, c_out, s in zip(widths, widths[1:], strides)
         )
-        self.conv_post = norm(Conv2d(channels, 1, (POST_KERNEL, 1), padding=(get_padding(POST_KERNEL), 0)))
+        self.conv_post = norm(Conv2d(channels, 1, (3, 1), padding=(1, 0)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Args: x `[b, 1, samples]`. Returns scores `[b, n]` and feature maps `[b, c, n, period]`."""
-        x = F.pad(x, (0, -x.size(2) % self.period), "reflect")
-        x = x.unflatten(2, (-1, self.period))
+        x = F.pad(x, (0, -x.size(2) % self.period), "reflect").unflatten(2, (-1, self.period))
         return _scores_and_maps(self.convs, self.conv_post, x)
 
 
 class DiscriminatorS(nn.Module):
     """HiFi-GAN's scale discriminator, applied to the waveform at its full rate."""
 
-    def __init__(self, use_spectral_norm: bool = False, channels: int = MAX_CHANNELS):
+    def __init__(self, use_spectral_norm: bool = False, channels: int = WIDTH):
         super().__init__()
-        norm = _spectral_norm if use_spectral_norm else weight_norm
-        c = channels
+        norm, c = _spectral_norm if use_spectral_norm else weight_norm, channels
         table = (  # in channels, out channels, kernel size, stride, groups
             (1, c // 64, 15, 1, 1),
             (c // 64, c // 16, 41, 4, max(c // 256, 1)),
@@ -64,7 +56,7 @@ class DiscriminatorS(nn.Module):
         self.convs = nn.ModuleList(
             norm(Conv1d(c_in, c_out, k, s, get_padding(k), groups=groups)) for c_in, c_out, k, s, groups in table
         )
-        self.conv_post = norm(Conv1d(c, 1, POST_KERNEL, padding=get_padding(POST_KERNEL)))
+        self.conv_post = norm(Conv1d(c, 1, 3, padding=1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Args: x `[b, 1, samples]`. Returns scores `[b, n]` and feature maps `[b, c, n]`."""
@@ -90,14 +82,13 @@ def _scores_and_maps(convs: nn.ModuleList, conv_post: nn.Module, x: Tensor) -> t
         x = conv(x, LRELU_SLOPE)
         feature_maps.append(x)
     x = conv_post(x)
-    feature_maps.append(x)
-    return x.flatten(1), feature_maps
+    return x.flatten(1), [*feature_maps, x]
 
 
 class MultiPeriodDiscriminator(nn.Module):
     """One scale discriminator and one period discriminator for each of `PERIODS` (VITS, appendix B.2)."""
 
-    def __init__(self, use_spectral_norm: bool = False, channels: int = MAX_CHANNELS):
+    def __init__(self, use_spectral_norm: bool = False, channels: int = WIDTH):
         super().__init__()
         self.discriminators = nn.ModuleList([DiscriminatorS(use_spectral_norm, channels)])
         for period in PERIODS:
@@ -113,14 +104,12 @@ class MultiPeriodDiscriminator(nn.Module):
     ) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]], list[list[Tensor]]]:
         """Discriminate real waveforms y and generated ones y_hat, `[b, 1, samples]` each, in one pass.
 
-        Returns:
-            Scores of y, scores of y_hat, feature maps of y and feature maps of y_hat, one entry for each discriminator.
+        Returns the scores of y and of y_hat and the feature maps of y and of y_hat, one entry for each discriminator.
         """
-        scores, feature_maps = self.discriminate(torch.cat([y, y_hat]))
-        scores_r, scores_g = zip(*(score.chunk(2) for score in scores))
-        maps_r = [[feature_map.chunk(2)[0] for feature_map in maps] for maps in feature_maps]
-        maps_g = [[feature_map.chunk(2)[1] for feature_map in maps] for maps in feature_maps]
-        return list(scores_r), list(scores_g), maps_r, maps_g
+        outputs = self.discriminate(torch.cat([y, y_hat]))
+        scores_r, maps_r = map_tensors(lambda x: x.chunk(2)[0], outputs)
+        scores_g, maps_g = map_tensors(lambda x: x.chunk(2)[1], outputs)
+        return scores_r, scores_g, maps_r, maps_g
 
 
 class DurationDiscriminatorV1(nn.Module):
@@ -154,10 +143,7 @@ class DurationDiscriminatorV1(nn.Module):
             self.cond = ProductConv1d(gin_channels, in_channels, 1)
 
     def text_features(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
-        """Args: x `[b, h, t_s]`; x_mask `[b, 1, t_s]`; g `[b, gin, 1]` or None. Returns `[b, f, t_s]`.
-
-        x and g are detached.
-        """
+        """Args: x `[b, h, t_s]`, detached; x_mask `[b, 1, t_s]`; g `[b, gin, 1]`, detached. Returns `[b, f, t_s]`."""
         x = x.detach()
         if g is not None:
             x = x + self.cond(g.detach())
@@ -165,10 +151,7 @@ class DurationDiscriminatorV1(nn.Module):
         return self.drop(self.norm_2(self.activation(self.conv_2(x * x_mask))))
 
     def score(self, features: Tensor, x_mask: Tensor, dur: Tensor) -> Tensor:
-        """Args: features `[b, f, t_s]` of `text_features`; x_mask `[b, 1, t_s]`; dur: log durations `[b, 1, t_s]`.
-
-        Returns scores `[b, t_s, 1]` in (0, 1).
-        """
+        """Args: features `[b, f, t_s]`; x_mask, log durations dur `[b, 1, t_s]`. Returns `[b, t_s, 1]` in (0, 1)."""
         x = torch.cat([features, self.dur_proj(dur)], 1)
         x = self.drop(self.pre_out_norm_1(self.activation(self.pre_out_conv_1(x * x_mask))))
         x = self.drop(self.pre_out_norm_2(self.activation(self.pre_out_conv_2(x * x_mask)))) * x_mask

@@ -20,19 +20,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 TIMEOUT = datetime.timedelta(hours=2)  # of an exchange: the main process decodes a whole corpus while the others wait
 INTERRUPTED = 130  # exit code of a process that Ctrl-C ended
-MAX_INT32 = 2**31 - 1
 
 
 def launch(run: Callable[..., None], device: str, processes: int | None, *args: Any) -> None:
     """Call `run(device, *args)` in this process, in one new process for each GPU, or as one of torchrun's processes.
 
-    Args:
-        run: a function at the top level of a module, so that new processes can import it.
-        device: "cpu", "cuda" or "auto", which is CUDA if there is a GPU.
-        processes: number of processes on this machine; None for one for each GPU, or one on the CPU.
-
-    Raises:
-        ValueError: the number of processes is below 1 or above the number of GPUs, or CUDA is not available.
+    Args: `run`, a function at the top level of a module, so that new processes can import it; `device`, "cpu", "cuda"
+    or "auto", which is CUDA if there is a GPU; `processes`, their number on this machine, None for one for each GPU or
+    one on the CPU. Raises ValueError if `processes` is below 1 or above the number of GPUs, or CUDA is not available.
     """
     gpus = torch.cuda.device_count()
     if processes is not None and processes < 1:
@@ -41,16 +36,14 @@ def launch(run: Callable[..., None], device: str, processes: int | None, *args: 
         raise ValueError("--device cuda: PyTorch sees no GPU here; --device cpu trains without one")
     kind = "cuda" if gpus and device != "cpu" else "cpu"
     if "WORLD_SIZE" in os.environ:
-        _join(run, kind, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://", *args)
-        return
+        return _join(run, kind, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://", *args)
     processes = processes or (gpus if kind == "cuda" else 1)
     if kind == "cuda" and processes > gpus:
         raise ValueError(
             f"{processes} processes were asked for; --processes must be at most {gpus}, the number of GPUs"
         )
     if processes == 1:
-        run(_device(kind, 0), *args)
-        return
+        return run(_device(kind, 0), *args)
     with tempfile.TemporaryDirectory() as folder:
         rendezvous = (Path(folder) / "rendezvous").as_uri()  # a file, because a port may be in use
         children = mp.spawn(_spawned, (run, kind, processes, rendezvous, *args), processes, join=False)
@@ -85,7 +78,7 @@ def _spawned(rank: int, run: Callable[..., None], kind: str, world: int, rendezv
     try:
         _join(run, kind, rank, world, rendezvous, *args)
     except (ValueError, OSError) as error:  # a user error: one line instead of the tracebacks of all processes
-        print(reason(error), file=sys.stderr)
+        print(f"{Path(sys.argv[0]).stem}: {reason(error)}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # it would end this process with exit code 0
         raise SystemExit(INTERRUPTED) from None
@@ -98,11 +91,10 @@ def reason(error: ValueError | OSError) -> str:
 
 
 def _join(run: Callable[..., None], kind: str, rank: int, world: int, rendezvous: str, *args: Any) -> None:
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    device = _device(kind, local)
-    backend = "nccl" if kind == "cuda" else "gloo"
+    device = _device(kind, int(os.environ.get("LOCAL_RANK", 0)))
     # captured steps exchange gradients; with registration, NCCL would need all processes to capture at the same time
     os.environ.setdefault("NCCL_GRAPH_REGISTER", "0")
+    backend = "nccl" if kind == "cuda" else "gloo"
     dist.init_process_group(backend, rendezvous, timeout=TIMEOUT, rank=rank, world_size=world)
     try:
         run(device, *args)
@@ -139,14 +131,13 @@ def wrap(network: nn.Module, device: torch.device) -> nn.Module:
     """Return the network in DistributedDataParallel, or the network itself if this process is alone."""
     if world_size() == 1:
         return network
-    ids = [device.index] if device.type == "cuda" else None
     # buffers need no exchange: the vectors of spectral norm may differ, and the alignment noise is always equal
     parameters = inspect.signature(DistributedDataParallel).parameters
     exchange = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"  # before 2.13
-    options: dict[str, Any] = {"gradient_as_bucket_view": True, exchange: False}
-    wrapped = DistributedDataParallel(network, device_ids=ids, **options)
+    options: dict[str, Any] = {"device_ids": [device.index] if device.type == "cuda" else None, exchange: False}
+    wrapped = DistributedDataParallel(network, gradient_as_bucket_view=True, **options)
     # DDP times its first ten steps and then some later ones; timing synchronizes with the device and breaks a capture
-    wrapped._set_ddp_runtime_logging_sample_rate(MAX_INT32)
+    wrapped._set_ddp_runtime_logging_sample_rate(2**31 - 1)
     return wrapped
 
 
@@ -184,14 +175,11 @@ def gather(value: object) -> list[Any]:
 
 def in_main(function: Callable[[], None]) -> None:
     """Call `function` in the main process while the others wait. An error in it ends all processes."""
-    error = None
+    error: Exception | SystemExit | None = None
     if is_main():
         try:
             function()
         except (ValueError, OSError, SystemExit) as raised:
             error = raised
-    failed = gather(error is not None)[0]
-    if error is not None:
-        raise error
-    if failed:
-        raise SystemExit(1)
+    if gather(error is not None)[0]:
+        raise error or SystemExit(2)

@@ -1,7 +1,7 @@
 """Duration predictors: the deterministic and the stochastic one of VITS and the one of VITS2, which takes noise.
 
-All predict the logarithm of the number of frames of each token from the hidden states of the text encoder. Both the
-hidden states and the condition are detached: no gradient flows back to the encoder (VITS, section 2.2.2).
+All predict the logarithm of the number of frames of each token from the hidden states of the text encoder. The hidden
+states and the condition are detached: no gradient flows back to the encoder (VITS, section 2.2.2).
 """
 
 import math
@@ -61,18 +61,14 @@ class DurationPredictor(nn.Module):
         return self.proj(x * x_mask) * x_mask
 
     def loss(self, logw: Tensor, logw_: Tensor, x_mask: Tensor) -> Tensor:
-        """Return the squared error of log durations `[b, 1, t_s]`, divided by the number of valid tokens of the batch.
-
-        The sum of the result `[b]` is the mean squared error over all valid tokens.
-        """
+        """Return terms `[b]` whose sum is the mean squared error of log durations `[b, 1, t_s]` over valid tokens."""
         return (at_least_fp32(logw) - logw_).square().sum((1, 2)) / x_mask.sum()
 
 
 class StochasticDurationPredictor(nn.Module):
     """A flow over durations with variational dequantization and data augmentation (VITS, section 2.2.2, appendix B.3).
 
-    Raises:
-        ValueError: `filter_channels` differs from `in_channels`; VITS has both arguments and uses one width.
+    Raises ValueError if `filter_channels` differs from `in_channels`; VITS has both arguments and uses one width.
     """
 
     def __init__(
@@ -89,10 +85,10 @@ class StochasticDurationPredictor(nn.Module):
             raise ValueError(f"filter_channels ({filter_channels}) must equal in_channels ({in_channels})")
 
         def spline_flows() -> nn.ModuleList:
-            flows: list[nn.Module] = [modules.ElementwiseAffine(2)]
+            flows = nn.ModuleList([modules.ElementwiseAffine(2)])
             for _ in range(n_flows):
-                flows += [modules.ConvFlow(2, filter_channels, kernel_size, DDS_LAYERS), modules.Flip()]
-            return nn.ModuleList(flows)
+                flows.extend([modules.ConvFlow(2, filter_channels, kernel_size, DDS_LAYERS), modules.Flip()])
+            return flows
 
         self.log_flow = modules.Log()
         self.flows = spline_flows()
@@ -134,8 +130,7 @@ class StochasticDurationPredictor(nn.Module):
         """Return the bound of VITS, equation 7: draw u, nu from the posterior and score (w - u, nu) under the flow."""
         h_w = self.post_proj(self.post_convs(self.post_pre(w), x_mask)) * x_mask
         e_q = torch.randn(w.size(0), 2, w.size(2), device=w.device, dtype=w.dtype) * x_mask
-        z_q = e_q
-        logdet_q: Tensor | float = 0.0
+        z_q, logdet_q = e_q, w.new_zeros(w.size(0))
         for flow in self.post_flows:
             z_q, logdet = flow(z_q, x_mask, g=x + h_w)
             logdet_q = logdet_q + logdet
@@ -143,14 +138,12 @@ class StochasticDurationPredictor(nn.Module):
         u = torch.sigmoid(z_u) * x_mask
         logdet_q = logdet_q + ((F.logsigmoid(z_u) + F.logsigmoid(-z_u)) * x_mask).sum((1, 2))
         logq = -0.5 * ((LOG_2PI + e_q.square()) * x_mask).sum((1, 2)) - logdet_q
-
         log_w, logdet_p = self.log_flow((w - u) * x_mask, x_mask)
         z = torch.cat([log_w, nu], 1)
         for flow in self.flows:
             z, logdet = flow(z, x_mask, g=x)
             logdet_p = logdet_p + logdet
-        nll = 0.5 * ((LOG_2PI + z.square()) * x_mask).sum((1, 2)) - logdet_p
-        return nll + logq
+        return 0.5 * ((LOG_2PI + z.square()) * x_mask).sum((1, 2)) - logdet_p + logq
 
     def _sample(self, x: Tensor, x_mask: Tensor, noise_scale: float) -> Tensor:
         """Apply the inverse flow to Gaussian noise. The first spline is skipped, because it only changes nu."""

@@ -53,8 +53,7 @@ def export(
         for_runtimes: accept the ids of Piper and sherpa-onnx besides the network's tokens.
         weights: "half", "int8", or None for fp32.
 
-    Raises:
-        ValueError: the network is not trained or broken, or Piper and sherpa-onnx do not support the voice.
+    Raises ValueError if the network is not trained or broken, or if Piper and sherpa-onnx do not support the voice.
     """
     from export import graph as graphs
 
@@ -62,10 +61,9 @@ def export(
         raise ValueError("Piper and sherpa-onnx do not give noise: leave out --noise-inputs or --runtime")
     graphs.check_speech(voice)
     graph: nn.Module = graphs.Graph(voice)
-    facts = metadata.facts(voice, comment)
-    example = graphs.example_text(voice)
+    facts, example = metadata.facts(voice, comment), graphs.example_text(voice)
     if for_runtimes:
-        graph = runtimes.after_reader(graph, voice)
+        graph = runtimes.RuntimeGraph(graph, voice)
         facts |= runtimes.facts(voice, comment)
         if graph.one_speaker:
             del example["sid"]
@@ -91,8 +89,8 @@ def export_split(
     return encoder, decoder
 
 
-def parser() -> cli.Parser:
-    """Return the options of the program."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program with the given arguments, by default those of the command line."""
     parser = cli.Parser(__doc__)
     cli.add_run(parser, "--model-path", required=True)
     cli.add_config(parser, "--config-path")
@@ -102,37 +100,31 @@ def parser() -> cli.Parser:
     parser.add_argument("--runtime", choices=list(runtimes.RUNTIMES), help="write the files of Piper or sherpa-onnx")
     smaller = parser.add_mutually_exclusive_group()
     smaller.add_argument("--half", action="store_true", help="store 16-bit weights: half the size, the same speed")
-    smaller.add_argument(
-        "--int8", action="store_true", help="store 8-bit kernels: a quarter of the size, the same speed, a larger error"
-    )
-    parser.add_argument(
-        "--comment", default="", metavar="TEXT", help="text for the metadata, such as licence and source"
-    )
-    return parser
+    eight_bit = "store 8-bit kernels: a quarter of the size, the same speed, a larger error"
+    smaller.add_argument("--int8", action="store_true", help=eight_bit)
+    parser.add_argument("--comment", default="", metavar="TEXT", help="text for the metadata: the license, the source")
+    args = parser.parse_args(arguments)
+    with cli.errors_in_one_line("export_onnx"):
+        output = Path(args.output)
+        if output.is_dir():
+            raise ValueError(f"{output} is a folder: name the .onnx file to write")
+        if args.split and args.runtime:
+            raise ValueError("Piper and sherpa-onnx take one file: leave out --split or --runtime")
+        for package in ("onnx", "onnxruntime"):
+            cli.extra(package)
+        from export import shrink
 
-
-def run(args: argparse.Namespace) -> None:
-    """Export as the options of `parser` say, and print the files, the error of smaller weights, and what to do next."""
-    output = Path(args.output)
-    if output.is_dir():
-        raise ValueError(f"{output} is a folder: name the .onnx file to write")
-    if args.split and args.runtime:
-        raise ValueError("Piper and sherpa-onnx take one file: leave out --split or --runtime")
-    for package in ("onnx", "onnxruntime"):
-        cli.extra(package)
-    from export import shrink
-
-    voice = Voice.load(args.model_path, args.config_path)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    weights = "half" if args.half else "int8" if args.int8 else None
-    files = write_files(voice, output, args, weights)
-    for file in files:
-        print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, step {voice.step}")
-    if weights:
-        with tempfile.TemporaryDirectory() as folder:
-            print(shrink.compare(write_files(voice, Path(folder) / "fp32.onnx", args, None), files, voice))
-    if args.runtime:
-        print(*runtimes.RUNTIMES[args.runtime](voice, output), sep="\n")
+        voice = Voice.load(args.model_path, args.config_path)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        weights = "half" if args.half else "int8" if args.int8 else None
+        files = write_files(voice, output, args, weights)
+        for file in files:
+            print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, step {voice.step}")
+        if weights:
+            with tempfile.TemporaryDirectory() as folder:
+                print(shrink.compare(write_files(voice, Path(folder) / "fp32.onnx", args, None), files, voice))
+        if args.runtime:
+            print(*runtimes.RUNTIMES[args.runtime](voice, output), sep="\n")
 
 
 def write_files(voice: Voice, path: Path, args: argparse.Namespace, weights: str | None) -> tuple[Path, ...]:
@@ -141,13 +133,6 @@ def write_files(voice: Voice, path: Path, args: argparse.Namespace, weights: str
         return export_split(voice, path, args.noise_inputs, args.comment, weights)
     export(voice, path, args.noise_inputs, args.comment, bool(args.runtime), weights)
     return (path,)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program with the given arguments, by default those of the command line."""
-    args = parser().parse_args(arguments)
-    with cli.errors_in_one_line("export_onnx"):
-        run(args)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,7 @@ RUNS = Path("logs")  # one folder per run
 
 
 def run_folder(name: str) -> Path:
-    """Return the folder of a run, given by its name or by the folder itself.
-
-    Raises:
-        ValueError: the name is empty or contains `..`.
-    """
+    """Return the folder of a run, given by its name or by itself. Raises ValueError for an empty name or `..` in it."""
     given = Path(name)
     inside = given.relative_to(RUNS) if given.is_relative_to(RUNS) else given
     if not inside.parts or ".." in inside.parts:

@@ -6,17 +6,11 @@ subclass of `Coupling`, one line there, and its name in `config.FlowType`.
 
 from torch import Tensor, nn
 
-import attentions
+from attentions import FFT, Encoder
 from kernels.convolutions import Conv1d, cat_channels
-from modules import WN, Flip, zero_conv
+from modules import WN, Flip, FlowOutput, zero_conv
 
 N_STEPS = 4  # VITS, appendix B.1
-WN_KERNEL, WN_DILATION_RATE, WN_LAYERS = 5, 1, 4  # the WaveNet of a coupling
-
-# the transformer blocks, as in published checkpoints
-HALF_HEADS, HALF_LAYERS, HALF_KERNEL, HALF_DROPOUT = 2, 2, 3, 0.1  # on one half of the channels
-PRE_CONV2_HEADS, PRE_CONV2_LAYERS, PRE_CONV2_KERNEL = 2, 1, 5
-FFT_HEADS, FFT_LAYERS, FFT_KERNEL, FFT_FILTER = 4, 1, 5, 768
 
 
 class Coupling(nn.Module):
@@ -33,19 +27,14 @@ class Coupling(nn.Module):
         super().__init__()
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """Args: x0 `[b, inter / 2, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]` or None.
+        """Map x0 `[b, inter / 2, t]` to the input of `post`, `[b, h, t]`, where h may be inter / 2.
 
-        Returns the input of `post`, `[b, h, t]`, where h may be inter / 2.
+        Args: x_mask `[b, 1, t]`; g `[b, gin, 1]` or None.
         """
         raise NotImplementedError
 
-    def forward(
-        self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Args: x `[b, inter, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]` or None.
-
-        Returns `[b, inter, t]` and the log-determinant `[b]`, zero.
-        """
+    def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False) -> FlowOutput:
+        """Args: x `[b, inter, t]`; x_mask `[b, 1, t]`; g `[b, gin, 1]` or None. Returns `[b, inter, t]` and 0 `[b]`."""
         x0, x1 = x.chunk(2, 1)
         m = self.post(self.hidden(x0, x_mask, g), mask=x_mask)
         x1 = (x1 - m) * x_mask if reverse else m + x1 * x_mask
@@ -53,12 +42,12 @@ class Coupling(nn.Module):
 
 
 def _wavenet(hidden_channels: int, gin_channels: int) -> WN:
-    return WN(hidden_channels, WN_KERNEL, WN_DILATION_RATE, WN_LAYERS, gin_channels)
+    return WN(hidden_channels, kernel_size=5, dilation_rate=1, n_layers=4, gin_channels=gin_channels)
 
 
-def _half_transformer(half: int) -> attentions.Encoder:
+def _half_transformer(half: int) -> Encoder:
     """Return the small transformer block on one half of the channels. It has no relative positions."""
-    return attentions.Encoder(half, half, HALF_HEADS, HALF_LAYERS, HALF_KERNEL, HALF_DROPOUT, window_size=None)
+    return Encoder(half, half, n_heads=2, n_layers=2, kernel_size=3, p_dropout=0.1, window_size=None)
 
 
 class ResidualCoupling(Coupling):
@@ -87,21 +76,18 @@ class PreConvCoupling(Coupling):
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """Map `[b, inter / 2, t]` to `[b, h, t]`."""
-        h = self.pre(x0 + self.pre_transformer(x0, x_mask), mask=x_mask)
-        return self.enc(h, x_mask, g)
+        return self.enc(self.pre(x0 + self.pre_transformer(x0, x_mask), mask=x_mask), x_mask, g)
 
 
 class PreConv2Coupling(Coupling):
     """As `PreConvCoupling`, but with one transformer layer on the hidden channels and with relative positions."""
 
-    n_heads = PRE_CONV2_HEADS
+    n_heads = 2
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
         super().__init__(channels, hidden_channels, gin_channels)
         self.pre = Conv1d(channels // 2, hidden_channels, 1)
-        self.pre_transformer = attentions.Encoder(
-            hidden_channels, hidden_channels, self.n_heads, PRE_CONV2_LAYERS, PRE_CONV2_KERNEL
-        )
+        self.pre_transformer = Encoder(hidden_channels, hidden_channels, self.n_heads, n_layers=1, kernel_size=5)
         self.enc = _wavenet(hidden_channels, gin_channels)
         self.post = zero_conv(hidden_channels, channels // 2)
 
@@ -114,14 +100,13 @@ class PreConv2Coupling(Coupling):
 class FFTCoupling(Coupling):
     """A causal transformer block with a residual connection in place of the WaveNet."""
 
-    n_heads = FFT_HEADS
+    n_heads = 4
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
         super().__init__(channels, hidden_channels, gin_channels)
         self.pre = Conv1d(channels // 2, hidden_channels, 1)
-        self.enc = attentions.FFT(
-            hidden_channels, FFT_FILTER, self.n_heads, FFT_LAYERS, FFT_KERNEL, gin_channels=gin_channels
-        )
+        filter_channels, n_layers, kernel_size = 768, 1, 5
+        self.enc = FFT(hidden_channels, filter_channels, self.n_heads, n_layers, kernel_size, gin_channels=gin_channels)
         self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
@@ -143,29 +128,21 @@ class MonoInterResidualCoupling(Coupling):
         return self.pre_transformer(x0, x_mask) + x0
 
 
-class MonoPostResidualCoupling(Coupling):
+class MonoPostResidualCoupling(MonoInterResidualCoupling):
     """A residual connection around the whole coupling: `[x0, x1]` to `[2 x0, 2 x1 + m(x0)]`.
 
     Four of these scale the latent by 16. The log-determinant that they return, zero, does not account for it; published
     checkpoints were trained so.
     """
 
-    def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
-        super().__init__(channels, hidden_channels, gin_channels)
-        self.pre_transformer = _half_transformer(channels // 2)
-        self.post = zero_conv(channels // 2, channels // 2)
-
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
         """Map `[b, inter / 2, t]` to `[b, inter / 2, t]`."""
         return self.pre_transformer(x0, x_mask)
 
-    def forward(
-        self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Args: x `[b, inter, t]`; x_mask `[b, 1, t]`; g is not used. Returns `[b, inter, t]` and a zero `[b]`."""
+    def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False) -> FlowOutput:
+        """Args: x `[b, inter, t]`; x_mask `[b, 1, t]`; g is not used. Returns `[b, inter, t]` and 0 `[b]`."""
         if reverse:
-            x = x / 2
-            x0, x1 = x.chunk(2, 1)
+            x0, x1 = (x / 2).chunk(2, 1)
             half_m = self.post(self.hidden(x0, x_mask, g), mask=x_mask) / 2
             return cat_channels(x0, x1 - half_m) * x_mask, x.new_zeros(x.size(0))
         coupled, logdet = super().forward(x, x_mask, g)

@@ -38,8 +38,7 @@ class OnnxVoice(BaseVoice):
         config_path: config file, for files that do not describe themselves.
         threads: of ONNX Runtime; 0 is all.
 
-    Raises:
-        ValueError: a file is missing or not an ONNX model of a voice, there is no config, or onnxruntime is missing.
+    Raises ValueError if a file is missing or not an ONNX model of a voice, or if the config or onnxruntime is missing.
     """
 
     def __init__(self, path: str | Path, config_path: str | Path | None = None, threads: int = 0):
@@ -52,9 +51,15 @@ class OnnxVoice(BaseVoice):
         if not {"input", "input_lengths", "scales"} <= set(self.inputs):
             raise ValueError(f"{path} is not an exported VITS voice: its inputs are {', '.join(self.inputs)}")
         self.path = path
-        self.decoder = self._decoder(threads) if "z" in self.outputs else None
+        self.decoder = None
+        facts = self.session.get_modelmeta().custom_metadata_map
+        if "z" in self.outputs:
+            beside = path.with_name(path.name.removesuffix(ENCODER) + DECODER)
+            self.decoder = _session(beside, threads)
+            if self.decoder.get_modelmeta().custom_metadata_map != facts:
+                raise ValueError(f"{beside} and {path} are not of one export: export the voice again")
         try:
-            described = metadata.read(_metadata(self.session))
+            described = metadata.read(facts)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         if described:
@@ -66,13 +71,6 @@ class OnnxVoice(BaseVoice):
             raise ValueError(f"{path} does not describe its voice: give its config file with --config-path")
         self._random = np.random.default_rng()
 
-    def _decoder(self, threads: int) -> "InferenceSession":
-        path = self.path.with_name(self.path.name.removesuffix(ENCODER) + DECODER)
-        decoder = _session(path, threads)
-        if _metadata(decoder) != _metadata(self.session):
-            raise ValueError(f"{path} and {self.path} are not of one export: export the voice again")
-        return decoder
-
     def _latents(self, tokens: list[list[int]], values: Values, scales: Scales) -> list[Latent]:
         if self.decoder is None and len(tokens) > 1:  # one by one, because padding would change the decoder's output
             return [latent for t in tokens for latent in self._latents([t], values, scales)]
@@ -80,33 +78,26 @@ class OnnxVoice(BaseVoice):
         x = np.zeros((len(tokens), lengths.max()), np.int64)
         for row, t in zip(x, tokens):
             row[: len(t)] = t
-        # a file of other VITS code may ask a single-speaker voice for a speaker, who is 0
-        bundle = {
-            name: np.stack([values.get(name, np.int64(0))] * len(x)) for name in CONDITIONS if name in self.inputs
-        }
-        feed = {"input": x, "input_lengths": lengths, "scales": np.array(scales, np.float32), **bundle}
-        made, *more = _run(self.session, self.outputs, feed | self._noise(*x.shape), self.path)
+        feed = {"input": x, "input_lengths": lengths, "scales": np.array(scales, np.float32)}
+        for name in CONDITIONS.keys() & self.inputs.keys():
+            # a file of other VITS code may ask a single-speaker voice for a speaker, who is 0
+            feed[name] = np.stack([values.get(name, np.int64(0))] * len(x))
+        for name, columns in ("noise_w", x.shape[1]), ("noise", NOISE_FRAMES):
+            if name in self.inputs:
+                feed[name] = self._random.standard_normal((len(x), int(self.inputs[name][1]), columns), np.float32)
+        made, *more = _run(self.session, self.outputs, feed, self.path)
         durations: list[Any] = [d[:n].astype(np.int64) for d, n in zip(more[0], lengths)] if more else [None]
         if self.decoder is None:  # the file includes the decoder
             return [Latent(made.reshape(-1), made.size // self.data.hop_length, durations[0])]
-        frames = [max(1, int(d.sum())) for d in durations]
-        g = [{"g": g[None]} for g in more[1]] if len(more) > 1 else [{}] * len(tokens)
-        contents = ({"z": z[None, :, :n], **condition} for z, n, condition in zip(made, frames, g))
-        return [Latent(content, n, d) for content, n, d in zip(contents, frames, durations)]
+        encoded = {name: value for name, value in zip(self.outputs, [made, *more]) if name != "durations"}
+        contents = ({name: value[i : i + 1] for name, value in encoded.items()} for i in range(len(tokens)))
+        return [Latent(content, max(1, int(d.sum())), d) for content, d in zip(contents, durations)]
 
     def _decode(self, latent: Latent, start: int, end: int) -> np.ndarray:
         if self.decoder is None:
             return latent.content[start * self.data.hop_length : end * self.data.hop_length]
         z = np.ascontiguousarray(latent.content["z"][:, :, start:end])
         return _run(self.decoder, ["output"], {**latent.content, "z": z}, self.path)[0].reshape(-1)
-
-    def _noise(self, b: int, t_s: int) -> dict[str, np.ndarray]:
-        """Draw the noise inputs of the file, if it has any: float32 `[b, channels, n]`."""
-        return {
-            name: self._random.standard_normal((b, int(self.inputs[name][1]), n), np.float32)
-            for name, n in (("noise_w", t_s), ("noise", NOISE_FRAMES))
-            if name in self.inputs
-        }
 
     def _draws(self, seed: int | None) -> Callable[[], AbstractContextManager[None]]:
         if seed is not None and "noise" not in self.inputs:
@@ -134,10 +125,6 @@ def _session(path: Path, threads: int) -> "InferenceSession":
         raise ValueError(f"{path} is not an ONNX model: {str(error).splitlines()[0]}") from None
 
 
-def _metadata(session: "InferenceSession") -> dict[str, str]:
-    return session.get_modelmeta().custom_metadata_map
-
-
 def _run(session: "InferenceSession", outputs: Sequence[str], feed: Mapping[str, Any], path: Path) -> list[np.ndarray]:
     """Run a model. Raises ValueError if it fails, as for an id that the network does not have."""
     try:
@@ -151,12 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = cli.Parser(__doc__)
     parser.add_argument("--model", required=True, metavar="ONNX", help="the .onnx file")
     parser.add_argument("--config-path", metavar="JSON", help="config file, for files that do not describe themselves")
-    parser.add_argument(
-        "--output-wav-path",
-        dest="output",
-        metavar="FILE",
-        help=".wav, .flac or .ogg file to write; - is standard output (default: speech.wav)",
-    )
+    wav = ".wav, .flac or .ogg file to write; - is standard output (default: speech.wav)"
+    parser.add_argument("--output-wav-path", dest="output", metavar="FILE", help=wav)
     parser.add_argument("--text", required=True, help="text to speak")
     parser.add_argument("--sid", dest="speaker", metavar="SPEAKER", help="id or name, for a voice of several speakers")
     cli.add_speaking_options(parser)
@@ -164,8 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with cli.errors_in_one_line("infer_onnx"):
         cli.check_speaking_options(args)
         voice = OnnxVoice(args.model, args.config_path)
-        text = cli.given_text(args.text, args)
-        path = args.output or "speech.wav"
+        text, path = cli.given_text(args.text, args), args.output or "speech.wav"
         output.speak_to_file(voice, text, path, args.timings, args.output_raw, **cli.speaking_options(args))
 
 

@@ -12,35 +12,31 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
 import cli
+import plots
+import synthesis
 from audio import save_audio
-from cli import errors_in_one_line
 from files import replacing
 from synthesis.output import report, save, speak_to_file, write_raw
 from synthesis.output import subtitles as subtitles  # for notebooks
 from synthesis.speech import Scales, Speech
 
-if TYPE_CHECKING:  # imports PyTorch
-    from synthesis import Voice
 
-
-def picture(voice: "Voice", speech: Speech) -> np.ndarray:
+def picture(voice: "synthesis.Voice", speech: Speech) -> np.ndarray:
     """Draw the spectrogram and the times of the tokens. Returns pixels `[height, width, 3]`, 8 bit."""
-    import torch
+    import torch  # takes seconds, and --help does not need it
 
-    import plots
     from mel_processing import log_mel
 
     mel = log_mel(torch.from_numpy(speech.audio).unsqueeze(0), voice.data)[0].numpy()
     return plots.plot_speech_to_numpy(mel, speech)
 
 
-def draw(voice: "Voice", speech: Speech, path: str | Path) -> None:
+def draw(voice: "synthesis.Voice", speech: Speech, path: str | Path) -> None:
     """Write `picture` as a PNG."""
     from matplotlib.image import imsave
 
@@ -49,15 +45,7 @@ def draw(voice: "Voice", speech: Speech, path: str | Path) -> None:
         imsave(unfinished, picture(voice, speech), format="png")
 
 
-def speak_text(voice: "Voice", args: argparse.Namespace) -> None:
-    """Speak the text of `-t`."""
-    text, path = cli.given_text(args.text, args), args.output or "speech.wav"
-    speech = speak_to_file(voice, text, path, args.timings, args.output_raw, **cli.speaking_options(args))
-    if speech and args.picture:
-        draw(voice, speech, args.picture)
-
-
-def speak_lines(voice: "Voice", args: argparse.Namespace) -> None:
+def speak_lines(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
     """Speak every line of `-f`, to 0001.wav, 0002.wav and so on, with `lines.txt` to list files and texts."""
     lines = read_lines(args.file)
     for number, line in enumerate(lines, 1):  # find errors before hours of work
@@ -103,7 +91,7 @@ def source_name(source: str) -> str:
     return "standard input" if source == "-" else source
 
 
-def convert(voice: "Voice", args: argparse.Namespace) -> None:
+def convert(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
     """Convert the recording of `--convert` to another speaker's voice."""
     path = args.output or "converted.wav"
     begin = time.perf_counter()
@@ -111,14 +99,6 @@ def convert(voice: "Voice", args: argparse.Namespace) -> None:
     elapsed = time.perf_counter() - begin
     save(path, audio, voice.sampling_rate)
     report(path, len(audio) / voice.sampling_rate, elapsed)
-
-
-def list_speakers(voice: "Voice") -> None:
-    """Print ids and names of the speakers."""
-    for name, number in voice.speakers.items():
-        print(f"{number}\t{name}")
-    if not voice.speakers:
-        print("inference: this voice has a single speaker", file=sys.stderr)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -141,8 +121,8 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError("--source needs --convert")
 
 
-def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the options of the program."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program with the given arguments, by default those of the command line."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     task = parser.add_mutually_exclusive_group(required=True)
@@ -160,25 +140,24 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--fp32", action="store_true", help="decode in fp32 on a GPU, not in fp16")
     add("--picture", metavar="PNG", help="with -t: write the spectrogram and the alignment")
     cli.add_speaking_options(parser)
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program with the given arguments, by default those of the command line."""
-    args = parse_args(arguments)
-    with errors_in_one_line("inference"):
+    args = parser.parse_args(arguments)
+    with cli.errors_in_one_line("inference"):
         check_options(args)
-        from synthesis import Voice  # after the checks, because PyTorch takes seconds to import
-
-        voice = Voice.load(args.model, args.config, args.device, half=not args.fp32)
+        voice = synthesis.Voice.load(args.model, args.config, args.device, half=not args.fp32)
         if args.list_speakers:
-            list_speakers(voice)
+            for name, number in voice.speakers.items():
+                print(f"{number}\t{name}")
+            if not voice.speakers:
+                print("inference: this voice has a single speaker", file=sys.stderr)
         elif args.convert is not None:
             convert(voice, args)
         elif args.file is not None:
             speak_lines(voice, args)
         else:
-            speak_text(voice, args)
+            text, path = cli.given_text(args.text, args), args.output or "speech.wav"
+            speech = speak_to_file(voice, text, path, args.timings, args.output_raw, **cli.speaking_options(args))
+            if speech and args.picture:
+                draw(voice, speech, args.picture)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ Examples:
 import json
 import os
 import random
-import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import cli
 from corpora.filelist import Clip, Row, check_widths, read_rows, read_text
@@ -31,12 +31,9 @@ from preprocess import clean_filelist, report_unknown
 from text.cleaners import get_cleaner
 
 FACTS = Path(__file__).parent / "filelists"
-SPLITS = ("train", "val", "test")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 # Folders of recordings in copies of VCTK. VITS asks its users to create the first, at 22,050 Hz.
 VCTK_AUDIO_FOLDERS = ("downsampled_wavs", "wav48", "wav48_silence_trimmed")
-
-
 MAX_NAMED = 5  # clips listed in a message
 MAX_SHARE = 100  # clips for validation and for test, if their numbers are not given
 
@@ -44,23 +41,19 @@ Splits = dict[str, list[Clip]]
 
 
 def ljspeech(corpus: Path) -> Splits:
-    """Return the clips of LJ Speech in the split of VITS, with paths through the link DUMMY1.
-
-    Raises:
-        ValueError: `corpus` has another layout than LJSpeech-1.1.
-    """
+    """Return the clips of LJSpeech-1.1 in VITS's split, below the link DUMMY1. Raises ValueError for another layout."""
     facts = json.loads((FACTS / "ljspeech_splits.json").read_text())
-    splits = _empty_splits()
+    splits: Splits = {"train": [], "val": [], "test": []}
     without_audio = []
     rows, width = _read_metadata(corpus / "metadata.csv")
     if width != 3:
         raise ValueError(f"{corpus}/metadata.csv has {width} columns; LJ Speech has id|text|text")
     for _, (name, written, normalised) in rows:
-        if not (corpus / "wavs" / f"{name}.wav").is_file():
+        if (corpus / "wavs" / f"{name}.wav").is_file():
+            split = _split_of(*name.partition("-")[::2], facts)
+            splits[split].append(Clip(f"DUMMY1/{name}.wav", None, _one_line(normalised or written)))
+        else:
             without_audio.append(name)
-            continue
-        split = _split_of(*name.partition("-")[::2], facts)
-        splits[split].append(Clip(f"DUMMY1/{name}.wav", None, _one_line(normalised or written)))
     _report_left_out("no recording", without_audio)
     _report_counts(splits, facts["expected"])
     return splits
@@ -71,10 +64,7 @@ def vctk(corpus: Path) -> Splits:
 
     Reads release 0.80 (wav48/p225/p225_001.wav), the first microphone of release 0.92
     (wav48_silence_trimmed/p225/p225_001_mic1.flac), and resampled copies in downsampled_wavs. Speakers without a number
-    in VITS are left out.
-
-    Raises:
-        ValueError: `corpus` has no txt folder or no audio folder.
+    in VITS are left out. Raises ValueError if `corpus` has no txt folder or no audio folder.
     """
     facts = json.loads((FACTS / "vctk_splits.json").read_text())
     numbers = {name: str(i) for i, name in enumerate(" ".join(facts["speakers"]).split())}
@@ -82,17 +72,16 @@ def vctk(corpus: Path) -> Splits:
     if not audio.is_dir() or not (corpus / "txt").is_dir():
         raise ValueError(f"{corpus} is not VCTK: it needs a folder txt and one of {', '.join(VCTK_AUDIO_FOLDERS)}")
     recordings = {path.stem.removesuffix("_mic1"): path for path in _find_audio(audio)}
-    splits = _empty_splits()
+    splits: Splits = {"train": [], "val": [], "test": []}
     without_audio, without_number = [], []
     for transcript in sorted((corpus / "txt").glob("*/*.txt")):
-        name = transcript.stem
-        speaker, _, utterance = name.partition("_")
+        speaker, _, utterance = transcript.stem.partition("_")
         if speaker not in numbers:
-            without_number.append(name)
-        elif name not in recordings:
-            without_audio.append(name)
+            without_number.append(transcript.stem)
+        elif transcript.stem not in recordings:
+            without_audio.append(transcript.stem)
         else:
-            path = f"DUMMY2/{recordings[name].relative_to(audio).as_posix()}"
+            path = f"DUMMY2/{recordings[transcript.stem].relative_to(audio).as_posix()}"
             clip = Clip(path, numbers[speaker], _one_line(read_text(transcript)))
             splits[_split_of(speaker, utterance, facts)].append(clip)
     _report_left_out("speaker has no number in VITS", without_number)
@@ -115,18 +104,12 @@ def folder(
     test: int | None = None,
     seed: int = 1234,
 ) -> Splits:
-    """Return the clips of a folder, split at random by `seed`.
+    """Return the clips of a folder, split at random by `seed`. Raises ValueError if something is missing or ambiguous.
 
-    Args:
-        corpus: the folder. Its metadata.csv holds the texts; without that file, .txt files hold them, beside the
-            recordings or with their names in another folder.
-        columns: names of the columns of metadata.csv: "id", "speaker", "text" and "normalised", which is preferred
-            to "text". Columns of other names are ignored.
-        speaker_folders: whether the name of a recording's folder is its speaker.
-        val, test: numbers of clips; None is one in twenty, at most 100.
-
-    Raises:
-        ValueError: something is missing or ambiguous; the message names it.
+    The texts are in metadata.csv or, without that file, in .txt files, beside the recordings or with their names in
+    another folder. `columns` names the columns of metadata.csv: "id", "speaker", "text" and "normalised", which is
+    preferred to "text"; other columns are ignored. With `speaker_folders`, the name of a recording's folder is its
+    speaker. `val` and `test` are numbers of clips; None is one in twenty, at most 100.
     """
     for split, size in (("val", val), ("test", test)):
         if size is not None and size < 0:
@@ -143,8 +126,7 @@ def folder(
     if len(clips) <= val + test:
         raise ValueError(f"{corpus}: {len(clips)} clips are too few for {val} val and {test} test clips")
     random.Random(seed).shuffle(clips)
-    splits = {"val": clips[:val], "test": clips[val : val + test], "train": clips[val + test :]}
-    return {name: sorted(splits[name]) for name in SPLITS}
+    return {"train": sorted(clips[val + test :]), "val": sorted(clips[:val]), "test": sorted(clips[val : val + test])}
 
 
 def write_filelists(splits: Splits, prefix: str, out: Path) -> list[Path]:
@@ -187,27 +169,25 @@ def _clips_of_metadata(metadata: Path, found: list[Path], columns: Sequence[str]
             f"{metadata} has {width} columns: name them, as in --columns id,speaker,text; "
             "id and text (or normalised) are needed"
         )
-    recordings = _Recordings(metadata.parent, found)
-    clips: list[Clip] = []
+    recordings = _by_name(found)
+    clips: dict[Path, Clip] = {}
     without_audio, again = [], []
-    taken: set[Path] = set()
     for number, row in rows:
         values = dict(zip(columns, row))
-        name = values["id"]
+        name, where = values["id"], f"{metadata}, line {number}"
         text = _one_line(values.get("normalised") or values.get("text", ""))
         if not text:
-            raise ValueError(f"{metadata}, line {number}: {name} has no text")
-        path = recordings.find(name, f"{metadata}, line {number}")
+            raise ValueError(f"{where}: {name} has no text")
+        path = _find_recording(name, recordings, metadata.parent, where)
         if path is None:
             without_audio.append(name)
-        elif path in taken:  # it might be in both training and validation
+        elif path in clips:  # it might be in both training and validation
             again.append(name)
         else:
-            taken.add(path)
-            clips.append(Clip(str(path), values.get("speaker"), text, number))
+            clips[path] = Clip(str(path), values.get("speaker"), text, number)
     _report_left_out("no recording", without_audio)
     _report_left_out("recording of an earlier line", again)
-    return clips
+    return list(clips.values())
 
 
 def _refuse_speakers_as_text(metadata: Path, rows: Sequence[Row]) -> None:
@@ -221,52 +201,41 @@ def _refuse_speakers_as_text(metadata: Path, rows: Sequence[Row]) -> None:
         )
 
 
-class _Recordings:
-    """The recordings of a corpus, by the names that texts may use."""
-
-    def __init__(self, corpus: Path, found: list[Path]):
-        self.corpus = corpus
-        self.by_name: dict[str, list[Path]] = {}
-        for path in found:
-            for name in {_composed(path.name), _composed(path.stem)}:
-                self.by_name.setdefault(name, []).append(path)
-
-    def find(self, name: str, where: str) -> Path | None:
-        """Return the recording with a file name or path, or None. Raises ValueError if several have it."""
-        called = Path(_composed(name.replace("\\", "/")))
-        candidates = self.by_name.get(called.name, [])
-        if len(candidates) > 1:
-            exact = [path for path in candidates if called in self._paths(path)]
-            partly = [path for path in candidates if any(_overlap(p, called) for p in self._paths(path))]
-            candidates = exact or partly or candidates
-        if len(candidates) > 1:
-            several = " or ".join(str(path) for path in candidates[:3])
-            raise ValueError(f"{where}: {name} may be {several}: give its path from {self.corpus}")
-        return candidates[0] if candidates else None
-
-    def _paths(self, path: Path) -> tuple[Path, Path]:
-        relative = Path(_composed(str(path.relative_to(self.corpus))))
-        return relative, relative.with_suffix("")
+def _by_name(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Map names in Unicode form NFC, with and without suffix, to files. macOS stores accents as separate characters."""
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        for name in (path.name, path.stem):
+            found.setdefault(normalize("NFC", name), []).append(path)
+    return found
 
 
-def _composed(name: str) -> str:
-    """Return the name in Unicode form NFC. macOS stores accents as separate characters."""
-    return unicodedata.normalize("NFC", name)
+def _find_recording(name: str, recordings: dict[str, list[Path]], corpus: Path, where: str) -> Path | None:
+    """Return the recording of a file name or path, or None. Raises ValueError if several recordings fit."""
+    called = Path(normalize("NFC", name.replace("\\", "/")))
+    candidates = recordings.get(called.name, [])
+    if len(candidates) > 1:
+        paths = {path: Path(normalize("NFC", str(path.relative_to(corpus)))) for path in candidates}
+        exact = [path for path, inside in paths.items() if called in (inside, inside.with_suffix(""))]
+        partly = [path for path, inside in paths.items() if _overlap(inside, called)]
+        candidates = exact or partly or candidates
+    if len(candidates) > 1:
+        several = " or ".join(str(path) for path in candidates[:3])
+        raise ValueError(f"{where}: {name} may be {several}: give its path from {corpus}")
+    return candidates[0] if candidates else None
 
 
-def _overlap(path: Path, other: Path) -> bool:
-    """Return whether the shorter of two paths is the end of the longer."""
-    shared = min(len(path.parts), len(other.parts))
-    return path.parts[-shared:] == other.parts[-shared:]
+def _overlap(path: Path, called: Path) -> bool:
+    """Return whether the shorter of two paths is the end of the longer, with or without the suffix of `path`."""
+    shared = min(len(path.parts), len(called.parts))
+    return called.parts[-shared:] in (path.parts[-shared:], path.with_suffix("").parts[-shared:])
 
 
 def _clips_of_texts(corpus: Path, found: list[Path]) -> list[Clip]:
-    texts: dict[str, list[Path]] = {}
-    for path in sorted(corpus.rglob("*.txt")):
-        texts.setdefault(_composed(path.stem), []).append(path)
+    texts = _by_name(sorted(corpus.rglob("*.txt")))
     clips, without_text = [], []
     for path in found:
-        source = _text_of(path, texts.get(_composed(path.stem), []))
+        source = _text_of(path, texts.get(normalize("NFC", f"{path.stem}.txt"), []))
         text = _one_line(read_text(source)) if source else ""
         if text:
             clips.append(Clip(str(path), None, text))
@@ -277,11 +246,7 @@ def _clips_of_texts(corpus: Path, found: list[Path]) -> list[Clip]:
 
 
 def _text_of(recording: Path, texts: list[Path]) -> Path | None:
-    """Return the file with a recording's text: the one beside it, the only one of its name, or one in a sister folder.
-
-    Raises:
-        ValueError: several files qualify.
-    """
+    """Return a recording's text file: beside it, the only one, or in a sister folder. Raises ValueError if many fit."""
     beside = recording.with_suffix(".txt")
     if beside in texts or len(texts) < 2:
         return beside if beside in texts else next(iter(texts), None)
@@ -294,7 +259,7 @@ def _text_of(recording: Path, texts: list[Path]) -> Path | None:
 
 def _read_metadata(path: Path) -> tuple[list[Row], int]:
     """Return the rows of a metadata.csv without white space around columns, and their width. Quotes are ordinary."""
-    rows = [Row(number, [column.strip() for column in columns]) for number, columns in read_rows(path)]
+    rows = [(number, [column.strip() for column in columns]) for number, columns in read_rows(path)]
     return rows, check_widths(rows, path)
 
 
@@ -318,10 +283,6 @@ def _split_of(group: str, number: str, facts: dict[str, Any]) -> str:
     return next((split for split in ("val", "test") if number in facts[split].get(group, "").split()), "train")
 
 
-def _empty_splits() -> Splits:
-    return {split: [] for split in SPLITS}
-
-
 def _report_left_out(reason: str, names: Sequence[str]) -> None:
     if names:
         more = ", ..." if len(names) > MAX_NAMED else ""
@@ -336,7 +297,8 @@ def _report_counts(splits: Splits, expected: dict[str, int]) -> None:
             print(f"{split}: {len(clips)} clips, where the corpus of VITS has {expected[split]}")
 
 
-def _parser() -> cli.Parser:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program with the given arguments, by default those of the command line."""
     parser = cli.Parser(__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="ljspeech | vctk | folder")
     for kind in ("ljspeech", "vctk", "folder"):
@@ -353,12 +315,7 @@ def _parser() -> cli.Parser:
     add("--val", type=int, metavar="CLIPS", help=f"number of validation clips {share}")
     add("--test", type=int, metavar="CLIPS", help=f"number of test clips {share}")
     add("--seed", type=int, default=1234, metavar="N", help="seed of the random split")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program with the given arguments, by default those of the command line."""
-    args = _parser().parse_args(arguments)
+    args = parser.parse_args(arguments)
     with cli.errors_in_one_line("make_filelists"):
         for cleaner in args.clean or ():
             get_cleaner(cleaner)  # checked before anything is written
@@ -372,24 +329,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prefix = args.name or args.corpus.resolve().name
             splits = folder(args.corpus, args.columns, args.speaker_folders, args.val, args.test, args.seed)
         paths = write_filelists(splits, prefix, args.out)
-        if args.clean:
-            _clean(paths, args.clean)
-        else:
-            _report_old_copies(paths)
-
-
-def _report_old_copies(paths: Sequence[Path]) -> None:
-    for path in paths:
-        if Path(f"{path}.cleaned").exists():
-            print(f"{path}.cleaned belongs to an earlier list: write it again with --clean or preprocess.py")
-
-
-def _clean(paths: Sequence[Path], cleaner_names: Sequence[str]) -> None:
-    unknown: Counter[str] = Counter()
-    for path in paths:
-        text_index = 2 if "_sid_text_" in path.name else 1
-        unknown.update(clean_filelist(path, text_index, cleaner_names, jobs=os.cpu_count() or 1))
-    report_unknown(unknown)
+        unknown: Counter[str] = Counter()
+        for path in paths:
+            if args.clean:
+                text_index = 2 if "_sid_text_" in path.name else 1
+                unknown.update(clean_filelist(path, text_index, args.clean, jobs=os.cpu_count() or 1))
+            elif Path(f"{path}.cleaned").exists():
+                print(f"{path}.cleaned belongs to an earlier list: write it again with --clean or preprocess.py")
+        report_unknown(unknown)
 
 
 if __name__ == "__main__":

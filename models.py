@@ -23,7 +23,7 @@ import commons
 import conditions
 import modules
 from conditions import CONDITIONS, Bundle
-from config import Config, ModelConfig, refuse_unknown
+from config import Config, ModelConfig, field_names, refuse_unknown
 from decoders import DECODERS, Generator
 from discriminators import (
     AVAILABLE_DURATION_DISCRIMINATOR_TYPES,
@@ -54,8 +54,8 @@ __all__ = [
     "TextEncoder",
 ]
 
-POSTERIOR_KERNEL, POSTERIOR_DILATION, POSTERIOR_LAYERS = 5, 1, 16  # its WaveNet (VITS, appendix B.1)
-DURATION_KERNEL, DURATION_DROPOUT = 3, 0.5  # of both duration predictors
+POSTERIOR_WN = (5, 1, 16)  # kernel size, dilation rate and layers of the posterior encoder's WaveNet
+DURATION_CONV = (3, 0.5)  # kernel size and dropout of both duration predictors
 DURATION_CHANNELS = 256  # of the deterministic one
 SDP_FLOWS = 4  # spline flows of the stochastic one, and as many of its posterior
 
@@ -191,10 +191,8 @@ class SynthesizerTrn(nn.Module):
 
     `spec_channels` is the number of channels of the posterior encoder's input: 80 mel bands for VITS2, n_fft / 2 + 1
     for VITS. `segment_size` counts latent frames. `condition_sizes` gives sizes of conditions other than the speaker.
-    Keys that do not concern this network, such as `use_spectral_norm`, are accepted and not used.
-
-    Raises:
-        ValueError: a key that no config has, with the nearest known one, or a value that cannot be built.
+    Keys that do not concern this network, such as `use_spectral_norm`, are accepted and not used. Raises ValueError for
+    a key that no config has, with the nearest known one, and for a value that cannot be built.
     """
 
     mas_noise: Tensor
@@ -225,15 +223,15 @@ class SynthesizerTrn(nn.Module):
     ):
         arguments = locals()
         super().__init__()
-        keys = [field.name for field in dataclasses.fields(ModelConfig)]
+        keys = field_names(ModelConfig)
         refuse_unknown(vits2_keys, keys, "SynthesizerTrn")
         model = ModelConfig(**{key: arguments[key] for key in keys if key in arguments}, **vits2_keys)
         flow_type = model.transformer_flow_type if model.use_transformer_flows else None
         _refuse_other("transformer_flow_type", flow_type, FLOWS)
         _refuse_other("decoder", model.decoder, DECODERS)
         _refuse_other("resblock", str(resblock), modules.RESBLOCKS)
-        self.conditions = {"sid": n_speakers, **(condition_sizes or {})}  # names and sizes
-        self.conditions = {name: size for name, size in self.conditions.items() if size}
+        sizes = {"sid": n_speakers, **(condition_sizes or {})}
+        self.conditions = {name: size for name, size in sizes.items() if size}
         if self.conditions and not gin_channels:
             what = f"{n_speakers} speakers" if n_speakers else f"the condition {next(iter(self.conditions))!r}"
             raise ValueError(f"{what} need gin_channels above 0, the width of the embedding")
@@ -250,42 +248,19 @@ class SynthesizerTrn(nn.Module):
         self.current_mas_noise_scale = self.mas_noise_scale_initial
 
         self.conditions_text = bool(gin_channels and model.use_spk_conditioned_encoder)
+        gin = gin_channels if self.conditions_text else 0
         self.enc_p = TextEncoder(
-            n_vocab,
-            inter_channels,
-            hidden_channels,
-            filter_channels,
-            n_heads,
-            n_layers,
-            kernel_size,
-            p_dropout,
-            gin_channels if self.conditions_text else 0,
+            n_vocab, inter_channels, hidden_channels, filter_channels, n_heads, n_layers, kernel_size, p_dropout, gin
         )
         self.dec = DECODERS[model.decoder].from_config(model, gin_channels)
-        self.enc_q = PosteriorEncoder(
-            spec_channels,
-            inter_channels,
-            hidden_channels,
-            POSTERIOR_KERNEL,
-            POSTERIOR_DILATION,
-            POSTERIOR_LAYERS,
-            gin_channels,
-        )
+        self.enc_q = PosteriorEncoder(spec_channels, inter_channels, hidden_channels, *POSTERIOR_WN, gin_channels)
         self.flow = Flow(inter_channels, hidden_channels, gin_channels, flow_type)
+        h, noise = hidden_channels, model.use_duration_noise
         self.dp: StochasticDurationPredictor | DurationPredictor
         if use_sdp:
-            self.dp = StochasticDurationPredictor(
-                hidden_channels, hidden_channels, DURATION_KERNEL, DURATION_DROPOUT, SDP_FLOWS, gin_channels
-            )
+            self.dp = StochasticDurationPredictor(h, h, *DURATION_CONV, SDP_FLOWS, gin_channels)
         else:
-            self.dp = DurationPredictor(
-                hidden_channels,
-                DURATION_CHANNELS,
-                DURATION_KERNEL,
-                DURATION_DROPOUT,
-                gin_channels,
-                model.use_duration_noise,
-            )
+            self.dp = DurationPredictor(h, DURATION_CHANNELS, *DURATION_CONV, gin_channels, noise)
         for name, size in self.conditions.items():
             self.add_module(CONDITIONS[name].module, CONDITIONS[name].embedding(size, gin_channels))
 
@@ -293,13 +268,10 @@ class SynthesizerTrn(nn.Module):
     def from_config(cls, config: Config, n_vocab: int) -> "SynthesizerTrn":
         """Build the generator that a config describes, for a table of `n_vocab` symbols."""
         sizes = conditions.sizes(config.data)
+        speakers = sizes.pop("sid", 0)
+        model = dataclasses.asdict(config.model)
         net = cls(
-            n_vocab,
-            config.spec_channels,
-            config.segment_frames,
-            n_speakers=sizes.pop("sid", 0),
-            condition_sizes=sizes,
-            **dataclasses.asdict(config.model),
+            n_vocab, config.spec_channels, config.segment_frames, n_speakers=speakers, condition_sizes=sizes, **model
         )
         if net.dec.hop != config.data.hop_length:
             raise ValueError(
@@ -407,10 +379,8 @@ class SynthesizerTrn(nn.Module):
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Convert speech `y` `[b, spec, t_t]` of speaker `sid_src` to the voice of `sid_tgt` (VITS, section 4.4).
 
-        Returns audio `[b, 1, t_t * hop]`, y_mask `[b, 1, t_t]` and (z, z_p, z_hat).
-
-        Raises:
-            ValueError: this model has a single speaker.
+        Returns audio `[b, 1, t_t * hop]`, y_mask `[b, 1, t_t]` and (z, z_p, z_hat). Raises ValueError for a model of a
+        single speaker.
         """
         if not self.n_speakers:
             raise ValueError("voice conversion needs a model of several speakers, and this model has a single voice")
@@ -423,11 +393,8 @@ class SynthesizerTrn(nn.Module):
     def condition(self, sid: Tensor | Bundle | None) -> Tensor | None:
         """Embed the conditions of a batch as g `[b, gin, 1]`; None for a model without conditions.
 
-        Args:
-            sid: a bundle (see `conditions`), or the speaker ids alone, `[b]`, as in VITS.
-
-        Raises:
-            ValueError: a condition of this model is missing.
+        `sid` is a bundle (see `conditions`), or the speaker ids alone, `[b]`, as in VITS. Raises ValueError if a
+        condition of this model is missing.
         """
         given = {"sid": sid} if isinstance(sid, Tensor) else sid or {}
         parts = []
@@ -442,13 +409,8 @@ class SynthesizerTrn(nn.Module):
     def align(self, z_p: Tensor, m_p: Tensor, logs_p: Tensor, x_mask: Tensor, y_mask: Tensor) -> Tensor:
         """Search the monotonic alignment in fp32, with Gaussian noise early in training (VITS2, section 2.2).
 
-        Args:
-            z_p: `[b, inter, t_t]`.
-            m_p, logs_p: `[b, inter, t_s]`.
-            x_mask, y_mask: `[b, 1, t_s]` and `[b, 1, t_t]`.
-
-        Returns:
-            The best path `[b, 1, t_t, t_s]`.
+        Args: z_p `[b, inter, t_t]`; m_p, logs_p `[b, inter, t_s]`; x_mask `[b, 1, t_s]`; y_mask `[b, 1, t_t]`.
+        Returns the best path `[b, 1, t_t, t_s]`.
         """
         attn_mask = x_mask * y_mask.transpose(1, 2)  # [b, t_t, t_s]
         with commons.without_autocast(z_p):

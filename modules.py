@@ -1,7 +1,7 @@
 """Building blocks: WaveNet layers, the residual blocks of HiFi-GAN, and the flows of the stochastic duration predictor.
 
-A flow module maps `(x, x_mask, g, reverse)` to `(y, logdet)`: x and y `[b, c, t]`, x_mask `[b, 1, t]`, and the
-log-determinant `[b]` of the Jacobian dy/dx over the valid positions. `reverse` selects the inverse.
+A flow maps `(x, x_mask, g, reverse)` to `(y, logdet)`: x and y `[b, c, t]`, x_mask `[b, 1, t]`, and the log-determinant
+`[b]` of the Jacobian dy/dx over the valid positions. `reverse` selects the inverse.
 """
 
 import math
@@ -23,6 +23,7 @@ from transforms import piecewise_rational_quadratic_transform
 
 LRELU_SLOPE = 0.1  # of leaky ReLU in HiFi-GAN's generator and discriminators
 LOG_FLOOR = 1e-5  # smallest value that the flow `Log` takes the logarithm of
+FlowOutput = tuple[Tensor, Tensor]  # y and the log-determinant
 
 
 def remove_weight_norm(network: nn.Module) -> nn.Module:
@@ -75,9 +76,8 @@ class WN(Recomputable):
         self.in_layers = nn.ModuleList()
         self.res_skip_layers = nn.ModuleList()
         for i in range(n_layers):
-            self.in_layers.append(
-                weight_norm(_same_conv(hidden_channels, 2 * hidden_channels, kernel_size, dilation_rate**i))
-            )
+            in_layer = _same_conv(hidden_channels, 2 * hidden_channels, kernel_size, dilation_rate**i)
+            self.in_layers.append(weight_norm(in_layer))
             # the last layer has only a skip connection
             outputs = 2 * hidden_channels if i < n_layers - 1 else hidden_channels
             self.res_skip_layers.append(weight_norm(Conv1d(hidden_channels, outputs, 1)))
@@ -173,9 +173,7 @@ class DDSConv(nn.Module):
 class Flip(nn.Module):
     """A flow that reverses the order of the channels, so that the next coupling changes the other half."""
 
-    def forward(
-        self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False) -> FlowOutput:
         """Args: x `[b, c, t]`; the rest is not used. Returns `[b, c, t]` and the log-determinant `[b]`, zero."""
         return x.flip(1), x.new_zeros(x.size(0))
 
@@ -183,9 +181,7 @@ class Flip(nn.Module):
 class Log(nn.Module):
     """A flow that takes the logarithm; its inverse takes the exponential."""
 
-    def forward(
-        self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False) -> FlowOutput:
         """Args: x `[b, c, t]`; x_mask `[b, 1, t]`. Returns `[b, c, t]` and the log-determinant `[b]`."""
         if reverse:
             return x.exp() * x_mask, (x * x_mask).sum((1, 2))
@@ -201,9 +197,7 @@ class ElementwiseAffine(nn.Module):
         self.m = nn.Parameter(torch.zeros(channels, 1))
         self.logs = nn.Parameter(torch.zeros(channels, 1))
 
-    def forward(
-        self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False) -> FlowOutput:
         """Args: x `[b, c, t]`; x_mask `[b, 1, t]`. Returns `[b, c, t]` and the log-determinant `[b]`."""
         logdet = (self.logs * x_mask).sum((1, 2))
         if reverse:
@@ -217,29 +211,19 @@ class ConvFlow(nn.Module):
     The splines have `num_bins` bins on [-tail_bound, tail_bound] and are the identity outside.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        filter_channels: int,
-        kernel_size: int,
-        n_layers: int,
-        *,
-        num_bins: int = 10,
-        tail_bound: float = 5.0,
-    ):
+    num_bins = 10
+    tail_bound = 5.0
+
+    def __init__(self, in_channels: int, filter_channels: int, kernel_size: int, n_layers: int):
         super().__init__()
         self.filter_channels = filter_channels
-        self.num_bins = num_bins
-        self.tail_bound = tail_bound
         half = in_channels // 2
         self.pre = Conv1d(half, filter_channels, 1)
         self.convs = DDSConv(filter_channels, kernel_size, n_layers)
         # widths and heights of the bins, and the slopes at the knots between them
-        self.proj = zero_conv(filter_channels, half * (3 * num_bins - 1))
+        self.proj = zero_conv(filter_channels, half * (3 * self.num_bins - 1))
 
-    def forward(
-        self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False) -> FlowOutput:
         """Args: x `[b, c, t]`; x_mask `[b, 1, t]`; g `[b, filter, t]`. Returns `[b, c, t]` and the log-determinant."""
         x0, x1 = x.chunk(2, 1)
         h = commons.at_least_fp32(self.proj(self.convs(self.pre(x0), x_mask, g)) * x_mask)

@@ -40,44 +40,30 @@ def _pixels(figure: "Figure") -> np.ndarray:
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
 
 
-def draw_spectrogram(axes: "Axes", spectrogram: np.ndarray, title: str = "") -> None:
-    """Draw a log spectrogram `[bands, frames]` on matplotlib axes."""
-    axes.imshow(spectrogram, aspect="auto", origin="lower", interpolation="none")
-    axes.set(xlabel="frames", ylabel="bands", title=title)
-
-
-def draw_alignment(axes: "Axes", alignment: np.ndarray, title: str = "") -> None:
-    """Draw an alignment `[tokens, frames]` on matplotlib axes."""
-    axes.imshow(alignment, aspect="auto", origin="lower", interpolation="none")
-    axes.set(xlabel="frames", ylabel="tokens", title=title)
+def _image(values: np.ndarray, size: tuple[float, float], rows: str, title: str = "") -> np.ndarray:
+    figure, (axes,) = _figure(1, size)
+    axes.imshow(values, aspect="auto", origin="lower", interpolation="none")
+    axes.set(xlabel="frames", ylabel=rows, title=title)
+    return _pixels(figure)
 
 
 def plot_spectrogram_to_numpy(spectrogram: np.ndarray) -> np.ndarray:
     """Draw a spectrogram `[bands, frames]`. Returns pixels `[height, width, 3]`, 8 bit."""
-    figure, (axes,) = _figure(1, (10, 2.5))
-    draw_spectrogram(axes, spectrogram)
-    return _pixels(figure)
+    return _image(spectrogram, (10, 2.5), "bands")
 
 
 def plot_alignment_to_numpy(alignment: np.ndarray, info: str | None = None) -> np.ndarray:
     """Draw an alignment `[tokens, frames]`. Returns pixels `[height, width, 3]`, 8 bit."""
-    figure, (axes,) = _figure(1, (6, 4))
-    draw_alignment(axes, alignment, info or "")
-    return _pixels(figure)
+    return _image(alignment, (6, 4), "tokens", info or "")
 
 
 def plot_speech_to_numpy(spectrogram: np.ndarray, speech: Speech) -> np.ndarray:
-    """Draw the spectrogram of a speech over seconds and, below it, the time of each token.
+    """Draw the spectrogram of a speech over seconds and, below it, the time of each token, blanks and spaces paler.
 
-    Args:
-        spectrogram: log-mel `[bands, frames]` of `speech.audio`.
-        speech: the speech. Blanks and spaces are drawn paler than other symbols.
-
-    Returns:
-        Pixels `[height, width, 3]`, 8 bit.
+    Args: `spectrogram` log-mel `[bands, frames]` of `speech.audio`. Returns pixels `[height, width, 3]`, 8 bit.
     """
-    lettered = _count(speech) <= MAX_LETTERED
-    height = min(max(1.6, 0.1 * _count(speech)), 3.2) if lettered else 2.4
+    count = sum(1 for symbol in _symbols(speech) if symbol.strip())
+    height = min(max(1.6, 0.1 * count), 3.2) if count <= MAX_LETTERED else 2.4
     figure, (above, below) = _figure(2, (7.2, 2.2 + height), height_ratios=(1.7, height))
     draw_speech(above, below, spectrogram, speech)
     figure.set_dpi(150)
@@ -86,15 +72,31 @@ def plot_speech_to_numpy(spectrogram: np.ndarray, speech: Speech) -> np.ndarray:
 
 def draw_speech(above: "Axes", below: "Axes", spectrogram: np.ndarray, speech: Speech) -> None:
     """Draw the two parts of `plot_speech_to_numpy` on matplotlib axes."""
+    from matplotlib.collections import PolyCollection
+
     bands, frames = spectrogram.shape
     seconds = frames * speech.hop_length / speech.sampling_rate
     above.imshow(spectrogram, aspect="auto", origin="lower", cmap="magma", extent=(0, seconds, 0, bands))
     above.set(ylabel="mel band", title="Spectrogram")
-    lettered = _count(speech) <= MAX_LETTERED
-    _draw_spans(below, speech, lettered)
+    symbols = _symbols(speech)
+    count = sum(1 for symbol in symbols if symbol.strip())
+    lettered = count <= MAX_LETTERED
+    bars: list[list[tuple[float, float]]] = []  # of each token; an image would need tokens times frames pixels
+    colors = []
+    for sentence in speech.sentences:
+        durations = np.asarray(sentence.durations) * (speech.hop_length / speech.sampling_rate)
+        ends = sentence.start / speech.sampling_rate + np.cumsum(durations)
+        for begin, end in zip(ends - durations, ends):
+            row = len(bars)
+            bars.append([(begin, row), (end, row), (end, row + 1), (begin, row + 1)])
+            colors.append("#4338ca" if symbols[row].strip() else "#a5b4fc")
+            if lettered:
+                below.annotate(symbols[row], (end, row + 1), (1, -1), textcoords="offset points", va="top", fontsize=8)
+    below.add_collection(PolyCollection(bars, facecolors=colors, edgecolors=colors, linewidths=0.7))
+    below.grid(alpha=0.25)
+    below.set_axisbelow(True)
     below.set(xlabel="seconds", xlim=(0, speech.seconds), ylim=(0, len(speech.tokens)), yticks=[])
-    label = "symbols of the text" if lettered else f"{_count(speech)} symbols"
-    below.set(ylabel=label, title="Alignment")
+    below.set(ylabel="symbols of the text" if lettered else f"{count} symbols", title="Alignment")
     above.sharex(below)
 
 
@@ -102,33 +104,6 @@ def _symbols(speech: Speech) -> list[str]:
     """Return the symbol of each token, a space for blanks and unknown symbols."""
     names = [name for sentence in speech.sentences for name in sentence.names or [PAD] * len(sentence.tokens)]
     return [name.replace(PAD, " ") for name in names]
-
-
-def _count(speech: Speech) -> int:
-    """Return the number of tokens that are neither blanks nor spaces."""
-    return sum(1 for symbol in _symbols(speech) if symbol.strip())
-
-
-def _draw_spans(axes: "Axes", speech: Speech, lettered: bool) -> None:
-    """Draw a bar for each token from its start to its end. An image would need tokens times frames pixels."""
-    from matplotlib.collections import PolyCollection
-
-    frame = speech.hop_length / speech.sampling_rate
-    symbols = _symbols(speech)
-    bars: list[list[tuple[float, float]]] = []
-    colors = []
-    for sentence in speech.sentences:
-        durations = np.asarray(sentence.durations) * frame
-        ends = sentence.start / speech.sampling_rate + np.cumsum(durations)
-        for begin, end in zip(ends - durations, ends):
-            row = len(bars)
-            bars.append([(begin, row), (end, row), (end, row + 1), (begin, row + 1)])
-            colors.append("#4338ca" if symbols[row].strip() else "#a5b4fc")
-            if lettered:
-                axes.annotate(symbols[row], (end, row + 1), (1, -1), textcoords="offset points", va="top", fontsize=8)
-    axes.add_collection(PolyCollection(bars, facecolors=colors, edgecolors=colors, linewidths=0.7))
-    axes.grid(alpha=0.25)
-    axes.set_axisbelow(True)
 
 
 def _draw_curve(axes: "Axes", steps: Sequence[int], values: Sequence[float], **style: Any) -> None:
@@ -139,12 +114,7 @@ def _draw_curve(axes: "Axes", steps: Sequence[int], values: Sequence[float], **s
 def save_overview(
     path: str | Path, spectrogram: np.ndarray, speech: Speech, curves: Mapping[str, tuple[list[int], list[float]]]
 ) -> None:
-    """Write a PNG of a speech, as `plot_speech_to_numpy` draws it, and of the run that produced it.
-
-    Args:
-        spectrogram: log-mel `[bands, frames]` of `speech.audio`.
-        curves: steps and values of each curve, by title.
-    """
+    """Write a PNG of a speech, as `plot_speech_to_numpy` draws it, and of curves: steps and values by title."""
     figure, axes = _figure(2 + len(curves), (10, 6 + 2.2 * len(curves)))
     draw_speech(axes[0], axes[1], spectrogram, speech)
     for panel, (name, (steps, values)) in zip(axes[2:], curves.items()):
@@ -176,9 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("output", metavar="PNG", help="the picture to write")
     args = parser.parse_args(arguments)
     with cli.errors_in_one_line("plots"):
-        folder = Path(args.run)
-        if not (folder / "metrics.jsonl").is_file():
-            folder = run_folder(args.run)
+        given = Path(args.run)
+        folder = given if (given / "metrics.jsonl").is_file() else run_folder(args.run)
         if not (folder / "metrics.jsonl").is_file():
             near = cli.did_you_mean(folder.name, [path.parent.name for path in folder.parent.glob("*/metrics.jsonl")])
             raise ValueError(

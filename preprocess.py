@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import cli
-from corpora.filelist import Row, check_widths, read_rows
+from corpora.filelist import check_widths, read_rows
 from files import write_text
 from text import clean_text, unknown_symbols
 from text.cleaners import get_cleaner
@@ -25,25 +25,24 @@ LINES_PER_TASK = 500
 
 
 def clean_filelist(
-    path: str | Path,
-    text_index: int,
-    cleaner_names: Sequence[str],
-    out_extension: str = "cleaned",
-    jobs: int = 1,
+    path: str | Path, text_index: int, cleaner_names: Sequence[str], out_extension: str = "cleaned", jobs: int = 1
 ) -> Counter[str]:
     """Write `PATH.OUT_EXTENSION`, with column `text_index` (from 0) of every line cleaned.
 
     The result does not depend on `jobs`, the number of processes. Returns the count of each symbol without an id.
-
-    Raises:
-        ValueError: an unknown cleaner, a line with another number of columns than most, an empty text, or a text of
-            which the cleaners keep nothing; the message gives file and line, and no file is written.
+    Raises ValueError with file and line, and writes nothing, for an unknown cleaner, a line with another number of
+    columns than most, an empty text, or a text of which the cleaners keep nothing.
     """
     for name in cleaner_names:
         get_cleaner(name)
     rows = read_rows(path)
-    _check(rows, path, text_index)
-    texts = [row.columns[text_index] for row in rows]
+    width = check_widths(rows, path)
+    if not 0 <= text_index < width:
+        raise ValueError(f"{path}: the text index is {text_index}; it may be from 0 to {width - 1}, the last column")
+    texts = [columns[text_index] for _, columns in rows]
+    for (number, _), text in zip(rows, texts):
+        if not text.strip():
+            raise ValueError(f"{path}, line {number}: the text, column {text_index}, is empty")
     clean = functools.partial(_clean, cleaner_names=tuple(cleaner_names))
     unknown: Counter[str] = Counter()
     lines = []
@@ -59,16 +58,6 @@ def clean_filelist(
     return unknown
 
 
-def _check(rows: Sequence[Row], path: str | Path, text_index: int) -> None:
-    """Raise ValueError, with file and line, for other widths, for a column that does not exist and for empty texts."""
-    width = check_widths(rows, path)
-    if not 0 <= text_index < width:
-        raise ValueError(f"{path}: the text index is {text_index}; it may be from 0 to {width - 1}, the last column")
-    for number, columns in rows:
-        if not columns[text_index].strip():
-            raise ValueError(f"{path}, line {number}: the text, column {text_index}, is empty")
-
-
 def report_unknown(unknown: Counter[str]) -> None:
     """Print how often each symbol without an id occurs."""
     if unknown:
@@ -77,8 +66,7 @@ def report_unknown(unknown: Counter[str]) -> None:
 
 
 def _clean(text: str, cleaner_names: tuple[str, ...]) -> str:
-    # a cleaner that keeps "|" must not add a column
-    return clean_text(text, cleaner_names).replace("|", " ")
+    return clean_text(text, cleaner_names).replace("|", " ")  # a cleaner that keeps "|" must not add a column
 
 
 def _map(function: Callable[[str], str], texts: list[str], jobs: int) -> Iterator[str]:

@@ -4,6 +4,8 @@ import json
 import logging
 import sys
 import time
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +27,21 @@ class Meter:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
 
     def add(self, record: dict[str, Tensor]) -> None:
         """Add the losses of one step, scalars on any device."""
+        self.counts.update(record.keys())
         for name, value in record.items():
             value = value.detach().float()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
         """Return the means over steps and processes since the last call. Synchronizes with the device."""
         names = sorted(self.sums)
         values = torch.stack([self.sums[name] / self.counts[name] for name in names]) if names else torch.zeros(0)
         values = distributed.sum_over_ranks(values) / distributed.world_size()
-        self.sums, self.counts = {}, {}
+        self.sums, self.counts = {}, Counter()
         return dict(zip(names, values.tolist()))
 
 
@@ -68,17 +70,19 @@ class Reporter:
     def __init__(self, folder: Path, step: int, total: int, began: float):
         self.active = distributed.is_main()
         self.began = began
+        self.outputs = ExitStack()
         if self.active:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
             settings: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "smoothing": 0.05, "mininterval": 0.5}
             self.bar = tqdm(initial=step, total=total, disable=None, **settings)  # None: shown on a terminal only
-            self.redirect = logging_redirect_tqdm()
-            self.redirect.__enter__()
-            self.board = SummaryWriter(folder, purge_step=step + 1)
+            self.outputs.enter_context(self.bar)
+            self.outputs.enter_context(logging_redirect_tqdm())
+            self.board = self.outputs.enter_context(SummaryWriter(folder, purge_step=step + 1))
             self.metrics = folder / "metrics.jsonl"
             if self.metrics.exists():
-                _remove_partial_line(self.metrics)
+                with self.metrics.open("rb+") as file:  # remove a line that a killed process left incomplete
+                    file.truncate(file.read().rfind(b"\n") + 1)
 
     def elapsed(self) -> float:
         """Return the seconds that the run has taken."""
@@ -104,8 +108,7 @@ class Reporter:
         rounded = {name: round(value, 6) for name, value in values.items()}
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "elapsed": round(self.elapsed(), 1)} | rounded) + "\n")
-        text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        logger.info("step %d: %s", step, text)
+        logger.info("step %d: %s", step, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
     def pictures(self, step: int, images: dict[str, np.ndarray]) -> None:
         """Write images `[height, width, 3]` to TensorBoard."""
@@ -121,10 +124,7 @@ class Reporter:
 
     def close(self) -> None:
         """Flush and close all outputs."""
-        if self.active:
-            self.bar.close()
-            self.board.close()
-            self.redirect.__exit__(None, None, None)
+        self.outputs.close()
 
 
 def metric_names(folder: str | Path) -> list[str]:
@@ -136,10 +136,8 @@ def metric_names(folder: str | Path) -> list[str]:
 def read_metrics(folder: str | Path, name: str) -> tuple[list[int], list[float]]:
     """Return the steps and values of one number in a run's metrics.jsonl.
 
-    A step that was repeated after resuming has the value of its last line.
-
-    Raises:
-        ValueError: a line is not JSON; the message names it.
+    A step that was repeated after resuming has the value of its last line. Raises ValueError, with the number of the
+    line, if a line is not JSON.
     """
     values = {record["step"]: record[name] for record in _records(folder) if name in record}
     steps = sorted(values)
@@ -148,9 +146,7 @@ def read_metrics(folder: str | Path, name: str) -> tuple[list[int], list[float]]
 
 def _records(folder: str | Path) -> list[dict[str, Any]]:
     path = Path(folder) / "metrics.jsonl"
-    *lines, _ = path.read_text(encoding="utf-8").split(
-        "\n"
-    )  # the end of the last line is followed by part of one or ""
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")  # the last part is empty, or a line that is being written
     records = []
     for number, line in enumerate(lines, 1):
         try:
@@ -158,9 +154,3 @@ def _records(folder: str | Path) -> list[dict[str, Any]]:
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: not valid JSON: {error}") from None
     return records
-
-
-def _remove_partial_line(path: Path) -> None:
-    """Remove the end of a line that a process left incomplete when it was killed or the disk was full."""
-    with path.open("rb+") as file:
-        file.truncate(file.read().rfind(b"\n") + 1)

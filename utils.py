@@ -6,27 +6,16 @@ from typing import Any
 
 import torch
 
-import cli as _cli
-import config as _config
+import cli
+import config
 from audio import load_audio, read_header
-from checkpoint import latest_checkpoint_path, load_checkpoint, save_checkpoint
+from checkpoint import latest_checkpoint_path as latest_checkpoint_path
+from checkpoint import load_checkpoint as load_checkpoint
+from checkpoint import save_checkpoint as save_checkpoint
 from corpora.filelist import read_filelist, read_rows
 from files import run_folder
-from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
-
-__all__ = [
-    "HParams",
-    "get_hparams",
-    "get_hparams_from_dir",
-    "get_hparams_from_file",
-    "latest_checkpoint_path",
-    "load_checkpoint",
-    "load_filepaths_and_text",
-    "load_wav_to_torch",
-    "plot_alignment_to_numpy",
-    "plot_spectrogram_to_numpy",
-    "save_checkpoint",
-]
+from plots import plot_alignment_to_numpy as plot_alignment_to_numpy
+from plots import plot_spectrogram_to_numpy as plot_spectrogram_to_numpy
 
 
 class HParams(dict[str, Any]):
@@ -37,7 +26,7 @@ class HParams(dict[str, Any]):
 
     def __getattr__(self, key: str) -> Any:
         if key not in self:
-            raise AttributeError(f"there is no setting {key!r}{_cli.did_you_mean(key, self)}")
+            raise AttributeError(f"there is no setting {key!r}{cli.did_you_mean(key, self)}")
         return self[key]
 
     def __setattr__(self, key: str, value: Any) -> None:
@@ -46,7 +35,7 @@ class HParams(dict[str, Any]):
 
 def get_hparams_from_file(config_path: str | Path) -> HParams:
     """Read and check a config file (see `config.load`) and return it with every default filled in."""
-    return HParams(**dataclasses.asdict(_config.load(config_path)))
+    return HParams(**dataclasses.asdict(config.load(config_path)))
 
 
 def get_hparams_from_dir(model_dir: str | Path) -> HParams:
@@ -58,25 +47,25 @@ def get_hparams_from_dir(model_dir: str | Path) -> HParams:
 
 def get_hparams(init: bool = True) -> HParams:
     """Parse `-c CONFIG -m NAME`. With `init`, copy the config to `logs/NAME`; otherwise read the config there."""
-    parser = _cli.Parser("Parse the options of VITS's training programs.")
+    parser = cli.Parser("Parse the options of VITS's training programs.")
     parser.add_argument("-c", "--config", default="./configs/vits2_ljs_nosdp.json", metavar="JSON", help="config file")
     parser.add_argument("-m", "--model", required=True, metavar="NAME", help="name of the run in logs/")
     args = parser.parse_args()
     folder = run_folder(args.model)
     if init:
         folder.mkdir(parents=True, exist_ok=True)
-        _config.save(_config.load(args.config), folder / "config.json")
+        config.save(config.load(args.config), folder / "config.json")
     return get_hparams_from_dir(folder)
 
 
 def load_filepaths_and_text(filename: str | Path, split: str = "|") -> list[list[str]]:
     """Return the columns of a file's lines. With the default separator, the file must be a valid filelist."""
     if split != "|":
-        return [row.columns for row in read_rows(filename, split)]
+        return [columns for _, columns in read_rows(filename, split)]
     return [[c.path, c.text] if c.speaker is None else [c.path, c.speaker, c.text] for c in read_filelist(filename)]
 
 
 def load_wav_to_torch(full_path: str | Path) -> tuple[torch.Tensor, int]:
     """Return a recording at its own rate, float `[samples]` in VITS's scale of ±32768, and the rate in Hz."""
-    rate = read_header(full_path).rate
+    _, rate = read_header(full_path)
     return torch.from_numpy(load_audio(full_path, rate)) * 32768.0, rate

@@ -15,26 +15,26 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import cli
 import inference
+import synthesis
 from audio import read_header, to_pcm
 from files import RUNS
 from synthesis.speech import Scales
 
-if TYPE_CHECKING:  # slow to import, and not needed for --help
+if TYPE_CHECKING:
     import gradio as gr
-
-    from synthesis import Voice
+else:
+    gr = cli.Extra("gradio")  # --help does not need it
 
 MAX_TEXT = 5000  # characters
 MAX_RECORDING = 60  # seconds
 MAX_LOADED = 8  # voices kept in memory
 MAX_PORT = (1 << 16) - 1
-MIN_WIDTH = 320  # pixels of a column; a narrower window shows one column below the other
 SEEDS = 1 << 31  # random seeds are below this, so that they are easy to type
 EXAMPLES = [
     "Hello world, how are you?",
@@ -55,38 +55,34 @@ class Voices:
     """
 
     def __init__(self, folder: str | Path | None = None, model: str | Path | None = None, device: str = "auto") -> None:
-        from synthesis import Voice
-
         self.folder, self.model = Path(folder or RUNS), model
         self._loading = threading.Lock()
         # the second argument, a modification time, makes the cache load a changed file again
-        self._load = functools.lru_cache(MAX_LOADED)(lambda file, _: Voice.load(file, device=device))
+        self._load = functools.lru_cache(MAX_LOADED)(lambda file, _: synthesis.Voice.load(file, device=device))
         if not self.files():
             where = f"{folder} holds no run with a checkpoint G_STEP.pth"
             raise ValueError(f"{where}: train a voice, or give another folder with --voices or a checkpoint with -m")
 
     def files(self) -> dict[str, Path]:
         """Return names and checkpoints of the voices that the folder holds now."""
-        from synthesis.voice import find_checkpoint
-
         if self.model is not None:
-            file = find_checkpoint(self.model)
+            file = synthesis.find_checkpoint(self.model)
             return {file.parent.name or file.stem: file}
         found: dict[str, Path] = {}
         for run in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
             if run.is_dir():
                 with contextlib.suppress(ValueError):  # no checkpoints
-                    found[run.name] = find_checkpoint(run)
+                    found[run.name] = synthesis.find_checkpoint(run)
         return found
 
     def file(self, name: str) -> Path:
         """Return the checkpoint of a voice. Raises ValueError for a name that is not in the list."""
-        try:
-            return self.files()[name]
-        except KeyError:
-            raise ValueError("there is no such voice; reload the page to update the list") from None
+        files = self.files()
+        if name not in files:
+            raise ValueError("there is no such voice; reload the page to update the list")
+        return files[name]
 
-    def get(self, name: str) -> "Voice":
+    def get(self, name: str) -> "synthesis.Voice":
         """Return a voice. Raises ValueError for an unknown name or a checkpoint that does not load."""
         file = self.file(name)
         try:
@@ -97,22 +93,19 @@ class Voices:
 
     def first(self) -> str:
         """Return the name of the first voice that loads. Raises ValueError if none does."""
-        problem = None
+        problem = ValueError("the folder holds no voice any more")
         for name in self.files():
             try:
                 self.get(name)
+                return name
             except ValueError as error:
                 problem = error
-            else:
-                return name
-        raise problem or ValueError("the folder holds no voice any more")
+        raise problem
 
 
 @contextlib.contextmanager
 def messages() -> Iterator[None]:
     """Show user errors as messages on the page."""
-    import gradio as gr
-
     try:
         yield
     except ValueError as error:
@@ -138,17 +131,10 @@ def speak(
     with messages():
         if len(text) > MAX_TEXT:
             raise ValueError(f"the text has {len(text)} characters; the limit is {MAX_TEXT}")
-        voice = voices.get(name)
-        number = seed_of(seed)
-        speech = voice.speak(
-            text,
-            speaker if voice.data.n_speakers else None,
-            noise_scale,
-            noise_scale_w,
-            length_scale,
-            number,
-            progress=progress and (lambda done, n: progress((done, n), desc="Speaking", unit="sentences")),
-        )
+        voice, number = voices.get(name), seed_of(seed)
+        speaker = speaker if voice.data.n_speakers else None
+        show = progress and (lambda done, n: progress((done, n), desc="Speaking", unit="sentences"))
+        speech = voice.speak(text, speaker, noise_scale, noise_scale_w, length_scale, number, progress=show)
         facts = f"{speech.seconds:.1f} s · {count(len(speech.sentences), 'sentence')} · seed {number}"
         # 16 bits, because gradio scales float samples to a full-scale peak
         return (speech.sampling_rate, to_pcm(speech.audio)), inference.picture(voice, speech), facts, str(number)
@@ -175,8 +161,8 @@ def convert(
             raise ValueError("record or upload something to convert first")
         voice = voices.get(name)
         try:
-            header = read_header(recording)
-            if header.frames > MAX_RECORDING * header.rate:
+            frames, rate = read_header(recording)
+            if frames > MAX_RECORDING * rate:
                 raise ValueError(f"the recording is longer than {MAX_RECORDING} seconds")
             audio = voice.convert(recording, source, target)  # type: ignore[arg-type]  # for None an error with choices
             return voice.sampling_rate, to_pcm(audio)
@@ -189,30 +175,17 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-class VoiceDependent(NamedTuple):
-    """The components of the page that depend on the voice, or their updates."""
-
-    about: Any
-    speaker: Any
-    source: Any
-    target: Any
-    conversion: Any
-    no_conversion: Any
-
-
-def chosen(voices: Voices, name: str) -> VoiceDependent:
-    """Return the updates of the page for a voice. For a voice that does not load, `about` holds the error."""
-    import gradio as gr
-
+def chosen(voices: Voices, name: str) -> tuple[Any, ...]:
+    """Return updates of the components that `build` lists for a voice. The first shows why a voice does not load."""
     try:
         voice = voices.get(name)
     except ValueError as error:
-        return VoiceDependent(f"**This voice cannot be used:** {error}", *[gr.update(visible=False)] * 5)
+        return f"**This voice cannot be used:** {error}", *[gr.update(visible=False)] * 5
     speakers = list(voice.speakers)
     kind = count(len(speakers), "speaker") if speakers else "one speaker"
     many = bool(speakers)
     first, second, *_ = [*speakers, *speakers, None, None]
-    return VoiceDependent(
+    return (
         f"{kind} · {voice.sampling_rate / 1000:g} kHz · {voices.file(name).name}",
         gr.update(choices=speakers, value=first, visible=many),
         gr.update(choices=speakers, value=first),
@@ -224,8 +197,6 @@ def chosen(voices: Voices, name: str) -> VoiceDependent:
 
 def build(voices: Voices) -> "gr.Blocks":
     """Create the page. Raises ValueError if no voice loads."""
-    import gradio as gr
-
     first = voices.first()
 
     def opened() -> tuple[Any, ...]:
@@ -237,26 +208,23 @@ def build(voices: Voices) -> "gr.Blocks":
     with gr.Blocks(title="VITS2 voices", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.Markdown("# VITS2 voices\nChoose a voice, type a text, and listen.")
         with gr.Row():
-            with gr.Column(min_width=MIN_WIDTH):
+            with gr.Column():
                 name = gr.Dropdown(list(voices.files()), value=first, label="Voice")
-            with gr.Column(min_width=MIN_WIDTH, elem_classes="facts"):
+            with gr.Column(elem_classes="facts"):
                 about = gr.Markdown()
-        # `opened` shows the components that depend on the voice
         with gr.Tab("Text to speech"):
             speaker = speech_tab(voices, name)
         with gr.Tab("Voice conversion"):
             source, target, conversion = conversion_tab(voices, name)
             no_conversion = gr.Markdown("Conversion needs a voice of several speakers; this one has a single speaker.")
-        dependent = VoiceDependent(about, speaker, source, target, conversion, no_conversion)
-        name.change(functools.partial(chosen, voices), name, list(dependent), api_visibility="private")
+        dependent = [about, speaker, source, target, conversion, no_conversion]  # shown and filled by `opened`
+        name.change(functools.partial(chosen, voices), name, dependent, api_visibility="private")
         page.load(opened, None, [name, *dependent], api_visibility="private")
     return page.queue(default_concurrency_limit=2)
 
 
 def speech_tab(voices: Voices, name: "gr.Dropdown") -> "gr.Dropdown":
     """Create the inputs on the left, sound and picture on the right. Returns the speaker's component."""
-    import gradio as gr
-
     default, progress_bar = Scales(), gr.Progress()
 
     def speak_for_page(  # gradio reads the API's names from this signature, and finds its progress bar by the default
@@ -272,7 +240,7 @@ def speech_tab(voices: Voices, name: "gr.Dropdown") -> "gr.Dropdown":
         return speak(voices, name, text, speaker, noise_scale, noise_scale_w, length_scale, seed, progress)
 
     with gr.Row():
-        with gr.Column(min_width=MIN_WIDTH):
+        with gr.Column():
             text = gr.Textbox(EXAMPLES[1], lines=5, max_lines=12, max_length=MAX_TEXT, label="Text")
             speaker = speaker_choice("Speaker", visible=False)
             button = gr.Button("Speak", variant="primary")
@@ -285,15 +253,14 @@ def speech_tab(voices: Voices, name: "gr.Dropdown") -> "gr.Dropdown":
                 noise_w = gr.Slider(
                     0, 1.5, default.noise_scale_w, label="Variation of the rhythm", info="0 is the most even rhythm"
                 )
-                seed = gr.Textbox(  # gr.Number turns an empty field into 0 when the settings are unfolded
-                    label="Seed", info="the same seed gives the same audio", placeholder="random"
-                )
-        with gr.Column(min_width=MIN_WIDTH):
-            audio = gr.Audio(label="Speech", type="numpy", format="wav", interactive=False, buttons=["download"])
+                # not gr.Number, which turns an empty field into 0 when the settings are unfolded
+                seed = gr.Textbox(label="Seed", info="the same seed gives the same audio", placeholder="random")
+        with gr.Column():
+            audio = gr.Audio(label="Speech", format="wav", interactive=False, buttons=["download"])
             with gr.Row(equal_height=True):
                 facts = gr.Markdown(elem_classes="facts")
                 keep = gr.Button("Keep this seed", size="sm", scale=0, min_width=140, visible=False)
-            image = gr.Image(show_label=False, type="numpy", interactive=False, buttons=["download", "fullscreen"])
+            image = gr.Image(show_label=False, interactive=False, buttons=["download", "fullscreen"])
     used = gr.State()
     gr.on(
         [button.click, text.submit],
@@ -316,21 +283,15 @@ def speech_tab(voices: Voices, name: "gr.Dropdown") -> "gr.Dropdown":
 
 def conversion_tab(voices: Voices, name: "gr.Dropdown") -> "tuple[gr.Dropdown, gr.Dropdown, gr.Row]":
     """Create the recording on the left, the sound on the right. Returns both speakers' components and their row."""
-    import gradio as gr
-
     with gr.Row(visible=False) as row:
-        with gr.Column(min_width=MIN_WIDTH):
-            recording = gr.Audio(
-                label=f"Recording (up to {MAX_RECORDING} seconds)",
-                type="filepath",
-                sources=["upload", "microphone"],
-                buttons=["download"],
-            )
+        with gr.Column():
+            label = f"Recording (up to {MAX_RECORDING} seconds)"
+            recording = gr.Audio(label=label, type="filepath", buttons=["download"])
             with gr.Row():
                 source, target = speaker_choice("Source speaker"), speaker_choice("Target speaker")
             button = gr.Button("Convert", variant="primary")
-        with gr.Column(min_width=MIN_WIDTH):
-            converted = gr.Audio(label="Converted", type="numpy", format="wav", interactive=False, buttons=["download"])
+        with gr.Column():
+            converted = gr.Audio(label="Converted", format="wav", interactive=False, buttons=["download"])
             gr.Markdown("Both must be speakers of the voice. Recordings of other people are converted less accurately.")
     button.click(functools.partial(convert, voices), [name, recording, source, target], converted, api_name="convert")
     return source, target, row
@@ -338,8 +299,6 @@ def conversion_tab(voices: Voices, name: "gr.Dropdown") -> "tuple[gr.Dropdown, g
 
 def speaker_choice(label: str, visible: bool = True) -> "gr.Dropdown":
     """Create a choice that accepts any value, because API clients have not chosen a voice. The voice checks it."""
-    import gradio as gr
-
     return gr.Dropdown([], value=None, label=label, allow_custom_value=True, visible=visible)
 
 
@@ -348,27 +307,18 @@ def serve(page: "gr.Blocks", port: int | None, share: bool = False, quiet: bool 
 
     Raises ValueError for a port that is out of range or in use.
     """
-    import gradio as gr
-
+    if port is not None and not 0 < port <= MAX_PORT:
+        raise ValueError(f"port is {port}; it may be from 1 to {MAX_PORT}")
     theme = gr.themes.Default(  # fonts of gradio or the system, so that the page needs no other server
         primary_hue="indigo",
         neutral_hue="slate",
         font=[gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif"],
         font_mono=[gr.themes.Font("monospace")],
     )
-    if port is not None and not 0 < port <= MAX_PORT:
-        raise ValueError(f"port is {port}; it may be from 1 to {MAX_PORT}")
+    look: dict[str, Any] = {"theme": theme, "css": CSS, "footer_links": ["api"], "run_history": False}
     try:
         return page.launch(
-            server_port=port,
-            share=share,
-            quiet=quiet,
-            prevent_thread_lock=True,
-            max_file_size="100mb",
-            theme=theme,
-            css=CSS,
-            footer_links=["api"],
-            run_history=False,
+            prevent_thread_lock=True, server_port=port, share=share, quiet=quiet, max_file_size="100mb", **look
         )[1]
     except OSError:
         raise ValueError(f"port {port} cannot be opened, perhaps because it is in use: change --port") from None

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,19 +31,11 @@ WARM_UP, REPEATS = 3, 20
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     parser = cli.Parser(__doc__)
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="cpu or cuda (default: cuda if there is a GPU)",
-    )
-    parser.add_argument(
-        "--sizes",
-        nargs="+",
-        type=shape,
-        default=[(64, 566, 110), (64, 850, 160)],
-        metavar="BxFxT",
-        help="utterances x frames x tokens of each batch (default: 64x566x110 64x850x160)",
-    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device, help="cpu or cuda (default: cuda if there is a GPU)")
+    sizes = [(64, 566, 110), (64, 850, 160)]
+    text = "utterances x frames x tokens of each batch (default: 64x566x110 64x850x160)"
+    parser.add_argument("--sizes", nargs="+", type=shape, default=sizes, metavar="BxFxT", help=text)
     args = parser.parse_args(argv)
     with cli.errors_in_one_line("benchmarks/alignment"):
         results = [measure(size, args.device) for size in args.sizes]
@@ -63,26 +54,18 @@ def shape(text: str) -> tuple[int, int, int]:
     return b, t_t, t_s
 
 
-def measure(size: tuple[int, int, int], device: str) -> dict[str, Any]:
-    """Run every backend on one batch."""
+def measure(size: tuple[int, int, int], device: str) -> dict[str, object]:
+    """Return the times of every backend that runs on this machine, and whether their paths are equal, for one batch."""
+    triton = device.startswith("cuda") and importlib.util.find_spec("triton") is not None
+    runs = {"triton": triton, "cython": extension.load() is not None, "numpy": True}
     neg_cent, mask = ragged_batch(*size, device=device)
-    paths = {name: maximum_path(neg_cent, mask, name) for name in available(device)}
+    paths = {name: maximum_path(neg_cent, mask, name) for name in BACKENDS if runs[name]}
     first, *rest = paths.values()
     return {
         "size": "x".join(map(str, size)),
         "equal": all(torch.equal(first, path) for path in rest),
         "ms": {name: milliseconds(neg_cent, mask, name) for name in paths},
     }
-
-
-def available(device: str) -> list[str]:
-    """Return the backends that run on this machine with tensors on a device."""
-    missing = set()
-    if not device.startswith("cuda") or importlib.util.find_spec("triton") is None:
-        missing.add("triton")
-    if extension.load() is None:
-        missing.add("cython")
-    return [name for name in BACKENDS if name not in missing]
 
 
 def ragged_batch(b: int, t_t: int, t_s: int, device: str) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cli
 from audio import load_audio
-from corpora.filelist import Clip, read_filelist
+from corpora.filelist import read_filelist
 from synthesis import Voice
 
 RATE = 16000  # Hz, of the recognizer
@@ -46,8 +46,7 @@ class Recognizer:
         self.decoder.start_utt()
         self.decoder.process_raw(pcm, full_utt=True)
         self.decoder.end_utt()
-        hypothesis = self.decoder.hyp()
-        return hypothesis.hypstr.split() if hypothesis else []
+        return hypothesis.hypstr.split() if (hypothesis := self.decoder.hyp()) else []
 
 
 def word_errors(expected: Sequence[str], recognized: Sequence[str]) -> int:
@@ -72,22 +71,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     with cli.errors_in_one_line("benchmarks/intelligibility"):
         voice, recognizer = Voice.load(args.model, device=args.device), Recognizer()
         clips = read_filelist(args.filelist)[: args.sentences]
-        print(json.dumps(measure(voice, recognizer, clips, args.speaker)))
-
-
-def measure(voice: Voice, recognizer: Recognizer, clips: Sequence[Clip], speaker: str | None) -> dict[str, object]:
-    """Return the word error rates of the clips' recordings and of the voice that speaks their texts."""
-    errors = {"recordings": 0, "voice": 0}
-    words = 0
-    for clip in tqdm(clips, disable=None):
-        expected = re.sub(r"[^a-z' ]", " ", clip.text.lower()).split()
-        words += len(expected)
-        speech = voice.speak(clip.text, speaker=speaker, seed=1)
-        spoken = soxr.resample(speech.audio, speech.sampling_rate, RATE)
-        errors["recordings"] += word_errors(expected, recognizer.words(load_audio(clip.path, RATE)))
-        errors["voice"] += word_errors(expected, recognizer.words(spoken))
-    rates = {name: round(100 * count / max(words, 1), 1) for name, count in errors.items()}
-    return {"sentences": len(clips), "words": words, "word_error_rate_percent": rates}
+        words, errors = 0, {"recordings": 0, "voice": 0}
+        for clip in tqdm(clips, disable=None):
+            expected = re.sub(r"[^a-z' ]", " ", clip.text.lower()).split()
+            words += len(expected)
+            speech = voice.speak(clip.text, speaker=args.speaker, seed=1)
+            spoken = soxr.resample(speech.audio, speech.sampling_rate, RATE)
+            errors["recordings"] += word_errors(expected, recognizer.words(load_audio(clip.path, RATE)))
+            errors["voice"] += word_errors(expected, recognizer.words(spoken))
+        rates = {name: round(100 * count / max(words, 1), 1) for name, count in errors.items()}
+        print(json.dumps({"sentences": len(clips), "words": words, "word_error_rate_percent": rates}))
 
 
 if __name__ == "__main__":

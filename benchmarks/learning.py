@@ -28,7 +28,7 @@ import cli
 import config as configs
 import distributed
 import train
-from data_utils import Epochs, ahead
+from data_utils import ahead
 from trainer import Trainer, choose_precision
 
 
@@ -51,11 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measure(device: torch.device, args: argparse.Namespace) -> None:
-    """Train in this process and print the result.
-
-    Raises:
-        ValueError: the options contradict each other.
-    """
+    """Train in this process and print the result. Raises ValueError if the options contradict each other."""
     if not 1 <= args.every <= args.last <= args.steps:
         given = f"--every is {args.every}, --last {args.last}, --steps {args.steps}"
         raise ValueError(f"{given}; each must be 1 or more and at most as large as the next")
@@ -68,7 +64,7 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     _, epochs, loader, validation = train.make_loaders(config, device)
     trainer = Trainer(config, device)
     began = time.perf_counter()
-    training_mel, mels = learn(trainer, epochs, loader, validation, args)
+    training_mel, mels = learn(trainer, loader, validation, len(epochs.sampler), args)
     seconds = time.perf_counter() - began
     result = {
         "config": Path(args.config).stem,
@@ -89,12 +85,11 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
 
 
 def learn(
-    trainer: Trainer, epochs: Epochs, loader: DataLoader, validation: DataLoader, args: argparse.Namespace
+    trainer: Trainer, loader: DataLoader, validation: DataLoader, epoch_steps: int, args: argparse.Namespace
 ) -> tuple[float, list[float]]:
     """Train, and leave the mean of the weights over the last steps in the generator.
 
-    Returns:
-        The mean mel loss of the last steps, and the mel L1 of each validation.
+    Returns the mean mel loss of the last steps, and the mel L1 of each validation.
     """
     weights: list[torch.Tensor] = [*trainer.generator.weights]
     means = [torch.zeros_like(weight) for weight in weights]
@@ -103,8 +98,8 @@ def learn(
         for step, batch in enumerate(islice(batches, args.steps), 1):
             loss = trainer.step(batch)["loss/g/mel"]
             trainer.position.step = step
-            if step % len(epochs.sampler) == 0:
-                trainer.set_epoch(step // len(epochs.sampler))
+            if step % epoch_steps == 0:
+                trainer.set_epoch(step // epoch_steps)
             if step <= args.steps - args.last:
                 continue
             losses.append(loss)

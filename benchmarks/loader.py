@@ -7,7 +7,6 @@ Examples:
   python benchmarks/loader.py FILELIST --workers 2
 """
 
-import argparse
 import json
 import sys
 import time
@@ -36,29 +35,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="utterances per batch")
     args = parser.parse_args(argv)
     with cli.errors_in_one_line("benchmarks/loader"):
-        print(json.dumps(measure(args)))
-
-
-def measure(args: argparse.Namespace) -> dict[str, float]:
-    """Time the batches that the command line requests."""
-    names = sorted({clip.speaker for clip in read_filelist(args.filelist) if clip.speaker is not None})
-    data = DataConfig(add_blank=False, n_speakers=len(names), speakers={name: i for i, name in enumerate(names)})
-    dataset = SpeechDataset(args.filelist, data)
-    sampler = DistributedBucketSampler(dataset, args.batch_size, [0, *range(300, 1001, 100)])
-    loader = DataLoader(
-        dataset,
-        batch_sampler=Epochs(sampler),
-        collate_fn=Collate(data.hop_length, PAD_FRAMES, PAD_TOKENS),
-        num_workers=args.workers,
-        generator=torch.Generator(),
-    )
-    batches = iter(loader)
-    for _ in range(len(sampler) + 4 * args.workers):  # one epoch, and the batches that workers prepare in advance
-        next(batches)
-    start = time.perf_counter()
-    utterances = sum(len(batch.text) for batch in islice(batches, args.batches))
-    rate = utterances / (time.perf_counter() - start)
-    return {"workers": args.workers, "utterances_a_second": round(rate, 1)}
+        speakers = sorted({clip.speaker for clip in read_filelist(args.filelist) if clip.speaker is not None})
+        table = {name: i for i, name in enumerate(speakers)}
+        data = DataConfig(add_blank=False, n_speakers=len(speakers), speakers=table)
+        dataset = SpeechDataset(args.filelist, data)
+        sampler = DistributedBucketSampler(dataset, args.batch_size, [0, *range(300, 1001, 100)])
+        loader = DataLoader(
+            dataset,
+            batch_sampler=Epochs(sampler),
+            collate_fn=Collate(data.hop_length, PAD_FRAMES, PAD_TOKENS),
+            num_workers=args.workers,
+            generator=torch.Generator(),
+        )
+        batches = iter(loader)
+        for _ in range(len(sampler) + 4 * args.workers):  # one epoch, and the batches that workers prepare in advance
+            next(batches)
+        start = time.perf_counter()
+        utterances = sum(len(batch.text) for batch in islice(batches, args.batches))
+        rate = utterances / (time.perf_counter() - start)
+        print(json.dumps({"workers": args.workers, "utterances_a_second": round(rate, 1)}))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import checkpoint
 import cli
 import config as configs
+from export import runtimes
+from export_onnx import export, export_split
+from infer_onnx import OnnxVoice
 from models import SynthesizerTrn
-from synthesis.speech import BaseVoice
+from synthesis.speech import BaseVoice, Text
 from synthesis.voice import Voice, find_device
 from text import espeak, table_of_symbols
 
-DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "vits2_ljs_nosdp.json"
 SEED = 1  # makes a sentence equally long in every round, if the runtime accepts a seed
 WARM_UP = 2  # rounds before the timed ones; the first sentence of a length captures CUDA graphs
 FRAMES = 4.5  # per token; the network rounds up to 5, as in LJ Speech
@@ -43,7 +46,6 @@ SENTENCES = [  # of about 2, 6 and 10 seconds, as in LJ Speech
     "In the morning they walked down to the harbor, bought fresh bread and coffee, and sat on the wall until the "
     "first boats came back with their catch, silvery and cold, in boxes.",
 ]
-Text = str | list[int]  # a text, or its token ids
 Say = Callable[[Text], Iterator[np.ndarray]]  # yields the audio of a text in parts, as they are synthesized
 
 
@@ -60,45 +62,24 @@ def random_voice(config_path: Path, device: str, **options: bool) -> Voice:
     return Voice(net.to(find_device(device)), config, **options)
 
 
-def streamed(voice: BaseVoice, seed: int | None = None) -> Say:
-    """Return a function that speaks as a stream."""
-    speaker = 0 if voice.data.n_speakers else None
-    return lambda text: voice.speak(text, speaker, seed=seed, pause=0, stream=True)
+def speaking(voice: BaseVoice, seed: int | None = None, stream: bool = True) -> Say:
+    """Return a function that speaks as a stream or, without `stream`, decodes a sentence in one pass."""
+    options: dict[str, Any] = {"speaker": 0 if voice.data.n_speakers else None, "seed": seed, "pause": 0}
+    if stream:
+        return lambda text: voice.speak(text, stream=True, **options)
+    return lambda text: iter([voice.speak(text, **options).audio])
 
 
 def by_torch(voice: Voice, folder: Path, threads: int) -> Say:
     """Save the voice, and return a function that speaks with PyTorch."""
     checkpoint.save_checkpoint(voice.net, None, 0.0, 0, folder / "voice.pth")
-    return streamed(voice, SEED)
+    return speaking(voice, SEED)
 
 
-def by_onnx(voice: Voice, folder: Path, threads: int, **options: Any) -> Say:
-    """Export with the options of `export_onnx.export`, and return a function that speaks with ONNX Runtime."""
-    from export_onnx import export
-    from infer_onnx import OnnxVoice
-
-    export(voice, folder / "voice.onnx", **options)
-    return streamed(OnnxVoice(folder / "voice.onnx", threads=threads))
-
-
-def by_split_onnx(voice: Voice, folder: Path, threads: int) -> Say:
-    """Export to two files, and return a function that speaks with ONNX Runtime."""
-    from export_onnx import export_split
-    from infer_onnx import OnnxVoice
-
-    export_split(voice, folder / "voice.onnx")
-    return streamed(OnnxVoice(folder / "voice.onnx", threads=threads))
-
-
-def exported_for(runtime: str, voice: Voice, folder: Path) -> Path:
-    """Export for a runtime of `export.runtimes` and return the path."""
-    from export import runtimes
-    from export_onnx import export
-
-    path = folder / "voice.onnx"
-    export(voice, path, for_runtimes=True)
-    runtimes.RUNTIMES[runtime](voice, path)
-    return path
+def by_onnx(write: Callable[..., object], voice: Voice, folder: Path, threads: int) -> Say:
+    """Export with a function of export_onnx.py, and return a function that speaks with ONNX Runtime."""
+    write(voice, folder / "voice.onnx")
+    return speaking(OnnxVoice(folder / "voice.onnx", threads=threads))
 
 
 def by_piper(voice: Voice, folder: Path, threads: int) -> Say:
@@ -106,7 +87,9 @@ def by_piper(voice: Voice, folder: Path, threads: int) -> Say:
     import onnxruntime
     import piper
 
-    path = exported_for("piper", voice, folder)
+    path = folder / "voice.onnx"
+    export(voice, path, for_runtimes=True)
+    runtimes.RUNTIMES["piper"](voice, path)
     spoken = piper.PiperVoice.load(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -118,10 +101,11 @@ def by_sherpa(voice: Voice, folder: Path, threads: int) -> Say:
     """Export, and return a function that speaks with sherpa-onnx."""
     import sherpa_onnx
 
-    path = exported_for("sherpa", voice, folder)
-    model = sherpa_onnx.OfflineTtsVitsModelConfig(
-        model=str(path), tokens=str(folder / "tokens.txt"), data_dir=espeak.find()[1]
-    )
+    path = folder / "voice.onnx"
+    export(voice, path, for_runtimes=True)
+    runtimes.RUNTIMES["sherpa"](voice, path)
+    files = {"model": str(path), "tokens": str(folder / "tokens.txt"), "data_dir": espeak.find()[1]}
+    model = sherpa_onnx.OfflineTtsVitsModelConfig(**files)
     config = sherpa_onnx.OfflineTtsModelConfig(vits=model, num_threads=threads)
     spoken = sherpa_onnx.OfflineTts(sherpa_onnx.OfflineTtsConfig(model=config))
     return lambda text: iter([np.asarray(spoken.generate(text).samples)])
@@ -129,18 +113,13 @@ def by_sherpa(voice: Voice, folder: Path, threads: int) -> Say:
 
 RUNTIMES: dict[str, Callable[[Voice, Path, int], Say]] = {
     "torch": by_torch,
-    "onnx": by_onnx,
-    "onnx-half": lambda *args: by_onnx(*args, weights="half"),
-    "onnx-int8": lambda *args: by_onnx(*args, weights="int8"),
-    "onnx-split": by_split_onnx,
+    "onnx": partial(by_onnx, export),
+    "onnx-half": partial(by_onnx, partial(export, weights="half")),
+    "onnx-int8": partial(by_onnx, partial(export, weights="int8")),
+    "onnx-split": partial(by_onnx, export_split),
     "piper": by_piper,
     "sherpa": by_sherpa,
 }
-
-
-def whole(voice: BaseVoice, text: Text) -> Iterator[np.ndarray]:
-    """Speak without a stream, so that a sentence is decoded in one pass."""
-    yield voice.speak(text, 0 if voice.data.n_speakers else None, seed=SEED, pause=0).audio
 
 
 def times(say: Say, text: Text, repeats: int) -> tuple[float, float, int]:
@@ -160,22 +139,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     parser = cli.Parser(__doc__)
     cli.add_run(parser, "--model", help="name of a run, its folder, or a checkpoint (default: random weights)")
-    default = DEFAULT_CONFIG.relative_to(DEFAULT_CONFIG.parents[1])
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=DEFAULT_CONFIG,
-        metavar="JSON",
-        help=f"config file of the random weights (default: {default})",
-    )
-    parser.add_argument("--runtime", choices=list(RUNTIMES), default="torch", help="program that computes the network")
-    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda; for PyTorch only")
-    parser.add_argument("--plain", action="store_true", help="on a GPU, speak without CUDA graphs")
-    parser.add_argument("--fp32", action="store_true", help="on a GPU, decode in fp32")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads")
-    parser.add_argument(
-        "--repeats", type=int, default=5, metavar="N", help="timed rounds, of which the median is taken"
-    )
+    add = parser.add_argument
+    config = Path(__file__).resolve().parents[1] / "configs/vits2_ljs_nosdp.json"
+    text = "config file of the random weights (default: configs/vits2_ljs_nosdp.json)"
+    add("--config", type=Path, default=config, metavar="JSON", help=text)
+    add("--runtime", choices=list(RUNTIMES), default="torch", help="program that computes the network")
+    add("--device", default="cpu", help="auto, cpu or cuda; for PyTorch only")
+    add("--plain", action="store_true", help="on a GPU, speak without CUDA graphs")
+    add("--fp32", action="store_true", help="on a GPU, decode in fp32")
+    add("--threads", type=int, default=2, metavar="N", help="CPU threads")
+    add("--repeats", type=int, default=5, metavar="N", help="timed rounds, of which the median is taken")
     args = parser.parse_args(argv)
     with cli.errors_in_one_line("benchmarks/synthesis"):
         print(json.dumps(measure(args)))
@@ -188,14 +161,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.repeats < 1:
         raise ValueError(f"--repeats is {args.repeats}; it must be 1 or more")
     torch.set_num_threads(args.threads)
-
     options = {"device": args.device, "graphs": not args.plain, "half": not args.fp32}
     voice = Voice.load(args.model, **options) if args.model else random_voice(args.config, **options)
-    device = torch.cuda.get_device_name(voice.device) if voice.device.type == "cuda" else "cpu"
     with tempfile.TemporaryDirectory() as folder:
         say = RUNTIMES[args.runtime](voice, Path(folder), args.threads)
         megabytes = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
-        one_pass: Say = (lambda text: whole(voice, text)) if args.runtime == "torch" else say
+        one_pass = speaking(voice, SEED, stream=False) if args.runtime == "torch" else say
         spoken = [times(one_pass, text, args.repeats) for text in SENTENCES]
         first, streamed_whole, _ = times(say, SENTENCES[-1], args.repeats)
     rate = voice.sampling_rate
@@ -206,7 +177,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             sentence["network_ms"] = round(1000 * times(one_pass, tokens, args.repeats)[1], 1)
     return {
         "runtime": args.runtime,
-        "device": device,
+        "device": torch.cuda.get_device_name(voice.device) if voice.device.type == "cuda" else "cpu",
         "graphs": bool(voice.graphed and voice.graphed.capture),
         "decoder": "fp16" if voice.half else "fp32",
         "threads": args.threads,

@@ -15,15 +15,14 @@ import json
 import re
 import statistics
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import Timer, timer
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -37,7 +36,7 @@ from commons import rounded_up
 from config import Config
 from data_utils import Batch, ahead
 from kernels import fused
-from train import PAD_FRAMES, PAD_TOKENS
+from train import PAD_FRAMES, PAD_TOKENS, changed
 from trainer import Trainer, choose_precision
 
 BUCKETS = [(150, 300), (300, 400), (400, 500), (500, 600), (600, 700), (700, 800), (700, 800), (800, 870)]
@@ -100,8 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measure(device: torch.device, args: argparse.Namespace) -> None:
     """Time the steps in this process and print the result.
 
-    Raises:
-        ValueError: the options contradict each other, the config or the device.
+    Raises ValueError if the options contradict each other, the config or the device.
     """
     config = requested_config(args)
     for option in ("sync_check", "profile"):
@@ -110,15 +108,14 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     if min(args.batches, args.rounds) < 1:
         raise ValueError(f"--batches is {args.batches} and --rounds {args.rounds}; both must be 1 or more")
     torch.backends.cudnn.benchmark = True
-    began = time.perf_counter()
+    began = timer()
     trainer = Trainer(config, device)
     total = args.warmup + args.rounds * len(BUCKETS)
     with tqdm(total=total, unit="step", leave=False, disable=None if distributed.is_main() else True) as bar:
-        steps = endless_steps(trainer, random_batches(config, args.batches, device), bar, args.wait)
+        steps = endless_steps(trainer, args.batches, bar, args.wait)
         steps(args.warmup)
-        wait(device)
-        warmup = time.perf_counter() - began
-        rounds = timed_rounds(steps, args.rounds, device)
+        warmup = timer() - began
+        rounds = timed_rounds(steps, args.rounds)
     result = {
         "config": Path(args.config).stem,
         "precision": choose_precision(config.train, device),
@@ -142,7 +139,7 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
         torch.cuda.set_sync_debug_mode("default")
         result["host_syncs_in_50_steps"] = 0
     if args.profile:
-        result |= profile_of(steps, Path(args.profile), device)
+        result |= profile_of(steps, Path(args.profile))
     if args.flops:
         result |= flops_of(trainer, steps, result["seconds_a_step"], device)
     if distributed.is_main():
@@ -151,9 +148,9 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
 
 def requested_config(args: argparse.Namespace) -> Config:
     """Return the config with the changes of the command line. Raises ValueError if they contradict it."""
-    config = configs.load(args.config)
-    train = dataclasses.replace(
-        config.train,
+    config = changed(
+        configs.load(args.config),
+        "train",
         precision=args.precision,
         batch_size=args.batch_size,
         accumulate=args.accumulate,
@@ -161,19 +158,11 @@ def requested_config(args: argparse.Namespace) -> Config:
         cuda_graphs=not (args.plain or args.no_graphs),
         fused_kernels=not (args.plain or args.no_kernels),
     )
-    return configs.from_dict(dataclasses.asdict(dataclasses.replace(config, train=train)), "the command line")
+    return configs.from_dict(dataclasses.asdict(config), "the command line")
 
 
-def random_batches(config: Config, count: int, device: torch.device) -> list[Batch]:
-    """Return batches of noise, one for each bucket in turn, in pinned memory if the device is a GPU."""
-    draws = torch.Generator().manual_seed(distributed.rank())
-    batches = [random_batch(config, BUCKETS[i % len(BUCKETS)], draws) for i in range(count)]
-    return [batch.pin_memory() for batch in batches] if device.type == "cuda" else batches
-
-
-def random_batch(config: Config, bucket: tuple[int, int], draws: torch.Generator) -> Batch:
+def random_batch(config: Config, low: int, high: int, draws: torch.Generator) -> Batch:
     """Return a batch of noise with frame lengths in (low, high], padded as in training on a GPU."""
-    low, high = bucket
     size, hop = config.train.batch_size, config.data.hop_length
     frames = torch.randint(low + 1, high + 1, (size,), generator=draws)
     tokens = (frames / FRAMES_PER_TOKEN).long()
@@ -186,9 +175,11 @@ def random_batch(config: Config, bucket: tuple[int, int], draws: torch.Generator
     return Batch(text, tokens, wav * inside[:, None], frames * hop, ids, torch.arange(size))
 
 
-def endless_steps(trainer: Trainer, batches: Sequence[Batch], bar: tqdm, wait_always: bool) -> Steps:
-    """Return a function that does n training steps; each call continues with the batch after the previous one."""
-    endless = cycle(batches)
+def endless_steps(trainer: Trainer, count: int, bar: tqdm, wait_always: bool) -> Steps:
+    """Return a function that does n training steps on `count` batches of noise, used in turn across its calls."""
+    draws = torch.Generator().manual_seed(distributed.rank())
+    batches = [random_batch(trainer.config, *BUCKETS[i % len(BUCKETS)], draws) for i in range(count)]
+    endless = cycle([batch.pin_memory() for batch in batches] if trainer.device.type == "cuda" else batches)
 
     def steps(n: int) -> dict[str, Tensor]:
         record: dict[str, Tensor] = {}
@@ -196,29 +187,22 @@ def endless_steps(trainer: Trainer, batches: Sequence[Batch], bar: tqdm, wait_al
             record = trainer.step(batch)
             trainer.position.step += 1
             bar.update()
-            if wait_always:
-                wait(trainer.device)
+            if wait_always and trainer.device.type == "cuda":
+                torch.cuda.synchronize(trainer.device)
         return record
 
     return steps
 
 
-def timed_rounds(steps: Steps, count: int, device: torch.device) -> list[float]:
+def timed_rounds(steps: Steps, count: int) -> list[float]:
     """Return the mean seconds per step of each round."""
     rounds = []
     for _ in range(count):
-        start = time.perf_counter()
+        start = timer()  # waits for the GPU
         record = steps(len(BUCKETS))
-        wait(device)
-        rounds.append((time.perf_counter() - start) / len(BUCKETS))
+        rounds.append((timer() - start) / len(BUCKETS))
         assert all(value.isfinite() for value in record.values())
     return rounds
-
-
-def wait(device: torch.device) -> None:
-    """Wait until the device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def flops_of(trainer: Trainer, steps: Steps, seconds: float, device: torch.device) -> dict[str, float]:
@@ -230,49 +214,32 @@ def flops_of(trainer: Trainer, steps: Steps, seconds: float, device: torch.devic
     result = {"tflop_a_step": round(tflop, 4), "tflop_a_second": round(tflop / seconds, 3)}
     if device.type != "cuda":
         return result
-    n, repeats = 8192, 10
+    n = 8192
     matrix = torch.randn(n, n, device=device, dtype=torch.bfloat16)
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    for i in range(3 + repeats):
-        if i == 3:
-            start.record()
-        matrix @ matrix
-    end.record()
-    end.synchronize()
-    rate = 2 * n**3 * repeats / (start.elapsed_time(end) / 1000) / 1e12
+    rate = 2 * n**3 / Timer("matrix @ matrix", globals={"matrix": matrix}).timeit(10).mean / 1e12
     return result | {"matrix_tflop_a_second": round(rate), "share": round(tflop / seconds / rate, 3)}
 
 
-def profile_of(steps: Steps, path: Path, device: torch.device) -> dict[str, Any]:
+def profile_of(steps: Steps, path: Path) -> dict[str, object]:
     """Write the time of every kernel of a step to a file, and return the time of each kind of kernel."""
     n = len(BUCKETS)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         steps(n)
-        wait(device)
-    times: dict[str, float] = defaultdict(float)  # in ms per step, by kernel
-    kinds: dict[str, float] = defaultdict(float)  # in ms per step, by kind
-    launches: dict[str, float] = defaultdict(float)  # per step, by kernel
-    for event in profile.events():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
-            ms = event.device_time_total / 1000 / n
-            times[event.name] += ms
-            kinds[kind_of(event.name)] += ms
-            launches[event.name] += 1 / n
+    kernels = [kernel for kernel in profile.key_averages() if kernel.device_type == torch.autograd.DeviceType.CUDA]
+    kernels.sort(key=lambda kernel: kernel.device_time_total, reverse=True)
     lines = [f"{'ms a step':>9} {'launches':>8}  kernel"]
-    lines += [f"{times[name]:9.3f} {launches[name]:8.1f}  {name}" for name in by_time(times)]
+    lines += [f"{kernel.device_time_total / 1000 / n:9.3f} {kernel.count / n:8.1f}  {kernel.key}" for kernel in kernels]
     if distributed.is_main():
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    kinds: dict[str, float] = defaultdict(float)  # in ms per step
+    for kernel in kernels:
+        kinds[kind_of(kernel.key)] += kernel.device_time_total / 1000 / n
     return {
         "profile": str(path),
-        "gpu_ms_a_step": round(sum(times.values()), 1),
-        "launches_a_step": round(sum(launches.values())),
-        "ms_of": {kind: round(kinds[kind], 2) for kind in by_time(kinds)},
+        "gpu_ms_a_step": round(sum(kinds.values()), 1),
+        "launches_a_step": round(sum(kernel.count for kernel in kernels) / n),
+        "ms_of": {kind: round(kinds[kind], 2) for kind in sorted(kinds, key=kinds.__getitem__, reverse=True)},
     }
-
-
-def by_time(times: dict[str, float]) -> list[str]:
-    """Return the names, longest time first."""
-    return sorted(times, key=times.__getitem__, reverse=True)
 
 
 def kind_of(kernel: str) -> str:

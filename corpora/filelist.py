@@ -15,16 +15,17 @@ class Clip(NamedTuple):
     text: str
     line: int = 0  # in its file, from 1
 
+    @property
+    def where(self) -> str:
+        """Line and path of the clip, for messages."""
+        return f"line {self.line} ({self.path})"
+
     def row(self, with_speaker: bool) -> str:
         """Return the line of a filelist."""
         return "|".join([self.path, self.speaker or "", self.text] if with_speaker else [self.path, self.text])
 
 
-class Row(NamedTuple):
-    """One line of a file with columns."""
-
-    line: int  # from 1
-    columns: list[str]
+Row = tuple[int, list[str]]  # line number from 1, and columns
 
 
 def read_text(path: str | Path) -> str:
@@ -38,12 +39,9 @@ def read_text(path: str | Path) -> str:
 
 
 def read_rows(path: str | Path, separator: str = "|") -> list[Row]:
-    """Read the columns of every line that is not blank, with white space as written.
-
-    Raises ValueError as `read_text`, and if there is no such line.
-    """
+    """Read the columns of all lines but blank ones. Raises ValueError as `read_text`, and if there are none."""
     lines = enumerate(read_text(path).split("\n"), 1)
-    rows = [Row(number, line.split(separator)) for number, line in lines if line.strip()]
+    rows = [(number, line.split(separator)) for number, line in lines if line.strip()]
     if not rows:
         raise ValueError(f"{path} has no lines")
     return rows
@@ -51,7 +49,7 @@ def read_rows(path: str | Path, separator: str = "|") -> list[Row]:
 
 def check_widths(rows: Sequence[Row], path: str | Path) -> int:
     """Return the number of columns. Raises ValueError with file and line unless it is the same in all rows."""
-    width = Counter(len(row.columns) for row in rows).most_common(1)[0][0]
+    width = Counter(len(columns) for _, columns in rows).most_common(1)[0][0]
     for number, columns in rows:
         if len(columns) != width:
             raise ValueError(
@@ -65,12 +63,10 @@ def read_filelist(path: str | Path) -> list[Clip]:
     """Read a filelist of lines `path|text` or `path|speaker|text`, one kind per file.
 
     White space around columns is removed. A recording that is not found from the working directory is looked for
-    beside the filelist.
-
-    Raises:
-        ValueError: as `read_rows`; another number of columns, a `|` in a text, or an empty path, with file and line.
+    beside the filelist. Raises ValueError as `read_rows` and, with file and line, for another number of columns, a `|`
+    in a text, or an empty path.
     """
-    rows = [Row(number, [column.strip() for column in columns]) for number, columns in read_rows(path)]
+    rows = [(number, [column.strip() for column in columns]) for number, columns in read_rows(path)]
     for number, columns in rows:
         if len(columns) not in (2, 3):
             raise ValueError(

@@ -40,17 +40,15 @@ VALIDATION_SHARE = 10  # every tenth clip of a voice is for validation
 MIN_CLIPS = 4  # per speaker
 MAX_DRAWS = 50  # random sentences per requested sentence, before the words count as exhausted
 
-PEOPLE = "my sister|the teacher|our neighbour|the old sailor|a young doctor|your brother|the baker|nobody here"
-ACTIONS = (
-    "found|has lost|is looking for|will carry home|wants to sell|painted|cannot forget|keeps talking about|"
-    "never asked for|is proud of"
-)
-THINGS = (
-    "the blue umbrella|a box of oranges|that yellow kite|fresh bread|the broken chair|a long letter|two white horses|"
-    "the garden gate|her father's watch|some warm socks|this strange picture|a jar of honey"
-)
-PLACES = "near the river|behind the school|in the kitchen|on the bridge|under a tree|at the station|by the sea"
-TIMES = "this morning|every Sunday|after lunch|before dark|last winter|at five o'clock|when it rains|again"
+WORDS = {
+    "people": "my sister|the teacher|our neighbour|the old sailor|a young doctor|your brother|the baker|nobody here",
+    "actions": "found|has lost|is looking for|will carry home|wants to sell|painted|cannot forget|keeps talking about|"
+    "never asked for|is proud of",
+    "things": "the blue umbrella|a box of oranges|that yellow kite|fresh bread|the broken chair|a long letter|"
+    "two white horses|the garden gate|her father's watch|some warm socks|this strange picture|a jar of honey",
+    "places": "near the river|behind the school|in the kitchen|on the bridge|under a tree|at the station|by the sea",
+    "times": "this morning|every Sunday|after lunch|before dark|last winter|at five o'clock|when it rains|again",
+}
 PATTERNS = (
     "{people} {actions} {things}.",
     "{people} {actions} {things} {times}.",
@@ -64,24 +62,16 @@ PATTERNS = (
 
 
 def make_corpus(
-    folder: str | Path,
-    speakers: int = 4,
-    utterances: int = 240,
-    sampling_rate: int = NATIVE_RATE,
-    seed: int = 1234,
+    folder: str | Path, speakers: int = 4, utterances: int = 240, sampling_rate: int = NATIVE_RATE, seed: int = 1234
 ) -> None:
     """Write `utterances` clips of 16-bit audio, each 1 to 4 seconds long, to FOLDER/wavs, and filelists beside it.
 
-    The same arguments give the same files.
-
-    Raises:
-        ValueError: more speakers than voices, or too few utterances to train and validate with each voice.
-        EspeakError: espeak-ng is missing.
+    The same arguments give the same files. Raises ValueError for more speakers than voices, or too few utterances to
+    train and validate with each voice, and EspeakError if espeak-ng is missing.
     """
     if not 1 <= speakers <= len(VOICES):
         raise ValueError(f"{speakers} speakers were requested; there may be 1 to {len(VOICES)}")
-    if utterances < MIN_CLIPS * speakers:
-        least = MIN_CLIPS * speakers
+    if utterances < (least := MIN_CLIPS * speakers):
         raise ValueError(f"{utterances} utterances are too few for {speakers} speakers: at least {least} are needed")
     folder = Path(folder)
     (folder / "wavs").mkdir(parents=True, exist_ok=True)
@@ -100,8 +90,7 @@ def make_corpus(
 def compose(count: int, seed: int) -> list[str]:
     """Compose `count` different sentences. Raises ValueError if there are not enough words."""
     draw = random.Random(seed)
-    lists = {"people": PEOPLE, "actions": ACTIONS, "things": THINGS, "places": PLACES, "times": TIMES}
-    words = {kind: choices.split("|") for kind, choices in lists.items()}
+    words = {kind: choices.split("|") for kind, choices in WORDS.items()}
     sentences: dict[str, None] = {}  # a set that keeps the order
     for _ in range(MAX_DRAWS * count):
         if len(sentences) == count:
@@ -113,10 +102,9 @@ def compose(count: int, seed: int) -> list[str]:
 
 
 class Synthesizer:
-    """espeak-ng as a synthesizer, in its own copy of the library.
+    """espeak-ng as a synthesizer.
 
-    The state of the library is global, and earlier speech changes later speech. A fresh copy gives reproducible speech
-    and does not affect the copy that phonemizes text in this process.
+    Its own copy of the library makes speech reproducible, because earlier speech changes the library's global state.
     """
 
     def __init__(self, seed: int) -> None:
@@ -142,8 +130,7 @@ class Synthesizer:
         self._blocks.clear()
         self.engine.set_voice(voice)
         data = text.encode() + b"\0"
-        utf8 = 1
-        self.engine.library.espeak_Synth(data, len(data), 0, 1, 0, utf8, None, None)
+        self.engine.library.espeak_Synth(data, len(data), 0, 1, 0, 1, None, None)  # the last 1 is UTF-8
         samples = np.frombuffer(b"".join(self._blocks), np.int16).astype(np.float32) / 32768
         return samples if sampling_rate == NATIVE_RATE else soxr.resample(samples, NATIVE_RATE, sampling_rate)
 

@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from export import metadata, shrink
+from export import shrink
 from files import replacing
 from synthesis import Voice
 from synthesis.speech import Scales
@@ -88,18 +88,8 @@ def check_speech(voice: Voice) -> None:
 
 def example_latent(voice: Voice) -> dict[str, Tensor]:
     """Return inputs of `Decoder` by name."""
-    model = voice.config.model
-    g = {"g": torch.zeros(1, model.gin_channels, 1)} if voice.net.conditions else {}
-    return {"z": torch.zeros(1, model.inter_channels, EXAMPLE_FRAMES), **g}
-
-
-def draws(voice: Voice) -> dict[str, int]:
-    """Return names and channels of the network's random draws, in their order."""
-    model = voice.config.model
-    if model.use_sdp:
-        return {"noise_w": 2, "noise": model.inter_channels}
-    durations = {"noise_w": model.hidden_channels} if model.use_duration_noise else {}
-    return {**durations, "noise": model.inter_channels}
+    z = torch.zeros(1, voice.config.model.inter_channels, EXAMPLE_FRAMES)
+    return {"z": z, "g": torch.zeros(1, voice.config.model.gin_channels, 1)} if voice.net.conditions else {"z": z}
 
 
 def write(
@@ -112,11 +102,10 @@ def write(
     noise_inputs: bool,
     weights: str | None,
 ) -> None:
-    """Write one graph of a voice to a file, whole or not at all.
+    """Write one graph of a voice to a file with the metadata `facts`, whole or not at all.
 
     Args:
         graph: the module to trace, with the inputs `example`, by name, and outputs of the names `outputs`.
-        facts: metadata of the file.
         noise_inputs: take the random draws as inputs; see `noise_from_inputs`.
         weights: a key of `shrink.SHRINK`, or None for fp32.
     """
@@ -137,52 +126,47 @@ def write(
         if voice.net.dec.flatten_convolutions:
             flatten_decoder(model)
         if noise_inputs:
-            noise_from_inputs(model, draws(voice))
-        metadata.describe(model, facts)
+            noise_from_inputs(model, voice)
+        helper.set_model_props(model, facts)
         if weights:
             model = shrink.SHRINK[weights](model)
         onnx.checker.check_model(model)
         onnx.save(model, unfinished)
 
 
-def noise_from_inputs(model: onnx.ModelProto, channels: dict[str, int]) -> None:
-    """Replace the graph's random draws by inputs `[batch, channels, n]`, in place.
+def noise_from_inputs(model: onnx.ModelProto, voice: Voice) -> None:
+    """Replace the random draws of a voice's graph by inputs `[batch, channels, n]`, in place.
 
     Column t of a draw is column t mod n of the input, so n is arbitrary. Repetition is audible below a few hundred.
-
-    Args:
-        channels: names and channels of the inputs, in the order in which the network draws.
     """
-    graph = model.graph
+    graph, settings = model.graph, voice.config.model
+    channels = {"noise": settings.inter_channels}  # of each draw, in the order of the network
+    if settings.use_sdp or settings.use_duration_noise:
+        channels = {"noise_w": 2 if settings.use_sdp else settings.hidden_channels, **channels}
     draws = [node for node in graph.node if node.op_type == "RandomNormalLike"]
     for node, (name, width) in zip(draws, channels.items(), strict=True):
         shape: list[str | int] = ["batch_size", width, f"{name}_length"]
         graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         place = list(graph.node).index(node)
         graph.node.remove(node)
-        for offset, step in enumerate(_repeated(name, node.input[0], node.output[0])):
+        steps = [  # along the last axis, to the length of the tensor that the network gave to the draw
+            _node("Shape", [node.input[0]], f"{name}_wanted"),
+            _node("Gather", [f"{name}_wanted", "noise_last"], f"{name}_columns"),
+            _node("Range", ["noise_zero", f"{name}_columns", "noise_one"], f"{name}_column"),
+            _node("Shape", [name], f"{name}_given"),
+            _node("Gather", [f"{name}_given", "noise_last"], f"{name}_period"),
+            _node("Mod", [f"{name}_column", f"{name}_period"], f"{name}_source"),
+            _node("Gather", [name, f"{name}_source"], node.output[0], axis=2),
+        ]
+        for offset, step in enumerate(steps):
             graph.node.insert(place + offset, step)
     for i, name in enumerate(("noise_zero", "noise_one", "noise_last")):
         graph.initializer.append(numpy_helper.from_array(np.array(i, np.int64), name))
 
 
-def _repeated(name: str, like: str, output: str) -> list[onnx.NodeProto]:
-    """Return nodes that repeat or cut the input `name` along its last axis to the length of the tensor `like`."""
-    node = _named_node
-    return [
-        node("Shape", [like], [f"{name}_wanted"]),
-        node("Gather", [f"{name}_wanted", "noise_last"], [f"{name}_columns"]),
-        node("Range", ["noise_zero", f"{name}_columns", "noise_one"], [f"{name}_column"]),
-        node("Shape", [name], [f"{name}_given"]),
-        node("Gather", [f"{name}_given", "noise_last"], [f"{name}_period"]),
-        node("Mod", [f"{name}_column", f"{name}_period"], [f"{name}_source"]),
-        node("Gather", [name, f"{name}_source"], [output], axis=2),
-    ]
-
-
-def _named_node(operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:
+def _node(operator: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
     """Return a node with a name, from which programs that change the graph derive new names."""
-    return helper.make_node(operator, inputs, outputs, name=outputs[0], **attributes)
+    return helper.make_node(operator, inputs, [output], name=output, **attributes)
 
 
 def flatten_decoder(model: onnx.ModelProto) -> None:
@@ -209,11 +193,11 @@ def flatten_decoder(model: onnx.ModelProto) -> None:
     for name in sorted(made & wanted):
         last = next(node for node in nodes if name in node.output)
         last.output[list(last.output).index(name)] = f"{name}_of_height_1"
-        squeeze = _named_node("Squeeze", [f"{name}_of_height_1", "height_axis"], [name])
+        squeeze = _node("Squeeze", [f"{name}_of_height_1", "height_axis"], name)
         graph.node.insert(list(graph.node).index(last) + 1, squeeze)
     first = min(list(graph.node).index(node) for node in nodes)
     for name, with_height in entering.items():
-        graph.node.insert(first, _named_node("Unsqueeze", [name, "height_axis"], [with_height]))
+        graph.node.insert(first, _node("Unsqueeze", [name, "height_axis"], with_height))
 
 
 def _add_height(conv: onnx.NodeProto, kernel: onnx.TensorProto) -> None:

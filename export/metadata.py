@@ -12,12 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from conditions import CONDITIONS
 from config import DataConfig
 from synthesis.speech import Scales
-from text import table_of_symbols
 from text.symbols import symbols as vits_symbols
 
 if TYPE_CHECKING:
-    import onnx
-
     from synthesis import Voice
 
 REQUIRED = ("sample_rate", "hop_length", "n_speakers", "speakers", "cleaners", "symbols", "n_vocab", "add_blank")
@@ -38,7 +35,6 @@ def facts(voice: "Voice", comment: str = "", split: bool = False) -> dict[str, s
     data = voice.data
     settings = {key: getattr(data, key) for condition in CONDITIONS.values() for key in condition.settings}
     settings["speakers"] = voice.speakers  # complete, also where the config has no names
-    symbols = table_of_symbols(data.extra_symbols)
     return {
         "model_type": "vits",
         "comment": comment,
@@ -47,8 +43,7 @@ def facts(voice: "Voice", comment: str = "", split: bool = False) -> dict[str, s
         **{key: json.dumps(value, ensure_ascii=False) for key, value in settings.items()},
         "language": language(data.text_cleaners),
         "cleaners": json.dumps(data.text_cleaners),
-        # a network with its own table speaks token ids, whose symbols are unknown
-        "symbols": json.dumps(symbols if len(symbols) == voice.n_vocab else [], ensure_ascii=False),
+        "symbols": json.dumps(voice.symbols, ensure_ascii=False),
         "n_vocab": str(voice.n_vocab),
         "add_blank": str(int(data.add_blank)),
         "scales": json.dumps(Scales()),
@@ -95,10 +90,3 @@ def digest(voice: "Voice") -> str:
     for value in voice.net.state_dict().values():
         weights.update(value.contiguous().numpy().tobytes())
     return weights.hexdigest()[:DIGEST_LENGTH]
-
-
-def describe(model: "onnx.ModelProto", metadata: Mapping[str, str]) -> None:
-    """Replace the metadata of a model."""
-    del model.metadata_props[:]
-    for key, value in metadata.items():
-        model.metadata_props.add(key=key, value=value)

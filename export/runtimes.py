@@ -9,19 +9,22 @@ which precedes the network in the graph, converts the ids of a runtime to the to
 import json
 import shlex
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import commons
+from export.metadata import language
 from files import write_text
 from synthesis import Voice
 from synthesis.speech import Scales
-from text import espeak, table_of_symbols
+from text import espeak
 from text.symbols import PAD, SPACE_ID
 
 BOS, EOS = "^", "$"
@@ -35,102 +38,61 @@ LONG = "ː"
 RESERVED_WORDS = ("coqui", "icefall", "inflect", "melo")
 
 
-class FrontEnd(NamedTuple):
-    """How a runtime converts text to symbols: with a voice of espeak-ng, or character by character."""
-
-    phonemes: bool
-    voice: str  # espeak-ng's name, empty for characters
-
-
-class Join(NamedTuple):
-    """Two successive ids and the id that replaces them."""
-
-    left: int
-    right: int
-    joined: int
-
-
 class Inventory(NamedTuple):
     """The ids that a runtime sends. Those below `n_vocab` are the network's; the graph drops the others."""
 
     ids: dict[str, int]  # of each code point, including "^" and "$"
     size: int
     n_vocab: int
-    joins: list[Join]
+    joins: dict[tuple[int, int], int]  # pairs of successive ids and the id that replaces them
     rounds: int  # rounds of joining that the longest decomposed symbol needs
     glide: tuple[int, int, list[int]] | None  # ids of GLIDE, LONG and GLIDED, for a voice of phonemes
 
 
-def front_end(voice: Voice) -> FrontEnd:
-    """Return how the runtimes can convert text to the symbols of a voice. Raises ValueError if they cannot."""
+def front_end(voice: Voice) -> str:
+    """Return the espeak-ng voice by which the runtimes convert text to symbols; empty if they send its characters.
+
+    Raises ValueError if they can do neither.
+    """
     cleaners = voice.data.text_cleaners
     name = cleaners[0] if len(cleaners) == 1 else ""
     if name in CHARACTER_CLEANERS:
-        return FrontEnd(False, "")
-    if name in ("english_cleaners2", "english_cleaners3"):
-        language = "en-us"
-    elif name.startswith("phonemes_"):
-        language = name.removeprefix("phonemes_")
-    else:
+        return ""
+    if name not in ("english_cleaners2", "english_cleaners3") and not name.startswith("phonemes_"):
         raise ValueError(
             f"this voice reads the output of {' and '.join(cleaners) or 'no cleaner'}, which Piper and sherpa-onnx "
             "cannot make: they support english_cleaners2, english_cleaners3, phonemes_LANGUAGE and, character by "
             f"character, {', '.join(CHARACTER_CLEANERS)}"
         )
     # the name of the voice's file, because the runtimes do not know all codes that refer to it, such as fr-fr
-    return FrontEnd(True, espeak.load().voice_of(language).rpartition("/")[2].lower())
+    return espeak.load().voice_of(language(cleaners)).rpartition("/")[2].lower()
 
 
 def inventory(voice: Voice) -> Inventory:
     """Number the code points that a runtime may send. Raises ValueError if the network's symbols are unknown."""
-    table = table_of_symbols(voice.data.extra_symbols)
-    if len(table) != voice.n_vocab:
-        raise ValueError(
-            f"this model has its own table of {voice.n_vocab} symbols, and the table here has {len(table)}: list the "
-            "symbols beyond those of VITS in data.extra_symbols of its config"
-        )
-    known = {symbol: i for i, symbol in enumerate(table)}
-    extra = _ExtraIds(len(table))
-    joins, rounds = _joins(known, extra)
-    phonemes = front_end(voice).phonemes
-    ids = {**known, **{point: i for point, i in extra.ids.items() if len(point) == 1}}
+    voice.check_symbols()
+    n_vocab, phonemes = voice.n_vocab, bool(front_end(voice))
+    known = {symbol: i for i, symbol in enumerate(voice.symbols)}
+    extra: dict[str, int] = defaultdict(count(n_vocab).__next__)  # a string gets the next id when it is looked up
+    joins, rounds = {}, 0
+    for symbol in known:
+        points = unicodedata.normalize("NFD", symbol)
+        rounds = max(rounds, len(points) - 1)
+        for end in range(1, len(points)):
+            left, right, joined = (_id(part, known, extra) for part in (points[:end], points[end], points[: end + 1]))
+            joins[left, right] = joined
+    ids = {**known, **{point: i for point, i in extra.items() if len(point) == 1}}
     if not phonemes:
         ids |= {point.upper(): i for point, i in ids.items() if len(point.upper()) == 1}
         ids |= dict.fromkeys("\t\n", SPACE_ID)
     ids |= {BOS: extra[BOS], EOS: extra[EOS], PAD: 0}
     glide = (known[GLIDE], known[LONG], [known[symbol] for symbol in GLIDED]) if phonemes else None
-    return Inventory(ids, extra.next, len(table), joins, rounds, glide)
+    return Inventory(ids, n_vocab + len(extra), n_vocab, joins, rounds, glide)
 
 
-class _ExtraIds:
-    """Ids from `first` on; a symbol gets the next one when it is first looked up."""
-
-    def __init__(self, first: int):
-        self.next = first
-        self.ids: dict[str, int] = {}
-
-    def __getitem__(self, symbol: str) -> int:
-        if symbol not in self.ids:
-            self.ids[symbol] = self.next
-            self.next += 1
-        return self.ids[symbol]
-
-
-def _joins(known: dict[str, int], extra: _ExtraIds) -> tuple[list[Join], int]:
-    """Return the pairs of ids that form the symbols which Unicode decomposes, and the number of rounds they need."""
-
-    def number(points: str) -> int:
-        composed = unicodedata.normalize("NFC", points)
-        return known[composed] if composed in known else extra[points]
-
-    joins: dict[Join, None] = {}  # in order, without duplicates
-    rounds = 0
-    for symbol in known:
-        points = unicodedata.normalize("NFD", symbol)
-        rounds = max(rounds, len(points) - 1)
-        for end in range(1, len(points)):
-            joins[Join(number(points[:end]), number(points[end]), number(points[: end + 1]))] = None
-    return list(joins), rounds
+def _id(points: str, known: dict[str, int], extra: dict[str, int]) -> int:
+    composed = unicodedata.normalize("NFC", points)
+    return known[composed] if composed in known else extra[points]
 
 
 class Reader(nn.Module):
@@ -146,9 +108,9 @@ class Reader(nn.Module):
         super().__init__()
         self.inventory = inventory
         self.add_blank = add_blank
-        keys = [join.left * inventory.size + join.right for join in inventory.joins]
+        keys = [left * inventory.size + right for left, right in inventory.joins]
         self.register_buffer("keys", torch.tensor(keys, dtype=torch.long))
-        self.register_buffer("joined", torch.tensor([join.joined for join in inventory.joins], dtype=torch.long))
+        self.register_buffer("joined", torch.tensor(list(inventory.joins.values()), dtype=torch.long))
 
     def forward(self, x: Tensor, x_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Args: x `[b, t]`; x_lengths `[b]`.
@@ -212,13 +174,19 @@ def closed_up(x: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class RuntimeGraph(nn.Module):
-    """The exported network after a `Reader`. With `one_speaker`, the speaker is not an input, but always 0."""
+    """The exported network after a `Reader`. If the voice has a table of one speaker, the speaker is not an input.
 
-    def __init__(self, graph: nn.Module, reader: Reader, one_speaker: bool):
+    Raises ValueError for a voice that the runtimes do not support.
+    """
+
+    def __init__(self, graph: nn.Module, voice: Voice):
         super().__init__()
+        others = [name for name in voice.net.conditions if name != "sid"]
+        if others:
+            raise ValueError(f"Piper and sherpa-onnx support no condition but the speaker: not {', '.join(others)}")
         self.graph = graph
-        self.reader = reader
-        self.one_speaker = one_speaker
+        self.reader = Reader(inventory(voice), voice.data.add_blank)
+        self.one_speaker = voice.data.n_speakers == 1
 
     def forward(self, x: Tensor, x_lengths: Tensor, scales: Tensor, *conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Args: x `[b, t]`, ids of a runtime; x_lengths `[b]`; scales `[3]`; conditions: the speaker `[b]`, if any.
@@ -232,27 +200,18 @@ class RuntimeGraph(nn.Module):
         return audio, torch.zeros_like(x, dtype=durations.dtype).scatter_add(1, place, durations)
 
 
-def after_reader(graph: nn.Module, voice: Voice) -> RuntimeGraph:
-    """Return the graph of a voice as the runtimes call it. Raises ValueError if they do not support the voice."""
-    others = [name for name in voice.net.conditions if name != "sid"]
-    if others:
-        raise ValueError(f"Piper and sherpa-onnx support no condition but the speaker: not {', '.join(others)}")
-    return RuntimeGraph(graph, Reader(inventory(voice), voice.data.add_blank), voice.data.n_speakers == 1)
-
-
 def facts(voice: Voice, comment: str) -> dict[str, str]:
     """Return the metadata that sherpa-onnx needs. Raises ValueError for a word of `RESERVED_WORDS` in the comment."""
     for word in RESERVED_WORDS:
         if word in comment:
             raise ValueError(f"sherpa-onnx would take the file for one of {word}: leave {word!r} out of --comment")
-    front = front_end(voice)
-    ids = inventory(voice).ids
+    front, ids = front_end(voice), inventory(voice).ids
     return {
         "comment": f"piper {comment}".strip(),  # the word selects the inputs of Piper
-        "language": front.voice or "und",
-        "voice": front.voice,
-        "has_espeak": str(int(front.phonemes)),
-        "frontend": "" if front.phonemes else "characters",
+        "language": front or "und",
+        "voice": front,
+        "has_espeak": str(int(bool(front))),
+        "frontend": "" if front else "characters",
         "use_eos_bos": "1",
         "bos_id": str(ids[BOS]),
         "eos_id": str(ids[EOS]),
@@ -261,21 +220,18 @@ def facts(voice: Voice, comment: str) -> dict[str, str]:
     }
 
 
-def piper_config(voice: Voice, name: str) -> dict[str, Any]:
-    """Return the config file of a Piper voice called `name`."""
-    front, symbols, scales = front_end(voice), inventory(voice), Scales()
-    family, _, region = front.voice.partition("-")
-    return {
+def for_piper(voice: Voice, path: Path) -> list[str]:
+    """Write the config file of Piper beside a model. Returns lines to print."""
+    front, symbols = front_end(voice), inventory(voice)
+    family, _, region = front.partition("-")
+    noise_scale, length_scale, noise_w = Scales()
+    config = {
         "audio": {"sample_rate": voice.sampling_rate},
-        "dataset": name,
-        "espeak": {"voice": front.voice},
+        "dataset": path.stem,
+        "espeak": {"voice": front},
         "language": {"code": f"{family}_{region.upper()}" if region else family, "family": family},
-        "inference": {
-            "noise_scale": scales.noise_scale,
-            "length_scale": scales.length_scale,
-            "noise_w": scales.noise_scale_w,
-        },
-        "phoneme_type": "espeak" if front.phonemes else "text",
+        "inference": {"noise_scale": noise_scale, "length_scale": length_scale, "noise_w": noise_w},
+        "phoneme_type": "espeak" if front else "text",
         "phoneme_map": {},
         "phoneme_id_map": {point: [i] for point, i in symbols.ids.items()},
         "num_symbols": symbols.size,
@@ -284,15 +240,11 @@ def piper_config(voice: Voice, name: str) -> dict[str, Any]:
         "hop_length": voice.data.hop_length,
         "piper_version": PIPER_VERSION,
     }
-
-
-def for_piper(voice: Voice, path: Path) -> list[str]:
-    """Write the config file of Piper beside a model. Returns lines to print."""
-    config = path.with_name(path.name + ".json")
-    write_text(config, json.dumps(piper_config(voice, path.stem), ensure_ascii=False, indent=2) + "\n")
+    file = path.with_name(path.name + ".json")
+    write_text(file, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
     speaker = " -s 0" if voice.data.n_speakers > 1 else ""
     return [
-        f"{config}: the config file of Piper",
+        f"{file}: the config file of Piper",
         f'python -m piper -m {shlex.quote(str(path))}{speaker} -f speech.wav "Some words."',
     ]
 
@@ -310,7 +262,7 @@ def for_sherpa(voice: Voice, path: Path) -> list[str]:
         raise ValueError(f"{tokens} is the table of another voice: export this voice to another folder")
     write_text(tokens, table)
     options = {"vits-model": str(path), "vits-tokens": str(tokens)}
-    if front_end(voice).phonemes:
+    if front_end(voice):
         options["vits-data-dir"] = str(espeak.find()[1] or "espeak-ng-data")
     if voice.data.n_speakers > 1:
         options["sid"] = "0"

@@ -15,10 +15,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from corpus import token_ids
 from infer_onnx import OnnxVoice
 from mel_processing import log_mel
 from synthesis import Voice
+from text.tokens import token_ids
 
 # Phonemes, so that measurements do not need espeak-ng; about 5 seconds of speech.
 SAMPLE = "ðə kwˈɪk bɹˈaʊn fˈɑːks dʒˈʌmps ˌoʊvɚ ðə lˈeɪzi dˈɔɡ, wˌaɪl ˈɔːl ðɪ ˈʌðɚ ˈænɪməlz wˈɑːtʃ."

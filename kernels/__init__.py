@@ -1,7 +1,7 @@
 """Code that exists for GPU speed only. Every part of it computes what plain PyTorch operations compute.
 
 - `convolutions`: convolutions in the memory layout that GPUs are fast with, with the interface of `torch.nn`.
-- `fused`: elementwise operations fused into one pass over memory. `triton_kernels` holds the kernels behind it.
+- `fused`: elementwise operations fused into one pass over memory. Its kernels are in `triton_kernels`.
 - `step_graphs`: CUDA graphs of training steps.
 
 The plain path is the oracle of the tests. `kernels.fused.enable(network, False)` selects it for one network.
@@ -15,11 +15,9 @@ logger = logging.getLogger(__name__)
 
 
 def triton_runs(attempt: Callable[[], object], otherwise: str) -> bool:
-    """Return whether Triton is installed and `attempt` succeeds. A failure is logged together with `otherwise`.
+    """Return whether Triton is installed and `attempt`, which launches a kernel, succeeds.
 
-    Args:
-        attempt: launches a kernel.
-        otherwise: what the caller does without Triton.
+    A failure is logged together with `otherwise`: what the caller does without Triton.
     """
     if importlib.util.find_spec("triton") is None:
         return False

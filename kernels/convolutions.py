@@ -2,11 +2,8 @@
 
 cuDNN's fastest kernels need channels-last memory. PyTorch supports that format for two spatial dimensions only, so an
 `nn.Conv1d` copies its input before each call and its output afterwards. On a GPU the layers here compute
-one-dimensional convolutions as two-dimensional ones of height 1. The results are the same.
-
-All layers fuse the operations that follow into the same pass over memory (see `fused`): `conv(x, slope)` is
-`leaky_relu(conv(x), slope)`, with ReLU for a slope of 0; `conv(x, plus=y)` is `y + conv(x)`; `conv(x, mask=m)` is
-`conv(x) * m`; and `conv.before_and_after(x, slope)` returns both sides of an activation.
+one-dimensional convolutions as two-dimensional ones of height 1. All layers fuse the operations that follow into the
+same pass over memory (see `fused`). The results are the same.
 """
 
 import math
@@ -34,12 +31,12 @@ class Convolution(nn.modules.conv._ConvNd):
     padding: tuple[int, ...]  # never a string, as nn.Conv1d would allow
 
     def forward(self, x: Tensor, slope: float = 1.0, plus: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Compute `leaky_relu(plus + conv(x), slope) * mask`; x `[b, c_in, ...]`, mask `[b, 1, t]`."""
+        """Compute `leaky_relu(plus + conv(x), slope) * mask` (ReLU for 0); x `[b, c_in, ...]`, mask `[b, 1, t]`."""
         return fused.conv_act(self, x, slope, plus, mask)
 
     def before_and_after(self, x: Tensor, slope: float, plus: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return `plus + conv(x)` and its leaky ReLU."""
-        return fused.conv_before_and_after_act(self, x, slope, plus)
+        return fused.before_and_after_act(self, x, slope, plus)
 
     def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Compute the convolution alone, with the given bias or none."""
@@ -62,12 +59,12 @@ class Conv1d(Convolution, nn.Conv1d):
         if self.in_channels == d == 1 and half_precision:
             return _as_product(x, weight, bias, s, p)
         if self.groups > 1 and s > 1 and d == 1 and self.out_channels // self.groups >= MIN_GROUP_CHANNELS:
-            return _flat(F.conv2d(*self._unstrided(x, weight), bias, groups=self.groups))
+            return F.conv2d(*self._unstrided(x, weight), bias, groups=self.groups).squeeze(2)
         span = d * (k - 1)
         keeps_length = self.groups == s == k % 2 == 1 and 2 * p == span
         if span >= MIN_FOLDED_SPAN and x.size(2) <= MAX_FOLDED_LENGTH and keeps_length:
             return self._folded(x, weight, bias)
-        return _flat(F.conv2d(_tall(x), weight.unsqueeze(2), bias, (1, s), (0, p), (1, d), self.groups))
+        return F.conv2d(_tall(x), weight.unsqueeze(2), bias, (1, s), (0, p), (1, d), self.groups).squeeze(2)
 
     def _unstrided(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return input and kernel of an equal convolution without stride: the phases of the stride become channels.
@@ -115,7 +112,7 @@ class ConvTranspose1d(Convolution, nn.ConvTranspose1d):  # type: ignore[misc]  #
     def _channels_last(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         (s,), (p,), (extra,), (d,) = self.stride, self.padding, self.output_padding, self.dilation
         x, weight = _tall(x), weight.unsqueeze(2)
-        return _flat(F.conv_transpose2d(x, weight, bias, (1, s), (0, p), (0, extra), self.groups, (1, d)))
+        return F.conv_transpose2d(x, weight, bias, (1, s), (0, p), (0, extra), self.groups, (1, d)).squeeze(2)
 
 
 class Conv2d(Convolution, nn.Conv2d):
@@ -141,9 +138,7 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply dropout to `[b, c, t]`."""
-        if not x.is_cuda:
-            return super().forward(x)
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1) if x.is_cuda else super().forward(x)
 
 
 def cat_channels(*parts: Tensor) -> Tensor:
@@ -170,7 +165,3 @@ def _as_product(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, pad
 def _tall(x: Tensor) -> Tensor:
     """View `[b, c, t]` as `[b, c, 1, t]` in channels-last layout; a copy only if it is in another layout."""
     return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-
-
-def _flat(x: Tensor) -> Tensor:
-    return x.squeeze(2)

@@ -1,8 +1,8 @@
 """Fused elementwise operations: bias and activation, gates, residuals and norms, each in one pass over memory.
 
-Each function states its plain PyTorch form, which runs on the CPU and is the oracle of the tests. On a GPU with Triton
-it is one kernel forward and one backward. The backward kernel also sums the gradients of biases. Half-precision input
-is computed in fp32 and rounded once. A convolution or a norm whose `use_kernels` is False takes the plain form.
+Each function contains its plain PyTorch form, which runs on the CPU and is the oracle of the tests. On a GPU with
+Triton it is one kernel forward and one backward, which also sums the gradients of biases. Half-precision input is
+computed in fp32 and rounded once. A convolution or a norm whose `use_kernels` is False takes the plain form.
 
 Tensors are `[b, c, ...]` in channels-last memory layout on a GPU, as the layers of `convolutions` return them. A `conv`
 is one of those layers; `conv.convolve(x)` is the convolution without its bias.
@@ -20,7 +20,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.parametrize import is_parametrized
 
-import commons
+from commons import fused_add_tanh_sigmoid_multiply, map_tensors, masked
 from kernels import triton_runs
 
 if TYPE_CHECKING:
@@ -42,12 +42,11 @@ def supports(x: Tensor) -> bool:
 @functools.cache
 def _runs(device: str) -> bool:
     """Return whether Triton runs on a type of device: on GPUs and, with TRITON_INTERPRET=1, slowly on the CPU."""
-
-    def attempt() -> None:
-        _kernels().bias_act(None, torch.zeros(1, 16, device=device), torch.zeros(16, device=device), 0.0, False)
-
     requested = device == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
-    return requested and triton_runs(attempt, "plain PyTorch operations replace the fused kernels")
+    return requested and triton_runs(
+        lambda: _kernels().column_sums(torch.zeros(1, 16, device=device)),
+        "plain PyTorch operations replace the fused kernels",
+    )
 
 
 def _kernels() -> ModuleType:
@@ -59,10 +58,6 @@ def _kernels() -> ModuleType:
 def _rows(x: Tensor) -> Tensor:
     """View `[b, c, ...]` as contiguous `[b, ..., c]`; a copy only if x is not in channels-last layout."""
     return x.movedim(1, -1).contiguous()
-
-
-def _optional_rows(x: Tensor | None) -> Tensor | None:
-    return None if x is None else _rows(x)
 
 
 def _channels(rows: Tensor) -> Tensor:
@@ -85,24 +80,18 @@ def activate(x: Tensor, slope: float) -> Tensor:
 def weight(conv: "Convolution", x: Tensor) -> Tensor:
     """Return `conv.weight` for a convolution of x. On a GPU it has the compute type and, if cast, cuDNN's layout.
 
-    Weight norm, cast and layout change are three passes over memory, forward and backward. A Triton kernel fuses all
-    three; the plain path fuses the last two.
+    A Triton kernel computes weight norm, cast and layout change in one pass; the plain path fuses the last two.
     """
     kernel = conv.use_kernels and supports(x)
     if not (kernel or x.is_cuda):
         return conv.weight
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
     if not kernel:
-        return cast_channels_last(conv.weight, dtype)
+        return _channels(conv.weight.movedim(1, -1).to(dtype, memory_format=torch.contiguous_format))
     if is_parametrized(conv, "weight"):
         parts = cast(Any, conv.parametrizations).weight
         return _Weight.apply(parts.original1, parts.original0, dtype)
     return conv.weight if conv.weight.dtype == dtype else _Weight.apply(conv.weight, None, dtype)
-
-
-def cast_channels_last(w: Tensor, dtype: torch.dtype) -> Tensor:
-    """Cast a weight `[n, c, ...]`; if that copies it, the copy is in channels-last layout."""
-    return _channels(w.movedim(1, -1).to(dtype, memory_format=torch.contiguous_format))
 
 
 class _Weight(Function):
@@ -130,12 +119,10 @@ def conv_act(
         return _BiasAct.apply(plus, conv.convolve(x), conv.bias, mask, slope, False)
     y = conv.convolve(x, conv.bias)
     y = activate(y if plus is None else plus + y, slope)
-    return y if mask is None else commons.masked(y, mask)
+    return y if mask is None else masked(y, mask)
 
 
-def conv_before_and_after_act(
-    conv: "Convolution", x: Tensor, slope: float, plus: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def before_and_after_act(conv: "Convolution", x: Tensor, slope: float, plus: Tensor | None) -> tuple[Tensor, Tensor]:
     """Compute `plus + conv(x)` and its activation."""
     if conv.bias is not None and conv.use_kernels and supports(x):
         return _BiasAct.apply(plus, conv.convolve(x), conv.bias, None, slope, True)
@@ -151,8 +138,8 @@ class _BiasAct(Function):
         ctx: Any, plus: Tensor | None, y: Tensor, bias: Tensor, mask: Tensor | None, slope: float, both: bool
     ) -> Tensor | tuple[Tensor, Tensor]:
         mask = _row_mask(mask, y)
-        before, out = _kernels().bias_act(_optional_rows(plus), _rows(y), bias, slope, both, mask)
-        ctx.slope, ctx.adds = slope, plus is not None
+        before, out = _kernels().bias_act(map_tensors(_rows, plus), _rows(y), bias, slope, both, mask)
+        ctx.slope = slope
         ctx.save_for_backward(out if slope != 1.0 else None, mask)
         return (_channels(before), _channels(out)) if both else _channels(out)
 
@@ -162,16 +149,15 @@ class _BiasAct(Function):
         *before_act, grad = map(_rows, grads)
         before, bias = before_act[0] if before_act else None, None
         out, mask = ctx.saved_tensors
-        bias_learns = ctx.needs_input_grad[2]
+        plus_learns, _, bias_learns, *_ = ctx.needs_input_grad
         if bias_learns or before is not None or out is not None or mask is not None:
             grad, bias = _kernels().bias_act_backward(before, grad, out, ctx.slope, bias_learns, mask)
         grad = _channels(grad)
-        return grad if ctx.adds else None, grad, bias, None, None, None
+        return grad if plus_learns else None, grad, bias, None, None, None
 
 
 def gate(conv: "Convolution", x: Tensor, condition: Tensor | None = None) -> Tensor:
-    """Compute WaveNet's gate: tanh of the first half of the channels of `conv(x) + condition`, times sigmoid of the
-    second half.
+    """Compute WaveNet's gate of `conv(x) + condition`: tanh of the first channels times sigmoid of the second half.
 
     Args: x `[b, h, t]`; condition `[b, 2h, 1]` or None. Returns `[b, h, t]`.
     """
@@ -179,7 +165,7 @@ def gate(conv: "Convolution", x: Tensor, condition: Tensor | None = None) -> Ten
         bias = cast(Tensor, conv.bias).view(1, -1, 1)
         return _Gate.apply(conv.convolve(x), bias if condition is None else bias + condition)
     y = conv(x)
-    return commons.fused_add_tanh_sigmoid_multiply(y, 0.0 if condition is None else condition, y.size(1) // 2)
+    return fused_add_tanh_sigmoid_multiply(y, 0.0 if condition is None else condition, y.size(1) // 2)
 
 
 class _Gate(Function):
@@ -206,7 +192,7 @@ def residual_and_skip(
     if conv.use_kernels and supports(x):
         return _ResidualAndSkip.apply(x, skips, conv.convolve(acts), conv.bias, mask)
     residual, skip = conv(acts).chunk(2, 1)
-    return commons.masked(x + residual, mask), skip if skips is None else skips + skip
+    return masked(x + residual, mask), skip if skips is None else skips + skip
 
 
 class _ResidualAndSkip(Function):
@@ -216,17 +202,16 @@ class _ResidualAndSkip(Function):
     ) -> tuple[Tensor, Tensor]:
         row_mask = _row_mask(mask, y)
         ctx.save_for_backward(row_mask)
-        ctx.dtype, ctx.first = y.dtype, skips is None
-        x, skips = _kernels().residual_and_skip(_rows(x), _optional_rows(skips), _rows(y), bias, row_mask)
+        ctx.dtype = y.dtype
+        x, skips = _kernels().residual_and_skip(_rows(x), map_tensors(_rows, skips), _rows(y), bias, row_mask)
         return _channels(x), _channels(skips)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_x: Tensor, grad_skips: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, bias = _kernels().residual_and_skip_backward(
-            _rows(grad_x), _rows(grad_skips), *ctx.saved_tensors, ctx.dtype
-        )
-        return _channels(x), None if ctx.first else grad_skips, _channels(y), bias, None
+        grads = _rows(grad_x), _rows(grad_skips)
+        x, y, bias = _kernels().residual_and_skip_backward(*grads, *ctx.saved_tensors, ctx.dtype)
+        return _channels(x), grad_skips if ctx.needs_input_grad[1] else None, _channels(y), bias, None
 
 
 def add_norm(x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: float, use_kernels: bool = True) -> Tensor:
@@ -240,9 +225,8 @@ def add_norm(x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: floa
 class _AddNorm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
-        out, total, mean, rstd = _kernels().add_norm(_optional_rows(x), _rows(y), gamma, beta, eps)
+        out, total, mean, rstd = _kernels().add_norm(map_tensors(_rows, x), _rows(y), gamma, beta, eps)
         ctx.save_for_backward(total, gamma, mean, rstd)
-        ctx.adds = x is not None
         return _channels(out)
 
     @staticmethod
@@ -250,7 +234,7 @@ class _AddNorm(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad, gamma, beta = _kernels().add_norm_backward(_rows(grad), *ctx.saved_tensors)
         grad = _channels(grad)
-        return grad if ctx.adds else None, grad, gamma, beta, None
+        return grad if ctx.needs_input_grad[0] else None, grad, gamma, beta, None
 
 
 def l1_mean(real: Tensor, generated: Tensor, use_kernels: bool = True) -> Tensor:

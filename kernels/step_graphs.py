@@ -1,9 +1,8 @@
 """CUDA graphs of training steps: the host launches thousands of kernels at once.
 
 A graph holds one shape of batch. The first step with a shape runs eagerly, so that cuDNN selects its kernels; the
-second is captured, and all later ones are replayed. Whatever a step reads besides its batch must therefore be in
-tensors on the device (learning rate, alignment noise, loss scale). Decisions that the host takes from other values,
-such as which networks learn, are part of the `kind` of a step: graphs of one kind are not replayed for another.
+second is captured, and all later ones are replayed. All other values that a step reads must therefore be in tensors on
+the device (learning rate, alignment noise, loss scale) or be part of its `kind` (for example, which networks learn).
 """
 
 from collections.abc import Callable, Hashable
@@ -24,9 +23,8 @@ class GraphedSteps:
 
     When a step of another kind comes, all graphs are discarded: training does not return to an earlier kind.
 
-    Args:
-        device: the GPU; its current stream must not be the default stream.
-        patience: number of steps of each kind that run eagerly before the first capture.
+    The current stream of `device`, a GPU, must not be the default stream. `patience` is how many steps of each kind run
+    eagerly before the first capture.
     """
 
     def __init__(self, device: torch.device, patience: int = 0):
@@ -34,39 +32,33 @@ class GraphedSteps:
         self.patience = patience
         self.kind: Hashable = None
         self.steps = 0  # of this kind
-        self.seen: set[Hashable] = set()
-        self.graphs: dict[Hashable, Graph] = {}
+        self.graphs: dict[Hashable, Graph | None] = {}  # for each shape of batch; None before the capture
         self.pool: Any = None  # the memory of the graphs
 
     def __call__(self, step: Step, batch: Batch, kind: Hashable) -> dict[str, Tensor]:
-        """Run a step. Args: step; batch: on any device; kind: all that `step` depends on besides tensors.
+        """Run a step on a batch on any device. `kind` is all that the step depends on besides tensors.
 
-        Returns the scalars of the step, in new tensors on the GPU.
-
-        Raises:
-            RuntimeError: the step cannot be captured; the message names the options that turn graphs off.
+        Returns the scalars of the step, in new tensors on the GPU. Raises RuntimeError if it cannot be captured.
         """
         if kind != self.kind:
             self.kind, self.steps = kind, 0
-            self.seen.clear()
             self.graphs.clear()
             self.pool = torch.cuda.graph_pool_handle()  # a pool without graphs cannot be used again
         self.steps += 1
         shape = tuple((x.shape, x.dtype) for x in tensors_in(batch))
-        if shape not in self.graphs:
-            if shape not in self.seen or self.steps <= self.patience:
-                self.seen.add(shape)
-                return step(map_tensors(lambda x: x.to(self.device, non_blocking=True), batch))
+        if shape not in self.graphs or self.steps <= self.patience:
+            self.graphs[shape] = None
+            return step(map_tensors(lambda x: x.to(self.device, non_blocking=True), batch))
+        graph = self.graphs[shape]
+        if graph is None:
             try:
-                self.graphs[shape] = Graph(step, batch, self.device, self.pool)
+                graph = self.graphs[shape] = Graph(step, batch, self.device, self.pool)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                raise RuntimeError(
-                    "the training step cannot be captured as a CUDA graph here; train.py --plain, or train.cuda_graphs "
-                    "false in the config, trains without graphs"
-                ) from error
-        return self.graphs[shape](batch)
+                options = "train.py --plain, or train.cuda_graphs false in the config, trains without graphs"
+                raise RuntimeError(f"the training step cannot be captured as a CUDA graph here; {options}") from error
+        return graph(batch)
 
 
 class Graph:

@@ -1,10 +1,8 @@
 """Triton kernels behind `fused`. Each makes one pass over memory and computes in fp32.
 
-Tensors are contiguous rows of channels, `[..., c]`. Sums over rows (gradients of biases and gains) are computed in two
-steps without atomic operations, so that results are reproducible: every program stores a partial sum, and `column_sums`
-adds them up.
-
-Kernels work on tiles of `R` rows and `C` columns. In kernels, `inside` masks the elements of a tile that exist.
+Tensors are contiguous rows of channels, `[..., c]`. Kernels work on tiles of `R` rows and `C` columns; `inside` masks
+the elements that exist. Sums over rows (gradients of biases and gains) need no atomic operations, so that results are
+reproducible: every program stores a partial sum, and `column_sums` adds them up.
 """
 
 import torch
@@ -23,24 +21,23 @@ BATCH_SIZES = ["rows", "blocks", "tiles"]  # arguments that depend on the batch
 LAYER_SIZES = ["inner", "channels", "taps"]  # arguments of the weight kernels that depend on the layer
 
 
-def rows_and_channels(x: Tensor) -> tuple[int, int]:
-    """Return the number of rows and of channels of `[..., c]`."""
-    return x.numel() // x.size(-1), x.size(-1)
+def tiling(
+    rows: int, channels: int, elements: int = TILE, whole_rows: bool = False
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the rows and columns of a tile, and the number of tiles in each column and in each row of the matrix.
 
-
-def tiling(channels: int, elements: int = TILE) -> tuple[int, int, int]:
-    """Return the rows and columns of a tile, and the number of tiles in one row of the matrix.
-
-    The columns are the largest power of two up to `MAX_COLUMNS` that divides the channels, so that none is idle.
+    The columns are all channels with `whole_rows`, else the largest power of two up to `MAX_COLUMNS` that divides the
+    channels, so that none is idle.
     """
-    width = min(channels & -channels, MAX_COLUMNS)
-    return elements // width, width, channels // width
+    width = triton.next_power_of_2(channels) if whole_rows else min(channels & -channels, MAX_COLUMNS)
+    height = max(elements // width, 1)
+    return (height, width), (triton.cdiv(rows, height), triton.cdiv(channels, width))
 
 
-def split_tiles(tiles: int) -> tuple[int, int]:
-    """Return the tiles for each program of a backward pass, and the number of programs."""
+def partial_sums(grad: Tensor, tiles: int, columns: int) -> tuple[int, Tensor]:
+    """Return the tiles for each program of a backward pass, and the memory `[programs, columns]` of its sums."""
     each = max(MIN_TILES, triton.cdiv(tiles, MAX_PROGRAMS))
-    return each, triton.cdiv(tiles, each)
+    return each, grad.new_empty(triton.cdiv(tiles, each), columns, dtype=torch.float32)
 
 
 @triton.jit
@@ -71,10 +68,9 @@ def _column_sums(partial, out, rows, channels, R: tl.constexpr, C: tl.constexpr)
 
 def column_sums(partial: Tensor) -> Tensor:
     """Sum `[n, c]` over its rows. Returns `[c]`."""
-    n, channels = partial.shape
-    out = partial.new_empty(channels)
-    r, c = TILE // SUM_COLUMNS, SUM_COLUMNS
-    _column_sums[(triton.cdiv(channels, c),)](partial, out, n, channels, r, c, num_warps=WARPS)
+    out = partial.new_empty(partial.size(1))
+    grid = (triton.cdiv(partial.size(1), SUM_COLUMNS),)
+    _column_sums[grid](partial, out, *partial.shape, TILE // SUM_COLUMNS, SUM_COLUMNS, num_warps=WARPS)
     return out
 
 
@@ -126,11 +122,10 @@ def bias_act(
     Args: x, y `[..., c]`; bias `[c]`; mask: contiguous, one value for each row.
     """
     before, out = torch.empty_like(y) if both else None, torch.empty_like(y)
-    rows, channels = rows_and_channels(y)
-    r, c, column_tiles = tiling(channels)
-    grid = triton.cdiv(rows, r), column_tiles
+    rows, channels = y.flatten(0, -2).shape
+    tile, grid = tiling(rows, channels)
     adds, masks = x is not None, mask is not None
-    _bias_act[grid](x, y, bias, mask, before, out, rows, channels, slope, adds, both, masks, r, c, num_warps=WARPS)
+    _bias_act[grid](x, y, bias, mask, before, out, rows, channels, slope, adds, both, masks, *tile, num_warps=WARPS)
     return before, out
 
 
@@ -141,14 +136,13 @@ def bias_act_backward(
 
     Args: grad_before, grad: gradients before and after the activation; out: the output of the activation.
     """
-    rows, channels = rows_and_channels(grad)
-    r, c, column_tiles = tiling(channels)
-    tiles, programs = split_tiles(triton.cdiv(rows, r))
+    rows, channels = grad.flatten(0, -2).shape
+    tile, (row_tiles, column_tiles) = tiling(rows, channels)
+    tiles, partial = partial_sums(grad, row_tiles, channels)
     act, both, masks = slope != 1.0, grad_before is not None, mask is not None
     grad_y = torch.empty_like(grad) if act or both or masks else grad
-    partial = torch.empty(programs, channels, dtype=torch.float32, device=grad.device)
-    _bias_act_backward[programs, column_tiles](
-        grad_before, grad, out, mask, grad_y, partial, rows, channels, slope, tiles, both, act, masks, r, c,
+    _bias_act_backward[len(partial), column_tiles](
+        grad_before, grad, out, mask, grad_y, partial, rows, channels, slope, tiles, both, act, masks, *tile,
         num_warps=WARPS,
     )  # fmt: skip
     return grad_y, column_sums(partial) if bias_learns else None
@@ -206,9 +200,9 @@ def gate(a: Tensor, b: Tensor) -> Tensor:
     """Compute WaveNet's gate of `a + b`. Args: a `[n, t, 2h]`; b `[n or 1, 2h]` in fp32. Returns `[n, t, h]`."""
     n, t, channels = a.size(0), a.size(1), a.size(2) // 2
     out = a.new_empty(n, t, channels)
-    r, c, column_tiles = tiling(channels)
-    blocks = triton.cdiv(t, r)
-    _gate[n * blocks, column_tiles](a, b, out, t, channels, blocks, _batch_stride(b), r, c, num_warps=WARPS)
+    tile, (blocks, column_tiles) = tiling(t, channels)
+    b_stride = b.size(1) if b.size(0) > 1 else 0  # 0 if all items share one row
+    _gate[n * blocks, column_tiles](a, b, out, t, channels, blocks, b_stride, *tile, num_warps=WARPS)
     return out
 
 
@@ -216,18 +210,14 @@ def gate_backward(grad: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of a and b."""
     n, t, channels = a.size(0), a.size(1), a.size(2) // 2
     grad_a = torch.empty_like(a)
-    r, c, column_tiles = tiling(channels, TILE // 2)
-    blocks = triton.cdiv(t, r * MIN_TILES)
-    partial = torch.empty(n, blocks, 2 * channels, dtype=torch.float32, device=a.device)
+    tile, (row_tiles, column_tiles) = tiling(t, channels, TILE // 2)
+    blocks = triton.cdiv(row_tiles, MIN_TILES)
+    partial = a.new_empty(n, blocks, 2 * channels, dtype=torch.float32)
+    b_stride = b.size(1) if b.size(0) > 1 else 0
     _gate_backward[n * blocks, column_tiles](
-        grad, a, b, grad_a, partial, t, channels, blocks, _batch_stride(b), MIN_TILES, r, c, num_warps=WARPS
+        grad, a, b, grad_a, partial, t, channels, blocks, b_stride, MIN_TILES, *tile, num_warps=WARPS
     )
     return grad_a, partial.sum(1) if b.size(0) == n else column_sums(partial.flatten(0, 1)).unsqueeze(0)
-
-
-def _batch_stride(b: Tensor) -> int:
-    """Return the distance between the rows of b for two items of the batch, 0 if all share one row."""
-    return b.size(1) if b.size(0) > 1 else 0
 
 
 @triton.jit(do_not_specialize=BATCH_SIZES)
@@ -275,13 +265,11 @@ def residual_and_skip(x: Tensor, skips: Tensor | None, y: Tensor, bias: Tensor, 
 
     Args: x `[n, t, h]`; skips `[n, t, h]` in fp32 or None; y `[n, t, 2h]`; bias `[2h]`; mask `[n, t]`.
     """
-    rows, channels = rows_and_channels(x)
-    x_out = torch.empty_like(x)
-    skips_out = torch.empty_like(x, dtype=torch.float32)
-    r, c, column_tiles = tiling(channels)
-    grid = triton.cdiv(rows, r), column_tiles
+    rows, channels = x.flatten(0, -2).shape
+    x_out, skips_out = torch.empty_like(x), torch.empty_like(x, dtype=torch.float32)
+    tile, grid = tiling(rows, channels)
     _residual_and_skip[grid](
-        x, skips, y, bias, mask, x_out, skips_out, rows, channels, skips is not None, r, c, num_warps=WARPS
+        x, skips, y, bias, mask, x_out, skips_out, rows, channels, skips is not None, *tile, num_warps=WARPS
     )
     return x_out, skips_out
 
@@ -290,14 +278,13 @@ def residual_and_skip_backward(
     grad_x: Tensor, grad_skips: Tensor, mask: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, of y in `dtype`, and of the bias. The gradient of the skips is `grad_skips`."""
-    rows, channels = rows_and_channels(grad_x)
+    rows, channels = grad_x.flatten(0, -2).shape
     grad_x_in = torch.empty_like(grad_x)
     grad_y = grad_x.new_empty(*grad_x.shape[:-1], 2 * channels, dtype=dtype)
-    r, c, column_tiles = tiling(channels, TILE // 2)
-    tiles, programs = split_tiles(triton.cdiv(rows, r))
-    partial = torch.empty(programs, 2 * channels, dtype=torch.float32, device=grad_x.device)
-    _residual_and_skip_backward[programs, column_tiles](
-        grad_x, grad_skips, mask, grad_x_in, grad_y, partial, rows, channels, tiles, r, c, num_warps=WARPS
+    tile, (row_tiles, column_tiles) = tiling(rows, channels, TILE // 2)
+    tiles, partial = partial_sums(grad_x, row_tiles, 2 * channels)
+    _residual_and_skip_backward[len(partial), column_tiles](
+        grad_x, grad_skips, mask, grad_x_in, grad_y, partial, rows, channels, tiles, *tile, num_warps=WARPS
     )
     return grad_x_in, grad_y, column_sums(partial)
 
@@ -356,36 +343,25 @@ def add_norm(
     x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the layer norm of `x + y` `[..., c]`, the sum, and the mean and 1 / standard deviation of each row."""
-    rows, channels = rows_and_channels(y)
+    rows, channels = y.flatten(0, -2).shape
     total, out = torch.empty_like(y), torch.empty_like(y)
-    mean, rstd = (torch.empty(rows, dtype=torch.float32, device=y.device) for _ in range(2))
-    r, c = _row_tiling(channels)
-    grid = (triton.cdiv(rows, r),)
+    mean, rstd = (y.new_empty(rows, dtype=torch.float32) for _ in range(2))
+    tile, grid = tiling(rows, channels, TILE // 2, whole_rows=True)
     adds = x is not None
-    _add_norm[grid](x, y, gamma, beta, total, out, mean, rstd, rows, channels, eps, adds, r, c, num_warps=WARPS)
+    _add_norm[grid](x, y, gamma, beta, total, out, mean, rstd, rows, channels, eps, adds, *tile, num_warps=WARPS)
     return out, total, mean, rstd
 
 
-def add_norm_backward(
-    grad: Tensor, total: Tensor, gamma: Tensor, mean: Tensor, rstd: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def add_norm_backward(grad: Tensor, total: Tensor, gamma: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, ...]:
     """Return the gradients of the sum, gamma and beta."""
-    rows, channels = rows_and_channels(grad)
+    rows, channels = grad.flatten(0, -2).shape
     grad_in = torch.empty_like(grad)
-    r, c = _row_tiling(channels)
-    tiles, programs = split_tiles(triton.cdiv(rows, r))
-    partial = torch.empty(programs, 2, channels, dtype=torch.float32, device=grad.device)
-    _add_norm_backward[(programs,)](
-        grad, total, gamma, mean, rstd, grad_in, partial, rows, channels, tiles, r, c, num_warps=WARPS
+    tile, (row_tiles, _) = tiling(rows, channels, TILE // 2, whole_rows=True)
+    tiles, partial = partial_sums(grad, row_tiles, 2 * channels)
+    _add_norm_backward[(len(partial),)](
+        grad, total, gamma, mean, rstd, grad_in, partial, rows, channels, tiles, *tile, num_warps=WARPS
     )
-    grad_gamma, grad_beta = column_sums(partial.flatten(1)).view(2, channels).unbind()
-    return grad_in, grad_gamma, grad_beta
-
-
-def _row_tiling(channels: int) -> tuple[int, int]:
-    """Return the rows and columns of a tile that holds all channels."""
-    width = triton.next_power_of_2(channels)
-    return max(TILE // 2 // width, 1), width
+    return grad_in, *column_sums(partial).chunk(2)
 
 
 @triton.jit(do_not_specialize=BATCH_SIZES)
@@ -410,9 +386,8 @@ def _l1_backward(grad, a, b, grad_b, rows, TILE: tl.constexpr):
 
 def l1_mean(a: Tensor, b: Tensor) -> Tensor:
     """Return the mean absolute difference of two tensors of one memory layout, a scalar in fp32."""
-    programs = triton.cdiv(a.numel(), TILE * MIN_TILES)
-    partial = torch.empty(programs, dtype=torch.float32, device=a.device)
-    _l1[(programs,)](a, b, partial, a.numel(), MIN_TILES, TILE, num_warps=WARPS)
+    partial = a.new_empty(triton.cdiv(a.numel(), TILE * MIN_TILES), dtype=torch.float32)
+    _l1[(len(partial),)](a, b, partial, a.numel(), MIN_TILES, TILE, num_warps=WARPS)
     return partial.sum() / a.numel()
 
 
@@ -457,27 +432,23 @@ def weight(v: Tensor, g: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Ten
     Args: v `[n, c, k]` and g `[n, ...]`, contiguous in fp32.
     """
     n, channels, taps = v.shape
-    w = torch.empty(n, taps, channels, dtype=dtype, device=v.device)
-    norm = None if g is None else torch.empty(n, device=v.device)
-    inner = channels * taps
-    _weight[(n,)](v, g, w, norm, inner, channels, taps, g is not None, _weight_block(inner), num_warps=2 * WARPS)
+    w, norm = v.new_empty(n, taps, channels, dtype=dtype), None if g is None else v.new_empty(n)
+    inner, block = channels * taps, _weight_block(channels * taps)
+    _weight[(n,)](v, g, w, norm, inner, channels, taps, g is not None, block, num_warps=2 * WARPS)
     return w, norm
 
 
 def weight_backward(grad: Tensor, v: Tensor, g: Tensor | None, norm: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Return the gradients of v and g; grad `[n, k, c]`."""
     n, channels, taps = v.shape
-    grad_v = torch.empty_like(v)
-    grad_g = None if g is None else torch.empty_like(g)
-    inner = channels * taps
+    grad_v, grad_g = torch.empty_like(v), None if g is None else torch.empty_like(g)
+    inner, block = channels * taps, _weight_block(channels * taps)
     _weight_backward[(n,)](
-        grad, v, g, norm, grad_v, grad_g, inner, channels, taps, g is not None, _weight_block(inner),
-        num_warps=2 * WARPS,
-    )  # fmt: skip
+        grad, v, g, norm, grad_v, grad_g, inner, channels, taps, g is not None, block, num_warps=2 * WARPS
+    )
     return grad_v, grad_g
 
 
 def _weight_block(inner: int) -> int:
     """Return the block for rows of `inner` elements: one of few sizes, because each is compiled."""
-    small, large = 1024, 8192
-    return small if inner <= small else max(large, triton.next_power_of_2(inner))
+    return 1024 if inner <= 1024 else max(8192, triton.next_power_of_2(inner))

@@ -7,13 +7,14 @@ import functools
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from kernels import triton_runs
 from monotonic_align import extension, numpy_search
 
 
 @torch.no_grad()
-def maximum_path(neg_cent: torch.Tensor, mask: torch.Tensor, backend: str | None = None) -> torch.Tensor:
+def maximum_path(neg_cent: Tensor, mask: Tensor, backend: str | None = None) -> Tensor:
     """Find the monotonic path with the highest sum of log-densities that covers every token.
 
     If staying in a token and entering it from the previous one have equal scores, the path stays.
@@ -23,8 +24,7 @@ def maximum_path(neg_cent: torch.Tensor, mask: torch.Tensor, backend: str | None
         mask: outer product of the masks of frames and tokens, `[b, t_t, t_s]` in any dtype.
         backend: a key of `BACKENDS`; None selects the fastest one that runs on the tensors' device.
 
-    Returns:
-        The path `[b, t_t, t_s]` with ones on it and zeros elsewhere, in the dtype of `neg_cent`, without gradient.
+    Returns the path `[b, t_t, t_s]` with ones on it and zeros elsewhere, in the dtype of `neg_cent`, without gradient.
 
     Raises:
         ValueError: the shapes differ or the backend is unknown. All backends except "triton" also reject an utterance
@@ -44,13 +44,13 @@ def maximum_path(neg_cent: torch.Tensor, mask: torch.Tensor, backend: str | None
     return BACKENDS[backend](neg_cent, mask)
 
 
-def _triton(neg_cent: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _triton(neg_cent: Tensor, mask: Tensor) -> Tensor:
     from monotonic_align import triton_search  # imported late because Triton is not available on every machine
 
     return triton_search.search(neg_cent, mask)
 
 
-def _cython(neg_cent: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _cython(neg_cent: Tensor, mask: Tensor) -> Tensor:
     core = extension.load()
     if core is None:
         raise RuntimeError(f"maximum_path: backend 'cython' is not built; {extension.ADVICE}")
@@ -59,16 +59,12 @@ def _cython(neg_cent: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(path).to(neg_cent)
 
 
-def _numpy(neg_cent: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _numpy(neg_cent: Tensor, mask: Tensor) -> Tensor:
     values, frames, tokens = _checked(neg_cent, mask)
     return torch.from_numpy(numpy_search.search(values.numpy(), frames.numpy(), tokens.numpy())).to(neg_cent)
 
 
-BACKENDS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "triton": _triton,
-    "cython": _cython,
-    "numpy": _numpy,
-}
+BACKENDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"triton": _triton, "cython": _cython, "numpy": _numpy}
 
 
 @functools.cache
@@ -84,11 +80,10 @@ def fastest(device: str) -> str:
     return "numpy" if extension.load() is None else "cython"
 
 
-def _checked(neg_cent: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _checked(neg_cent: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return values `[b, t_t, t_s]` in float32 and the numbers of frames and tokens `[b]` in int32, on the CPU.
 
-    Raises:
-        ValueError: as `maximum_path`. The backends index by these numbers without further checks.
+    Raises ValueError as `maximum_path`. The backends index by these numbers without further checks.
     """
     values = neg_cent.to("cpu", torch.float32).contiguous()
     valid = mask.to("cpu") != 0

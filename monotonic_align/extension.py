@@ -51,20 +51,8 @@ def _build() -> None:
         if _is_current():  # another process has built it in the meantime
             return
         with tempfile.TemporaryDirectory(dir=work) as folder:
-            subprocess.run(
-                [
-                    sys.executable,
-                    HERE / "setup.py",
-                    "build_ext",
-                    "--build-lib",
-                    folder,
-                    "--build-temp",
-                    folder,
-                ],
-                check=True,
-                capture_output=True,
-                text=True,
-                timeout=BUILD_SECONDS,
-            )
+            setup = str(HERE / "setup.py")
+            command = [sys.executable, setup, "build_ext", "--build-lib", folder, "--build-temp", folder]
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=BUILD_SECONDS)
             os.replace(Path(folder) / BUILT.name, BUILT)  # atomic
     importlib.invalidate_caches()

@@ -6,12 +6,8 @@ import numpy as np
 def search(values: np.ndarray, frames: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Find the best monotonic paths, vectorised over utterances and tokens.
 
-    Args:
-        values: `[b, t_t, t_s]`, float32.
-        frames, tokens: valid lengths `[b]` with 1 <= tokens <= frames, which is not checked.
-
-    Returns:
-        The paths `[b, t_t, t_s]`, zeros and ones in float32.
+    Args: values `[b, t_t, t_s]` in float32; valid lengths `[b]` with 1 <= tokens <= frames, which is not checked.
+    Returns the paths `[b, t_t, t_s]`, zeros and ones in float32.
     """
     b, t_t, t_s = values.shape
     # best[:, s + 1] is the score of the best path that ends in token s; column 0 is the state before token 0, from

@@ -113,12 +113,8 @@ def search(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     tokens than frames, gets a path of zeros. One with NaN gets an arbitrary path that covers its tokens in order. No
     memory access is out of bounds.
 
-    Args:
-        values: `[b, t_t, t_s]` in any float dtype; the computation is in float32.
-        mask: `[b, t_t, t_s]` in any dtype, with any strides.
-
-    Returns:
-        The path `[b, t_t, t_s]` in the dtype of `values`.
+    Args: values `[b, t_t, t_s]` in any float dtype, of which the computation is in float32; mask `[b, t_t, t_s]` in any
+    dtype, with any strides. Returns the path `[b, t_t, t_s]` in the dtype of `values`.
     """
     values = values.contiguous()
     mask = mask.view(torch.uint8) if mask.dtype == torch.bool else mask
@@ -126,16 +122,7 @@ def search(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     path = torch.empty_like(values)
     starts = torch.empty(values.shape, dtype=torch.int32, device=values.device)
     block = max(64, triton.next_power_of_2(t_s))
+    warps = min(16, max(1, block // TOKENS_PER_WARP))
     with torch.cuda.device_of(values):
-        _search[(b,)](
-            values,
-            mask,
-            starts,
-            path,
-            t_t,
-            t_s,
-            *mask.stride(),
-            BLOCK=block,
-            num_warps=min(16, max(1, block // TOKENS_PER_WARP)),
-        )
+        _search[(b,)](values, mask, starts, path, t_t, t_s, *mask.stride(), BLOCK=block, num_warps=warps)
     return path

@@ -34,7 +34,6 @@ class GraphedNet:
     Either way, a seed gives the same results.
 
     Args:
-        net: the network.
         dec: a decoder to use in place of the network's, such as its copy in fp16.
         capture: returns, for a function, another that runs it again, and the tensors of its results, which every run
             overwrites. A run may also overwrite the results of other functions.
@@ -58,9 +57,8 @@ class GraphedNet:
             parts = {name: part for name, part in planned._asdict().items() if name != "g"}
             return planned._replace(**{name: F.pad(part, (0, MAX_TOKENS - tokens)) for name, part in parts.items()})
 
-        given = {"x": F.pad(x, (0, tokens - x.size(1))), "x_lengths": x_lengths, **conditions}
-        scales = {"length_scale": length_scale, "noise_scale_w": noise_scale_w}
-        return Plan(*self._run(("plan", tokens), step, **given, **scales))
+        given = {"x_lengths": x_lengths, "length_scale": length_scale, "noise_scale_w": noise_scale_w, **conditions}
+        return Plan(*self._run(("plan", tokens), step, x=F.pad(x, (0, tokens - x.size(1))), **given))
 
     def latent(self, planned: Plan, noise_scale: float, t_t: int) -> Results:
         """As `SynthesizerTrn.latent`. The results have frames beyond `t_t`, which are zero except in z_p."""
@@ -91,9 +89,18 @@ class GraphedNet:
         return torch.cat([o[:1, :, : seam * hop], o[1:, :, (seam - frames + window) * hop :]], 2)
 
     def _run(self, key: tuple[Any, ...], step: Callable[..., Results], **given: Any) -> Results:
-        """Return the results of a step by its graph, which is captured first if there is none."""
+        """Return the results of a step by its graph. A missing one is captured; if that fails, no graphs are used."""
         if self.capture and key not in self.graphs:
-            self._add(key, self.capture, step, given)
+            # The first capture of a process creates tensors of the random state, which later captures fill in. Made in
+            # inference mode, they would fail in the captures of a training step.
+            with torch.inference_mode(False), torch.no_grad():
+                try:
+                    inputs = {name: self._graph_input(value) for name, value in given.items() if value is not None}
+                    self.graphs[key] = inputs, *self.capture(lambda: step(**given | inputs))
+                except RuntimeError as error:
+                    logger.warning("no CUDA graphs from now on, because one could not be captured: %s", error)
+                    self.capture = None
+                    self.graphs.clear()
         if key not in self.graphs:
             return step(**given)
         inputs, replay, results = self.graphs[key]
@@ -105,21 +112,7 @@ class GraphedNet:
         replay()
         return tuple(None if result is None else result.clone() for result in results)
 
-    def _add(self, key: tuple[Any, ...], capture: Capture, step: Callable[..., Results], given: dict[str, Any]) -> None:
-        """Capture a step. If that fails, use no graphs from now on."""
-        # The first capture of a process creates tensors of the random state, which later captures fill in. Made in
-        # inference mode, they would fail in the captures of a training step.
-        with torch.inference_mode(False), torch.no_grad():
-            try:
-                inputs = {name: self._place(value) for name, value in given.items() if value is not None}
-                self.graphs[key] = inputs, *capture(lambda: step(**given | inputs))
-            except RuntimeError as error:
-                logger.warning("no CUDA graphs from now on, because one could not be captured: %s", error)
-                self.capture = None
-                self.graphs.clear()
-
-    def _place(self, value: Tensor | float) -> Tensor:
-        """Return a tensor from which a graph reads an input."""
+    def _graph_input(self, value: Tensor | float) -> Tensor:
         if isinstance(value, Tensor):
             return value.clone()
         return torch.full((), value, dtype=torch.float32, device=self.device)
@@ -134,11 +127,7 @@ class CudaCapture:
         self.pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Run) -> tuple[Callable[[], None], Results]:
-        """Capture the kernels that `run` launches, without a change of the random state.
-
-        Raises:
-            RuntimeError: the graph cannot be captured.
-        """
+        """Capture the kernels that `run` launches. Keeps the random state. Raises RuntimeError if that fails."""
         with torch.cuda.device(self.device), torch.random.fork_rng([self.device]):
             graph = torch.cuda.CUDAGraph()
             caller = torch.cuda.current_stream()

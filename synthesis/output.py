@@ -13,26 +13,18 @@ import soundfile
 
 from audio import save_audio, to_pcm
 from files import write_text
-from synthesis.speech import BaseVoice, Speech
+from synthesis.speech import BaseVoice, Speech, Text
 
 
 def speak_to_file(
-    voice: BaseVoice,
-    text: str | list[int],
-    path: str | Path,
-    timings: str | Path | None = None,
-    raw: bool = False,
-    **options: Any,
+    voice: BaseVoice, text: Text, path: str | Path, timings: str | Path | None = None, raw: bool = False, **options: Any
 ) -> Speech | None:
-    """Speak one text and write the audio.
+    """Speak one text, write the audio to `path` as `save` does, and print a report.
 
     Args:
-        voice: a voice of any runtime.
-        text: see `BaseVoice.read`.
-        path: the audio file, or "-" for WAV on standard output.
-        timings: a file for `write_timings`, or None.
-        raw: stream samples to standard output instead of a file; returns None then.
-        options: keyword arguments of `BaseVoice.speak`.
+        text, options: arguments of `BaseVoice.speak`.
+        timings: a file for the times, in the format of `TIMINGS` that its suffix names, or None.
+        raw: stream samples to standard output instead; returns None then.
     """
     if raw:
         write_raw(voice, text, **options)
@@ -42,12 +34,13 @@ def speak_to_file(
     elapsed = time.perf_counter() - begin
     save(path, speech.audio, speech.sampling_rate)
     if timings:
-        write_timings(speech, timings)
+        Path(timings).parent.mkdir(parents=True, exist_ok=True)
+        write_text(timings, TIMINGS[Path(timings).suffix.lower()](speech))
     report(path, speech.seconds, elapsed)
     return speech
 
 
-def write_raw(voice: BaseVoice, text: str | list[int], **options: Any) -> None:
+def write_raw(voice: BaseVoice, text: Text, **options: Any) -> None:
     """Speak to standard output, 16-bit little-endian mono PCM, part by part."""
     for part in voice.speak(text, stream=True, **options):
         sys.stdout.buffer.write(to_pcm(part).astype("<i2").tobytes())
@@ -71,12 +64,6 @@ def report(path: str | Path, seconds: float, elapsed: float) -> None:
     print(line, file=sys.stderr if path == "-" else sys.stdout)
 
 
-def write_timings(speech: Speech, path: str | Path) -> None:
-    """Write the times of a speech in the format of `TIMINGS` that the suffix of `path` names."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, TIMINGS[Path(path).suffix.lower()](speech))
-
-
 def timings_as_json(speech: Speech) -> str:
     """Return `Speech.timings` as JSON."""
     return json.dumps(speech.timings(), ensure_ascii=False, indent=1) + "\n"
@@ -89,13 +76,11 @@ def subtitles(speech: Speech) -> str:
         ms = round(1000 * seconds)
         return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02},{ms % 1000:03}"
 
-    def symbols(timed: dict[str, Any]) -> str:  # for token ids, which have no text
-        return " ".join(word["symbols"] for word in timed["words"])
-
-    return "\n".join(
-        f"{number}\n{clock(timed['start'])} --> {clock(timed['end'])}\n{timed['text'] or symbols(timed)}\n"
-        for number, timed in enumerate(speech.timings(), 1)
-    )
+    blocks = []
+    for number, timed in enumerate(speech.timings(), 1):
+        text = timed["text"] or " ".join(word["symbols"] for word in timed["words"])  # token ids have no text
+        blocks.append(f"{number}\n{clock(timed['start'])} --> {clock(timed['end'])}\n{text}\n")
+    return "\n".join(blocks)
 
 
 TIMINGS: dict[str, Callable[[Speech], str]] = {".json": timings_as_json, ".srt": subtitles}

@@ -12,33 +12,22 @@ from typing import NamedTuple
 MAX_CHARACTERS = 200  # VITS trains on at most 190 symbols
 
 CLOSERS = "\"'”’»›)\\]}」』）"
-_SPACED = re.compile(rf"(?P<mark>[.!?…‽]+)[{CLOSERS}]*\s+")  # marks that occur inside words and numbers too
-_UNSPACED = re.compile(rf"[。｡！？．؟۔।॥።။៕։]+[{CLOSERS}]*\s*")  # marks that always end a sentence
-_END = re.compile(f"{_SPACED.pattern}|{_UNSPACED.pattern}")
+# Marks of the first kind also occur inside words and numbers; those of the second kind always end a sentence.
+_END = re.compile(rf"(?P<mark>[.!?…‽]+)[{CLOSERS}]*\s+|[。｡！？．؟۔।॥።။៕։]+[{CLOSERS}]*\s*")
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _LEADING = re.compile(r"^[^\w]+")
 _DOTTED = re.compile(r"[^\W\d_]+(\.[^\W\d_]+)+")  # U.S, z.B, e.g
 # Where to cut a piece that is too long, the best place first; the cut follows the match.
-_CLAUSE_ENDS = [
-    re.compile(r"[.!?…]+\s"),
-    re.compile(r"[;:—–]\s|[；：؛]"),
-    re.compile(r"[,]\s|[，、،]"),
-    re.compile(r"\s"),
-]
+_CLAUSE_ENDS = [re.compile(end) for end in (r"[.!?…]+\s", r"[;:—–]\s|[；：؛]", r"[,]\s|[，、،]", r"\s")]
 # English, German and its neighbours, Romance, Slavic
-_ABBREVIATIONS = frozenset(
-    re.findall(
-        r"\w+",
-        """
+_ABBREVIATIONS = """
     mr mrs ms messrs dr prof rev hon st sr jr gen col capt lt sgt maj gov sen rep
     vs etc no nos vol vols ed eds pp fig figs cf al approx dept est inc ltd co corp
     jan feb mar apr jun jul aug sep sept oct nov dec
     bzw ca usw nr abs bd hr fr str tel evtl ggf inkl exkl zzgl vgl sog geb gest jh mio mrd dhr mevr blz bijv kl ev
     mme mlle mm av bd env sra srta ud uds dña avda núm pág págs exmo exma dott sig art
     ul tzn np tzw godz inż hab tj tzv např ул г гг им проф стр руб тыс млн млрд см рис напр вул
-        """,
-    )
-)
+"""
 
 
 class Piece(NamedTuple):
@@ -83,7 +72,7 @@ def _breaks(before: str, mark: str, after: str, cased: bool) -> bool:
     word = _LEADING.sub("", before.split()[-1])
     initial = len(word) == 1 and word.isalpha()
     ordinal = word.isdigit() and len(word) <= 2
-    return not (initial or ordinal or _DOTTED.fullmatch(word) or word.casefold() in _ABBREVIATIONS)
+    return not (initial or ordinal or _DOTTED.fullmatch(word) or word.casefold() in _ABBREVIATIONS.split())
 
 
 def _cut(text: str, max_characters: int) -> list[str]:

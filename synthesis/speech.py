@@ -16,10 +16,10 @@ import numpy as np
 
 from conditions import Speaker, Values, resolve
 from config import DataConfig
-from corpus import token_ids
 from synthesis import sentences
 from text import clean_text, table_of_symbols
 from text.symbols import PAD, PUNCTUATION
+from text.tokens import token_ids
 
 PAUSE = 0.2  # seconds of silence between sentences
 MAX_PAUSE = 60  # seconds
@@ -28,18 +28,14 @@ FIRST_CHUNK, MAX_CHUNK = 32, 512  # frames of a stream's first chunk, kept short
 PEAK = 10 ** (-1 / 20)  # peak of normalized audio: -1 dBFS
 MIN_PEAK = 1e-5  # quieter audio is not amplified to PEAK
 MAX_SHOWN = 40  # characters of a text in an error message
-
 Text = str | Sequence[int]  # written text, phonemes, or token ids
+Tokens = list[list[int]]  # token ids of a batch of pieces
 Progress = Callable[[int, int], None]
 Made = tuple[np.ndarray, np.ndarray | None]  # audio [samples] and durations [tokens] of a piece
 
 
 class Scales(NamedTuple):
-    """VITS's three parameters of synthesis with their defaults.
-
-    noise_scale and noise_scale_w scale the standard deviation of the latent's and the durations' noise; length_scale
-    is a factor on all durations.
-    """
+    """Standard deviations of the noise of the latent and of the durations, and a factor on all durations (VITS)."""
 
     noise_scale: float = 0.667
     length_scale: float = 1.0
@@ -99,8 +95,7 @@ class Speech:
     @property
     def alignment(self) -> np.ndarray:
         """Matrix `[tokens, frames]` that is 1 where the frame belongs to the token; pauses are not included."""
-        token = np.repeat(np.arange(len(self.tokens)), self.durations)
-        return (np.arange(len(self.tokens))[:, None] == token).astype(np.float32)
+        return np.repeat(np.eye(len(self.tokens), dtype=np.float32), self.durations, axis=1)
 
     def timings(self) -> list[dict[str, Any]]:
         """Return start and end of every sentence, word and token in seconds, ready for JSON.
@@ -113,18 +108,13 @@ class Speech:
             starts = [sentence.start, *ends[:-1]]
             names = sentence.names or [""] * len(ends)
             tokens = [{"symbol": name, **self._span(*span)} for name, *span in zip(names, starts, ends)]
-            words = [list(run) for in_word, run in groupby(tokens, lambda token: token["symbol"] != " ") if in_word]
-            symbols = ["".join(token["symbol"] for token in word if token["symbol"] != PAD) for word in words]
-            spans = [{"start": word[0]["start"], "end": word[-1]["end"]} for word in words]
-            timed.append(
-                {
-                    "text": sentence.text,
-                    "symbols": sentence.symbols,
-                    **self._span(sentence.start, ends[-1]),
-                    "words": [{"symbols": word, **span} for word, span in zip(symbols, spans)],
-                    "tokens": tokens,
-                }
-            )
+            runs = [list(run) for in_word, run in groupby(tokens, lambda token: token["symbol"] != " ") if in_word]
+            texts = ["".join(token["symbol"] for token in run).replace(PAD, "") for run in runs]
+            words = [
+                {"symbols": text, "start": run[0]["start"], "end": run[-1]["end"]} for text, run in zip(texts, runs)
+            ]
+            whole = {"text": sentence.text, "symbols": sentence.symbols, **self._span(sentence.start, ends[-1])}
+            timed.append({**whole, "words": words, "tokens": tokens})
         return timed
 
     def _span(self, start: int, end: int) -> dict[str, Any]:
@@ -157,7 +147,8 @@ class Line(NamedTuple):
 class BaseVoice(ABC):
     """A voice described by the `data` section of its config. A runtime adds `_latents`, `_decode` and `_draws`.
 
-    `n_vocab` is the size of the network's symbol table, None if it is unknown. Threads may share a voice.
+    `n_vocab` is the size of the network's symbol table, None if it is unknown. `speakers` maps names to ids, in the
+    order of the ids; a speaker without a name is named by the id. Threads may share a voice.
     """
 
     context = 0  # frames on either side that the audio of a frame depends on
@@ -168,46 +159,52 @@ class BaseVoice(ABC):
         self.data = data
         self.n_vocab = n_vocab
         self.step = step
-
-    @property
-    def sampling_rate(self) -> int:
-        """Sampling rate of the audio in Hz."""
-        return self.data.sampling_rate
-
-    @property
-    def speakers(self) -> dict[str, int]:
-        """Names and ids of the speakers, by id. A speaker without a name is named by the id."""
-        return Speaker().names(self.data)
+        self.sampling_rate = data.sampling_rate  # in Hz
+        self.speakers = Speaker().names(data)
 
     def speaker_id(self, speaker: str | int | None) -> int | None:
-        """Return the id of a speaker given by name or id; None for a single-speaker voice.
+        """Return the id of a speaker given by name or id, as `Speaker.resolve`; None for a single-speaker voice."""
+        return Speaker().resolve(speaker, self.data) if self.data.n_speakers or speaker is not None else None
 
-        Raises:
-            ValueError: there is no such speaker, or none was given; the message names the nearest and the choices.
-        """
-        if self.data.n_speakers or speaker is not None:
-            return Speaker().resolve(speaker, self.data)
-        return None
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Symbols in the order of their ids; empty if the network has its own table, which is unknown."""
+        table = table_of_symbols(self.data.extra_symbols)
+        return table if self.n_vocab in (None, len(table)) else ()
+
+    def check_symbols(self) -> None:
+        """Raise ValueError if the network has its own table of symbols."""
+        if not self.symbols:
+            raise ValueError(
+                f"this model has its own table of {self.n_vocab} symbols, and the table here has "
+                f"{len(table_of_symbols(self.data.extra_symbols))}: it reads only token ids, unless data.extra_symbols "
+                "of its config lists the symbols beyond those of VITS"
+            )
 
     def read(self, text: Text, phonemes: bool = False) -> list[Line]:
         """Split a text into pieces and convert them to token ids.
 
-        Args:
-            text: written text for the config's cleaners; with `phonemes`, text as the cleaners return it; or token
-                ids as in `Speech.tokens`, with blanks, which are one piece.
-
-        Raises:
-            ValueError: the text has no pronounceable symbol, or the network has no such token.
+        Args: text for the config's cleaners; with `phonemes`, text as the cleaners return it; or token ids as in
+        `Speech.tokens`, with blanks, which are one piece. Raises ValueError if the text has no pronounceable symbol, or
+        the network has no such token.
         """
         if text is None or isinstance(text, bytes):
             raise ValueError(f"a text is a str or a sequence of token ids, not {type(text).__name__}")
         if not isinstance(text, str):
-            return [Line("", "", self._checked_ids(text), True)]
-        self._check_table()
+            ids = [int(i) for i in text]
+            for i in ids:
+                if i < 0 or (self.n_vocab is not None and i >= self.n_vocab):
+                    last = f" to {self.n_vocab - 1}" if self.n_vocab is not None else " and more"
+                    raise ValueError(f"there is no token {i}: the tokens of this model are 0{last}")
+            if not ids:
+                raise ValueError("there are no tokens to synthesize")
+            return [Line("", "", ids, True)]
+        self.check_symbols()
+        pronounceable = set(self.symbols) - set(PAD + PUNCTUATION)
         lines = []
         for piece in sentences.split(text):
             symbols = piece.text if phonemes else clean_text(piece.text, self.data.text_cleaners)
-            if self._pronounceable(symbols):
+            if not pronounceable.isdisjoint(symbols):
                 lines.append(Line(piece.text, symbols, token_ids(symbols, self.data), piece.ends))
         if not lines:
             shown = text.strip() if len(text.strip()) <= MAX_SHOWN else text.strip()[:MAX_SHOWN] + "..."
@@ -238,6 +235,7 @@ class BaseVoice(ABC):
         Args:
             text, phonemes: see `read`.
             speaker: name or id, for a model of several speakers.
+            conditions: conditions other than the speaker, by their names in `conditions.CONDITIONS`.
             noise_scale, noise_scale_w: variation of the sound and of the rhythm; 0 is the most probable.
             length_scale: factor on all durations; above 1 is slower.
             seed: the same seed gives the same audio on the same device. Other random draws do not affect it and are
@@ -246,11 +244,9 @@ class BaseVoice(ABC):
             normalize: scale the audio to a peak of -1 dBFS.
             stream: return an iterator over the parts of the audio, float32 `[samples]`, instead of the whole.
             progress: called after each piece with the number of finished pieces and their total.
-            conditions: conditions other than the speaker, by their names in `conditions.CONDITIONS`.
 
-        Raises:
-            ValueError: a wrong argument, or text that cannot be pronounced. A stream raises it before it begins,
-                except for errors of the network.
+        Raises ValueError for a wrong argument or a text that cannot be pronounced. A stream raises it before it begins,
+        except for errors of the network.
         """
         scales = Scales(noise_scale, length_scale, noise_scale_w)
         values = self._check(speaker, conditions, scales, seed, pause)
@@ -293,9 +289,8 @@ class BaseVoice(ABC):
         tokens = [line.tokens for pieces in read for line in pieces]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         batches = [[tokens[i] for i in order[begin : begin + batch]] for begin in range(0, len(order), batch)]
-        made: dict[int, Made] = {}
-        for i, latent in zip(order, self._pieces(batches, values, scales, seed)):
-            made[i] = self._audio(latent, 0, latent.frames), latent.durations
+        latents = self._pieces(batches, values, scales, seed)
+        made = {i: (self._audio(latent, 0, latent.frames), latent.durations) for i, latent in zip(order, latents)}
         in_order = (made[i] for i in range(len(tokens)))
         return [self._join(pieces, [next(in_order) for _ in pieces], pause, normalize) for pieces in read]
 
@@ -309,9 +304,7 @@ class BaseVoice(ABC):
         check_seed(seed)
         return resolve({"sid": speaker, **(given or {})}, self.data)
 
-    def _pieces(
-        self, batches: list[list[list[int]]], values: Values, scales: Scales, seed: int | None
-    ) -> Iterator[Latent]:
+    def _pieces(self, batches: list[Tokens], values: Values, scales: Scales, seed: int | None) -> Iterator[Latent]:
         """Yield the latents of batches of token ids. Each batch is computed when its first latent is asked for."""
         draws = self._draws(seed)
         for tokens in batches:
@@ -322,22 +315,19 @@ class BaseVoice(ABC):
     def _stream(
         self, lines: list[Line], latents: Iterator[Latent], pause: float, progress: Progress | None
     ) -> Iterator[np.ndarray]:
+        """Yield the audio in chunks of growing size, each decoded with `context` frames on either side."""
         for done, (line, latent) in enumerate(zip(lines, latents), 1):
-            yield from self._chunks(latent)
+            start, size = 0, FIRST_CHUNK
+            while start < latent.frames:
+                end = min(start + size, latent.frames)
+                left, right = max(start - self.context, 0), min(end + self.context, latent.frames)
+                audio = self._audio(latent, left, right)
+                yield audio[(start - left) * self.data.hop_length : (end - left) * self.data.hop_length]
+                start, size = end, min(2 * size, MAX_CHUNK)
             if progress:
                 progress(done, len(lines))
             if done < len(lines) and (silence := self._pause_after(line, pause)).size:
                 yield silence
-
-    def _chunks(self, latent: Latent) -> Iterator[np.ndarray]:
-        """Yield a latent's audio in chunks of growing size, each decoded with `context` frames on either side."""
-        start, size = 0, FIRST_CHUNK
-        while start < latent.frames:
-            end = min(start + size, latent.frames)
-            left, right = max(start - self.context, 0), min(end + self.context, latent.frames)
-            audio = self._audio(latent, left, right)
-            yield audio[(start - left) * self.data.hop_length : (end - left) * self.data.hop_length]
-            start, size = end, min(2 * size, MAX_CHUNK)
 
     def _audio(self, latent: Latent, start: int, end: int) -> np.ndarray:
         """Decode the frames from `start` to `end`. Raises ValueError for audio that is not finite."""
@@ -358,44 +348,15 @@ class BaseVoice(ABC):
         parts: list[np.ndarray] = []
         spoken, start = [], 0
         for line, (audio, durations) in zip(lines, made):
-            names, silence = self._names(line.tokens), self._pause_after(line, pause)
+            names = [self.symbols[token] for token in line.tokens] if self.symbols else []
+            silence = self._pause_after(line, pause)
             spoken.append(Sentence(line.text, line.symbols, line.tokens, names, durations, start, audio))
             parts += [audio, silence]
             start += len(audio) + len(silence)
         return Speech(np.concatenate(parts[:-1]), self.sampling_rate, self.data.hop_length, spoken)
 
-    @property
-    def _table(self) -> tuple[str, ...]:
-        """Symbols that this repository knows for the voice."""
-        return table_of_symbols(self.data.extra_symbols)
-
-    def _names(self, tokens: list[int]) -> list[str]:
-        return [self._table[token] for token in tokens] if self.n_vocab in (None, len(self._table)) else []
-
-    def _pronounceable(self, symbols: str) -> bool:
-        return any(symbol in self._table and symbol not in PAD + PUNCTUATION for symbol in symbols)
-
-    def _check_table(self) -> None:
-        """Raise ValueError if the network has another number of symbols than the table."""
-        if self.n_vocab not in (None, len(self._table)):
-            raise ValueError(
-                f"this model has its own table of {self.n_vocab} symbols, and the table here has {len(self._table)}: "
-                "give token ids, or list the symbols beyond those of VITS in data.extra_symbols of its config"
-            )
-
-    def _checked_ids(self, ids: Sequence[int]) -> list[int]:
-        """Return token ids as a list. Raises ValueError if there are none, or for one that the network lacks."""
-        ids = [int(i) for i in ids]
-        wrong = [i for i in ids if i < 0 or (self.n_vocab is not None and i >= self.n_vocab)]
-        if wrong:
-            last = f" to {self.n_vocab - 1}" if self.n_vocab is not None else " and more"
-            raise ValueError(f"there is no token {wrong[0]}: the tokens of this model are 0{last}")
-        if not ids:
-            raise ValueError("there are no tokens to synthesize")
-        return ids
-
     @abstractmethod
-    def _latents(self, tokens: list[list[int]], values: Values, scales: Scales) -> list[Latent]:
+    def _latents(self, tokens: Tokens, values: Values, scales: Scales) -> list[Latent]:
         """Compute the input of the decoder for a batch of token ids that share the values of the conditions."""
 
     @abstractmethod

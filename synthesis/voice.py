@@ -21,6 +21,7 @@ import config as configs
 from audio import load_audio
 from cli import did_you_mean
 from conditions import CONDITIONS, Bundle, Values, resolve
+from config import Config
 from files import RUNS
 from kernels.convolutions import lay_out
 from mel_processing import log_mel, spectrogram_torch
@@ -41,12 +42,7 @@ class Voice(BaseVoice):
     n_vocab: int
 
     def __init__(
-        self,
-        net: SynthesizerTrn,
-        config: configs.Config,
-        step: int | None = None,
-        graphs: bool = True,
-        half: bool = True,
+        self, net: SynthesizerTrn, config: Config, step: int | None = None, graphs: bool = True, half: bool = True
     ):
         super().__init__(config.data, net.enc_p.emb.num_embeddings, step)
         remove_weight_norm(net).eval().requires_grad_(False)
@@ -78,11 +74,9 @@ class Voice(BaseVoice):
             half: on a GPU, decode in fp16, which is faster and about as accurate as TF32. Audio for which fp16
                 overflows is decoded again in fp32. Voice conversion stays in fp32.
 
-        Raises:
-            ValueError: there is no such file, it is of another kind, it has no config, or the weights do not fit it.
+        Raises ValueError if there is no such file, it is of another kind, it has no config, or its weights do not fit.
         """
-        file = find_checkpoint(path)
-        place = find_device(device)
+        file, place = find_checkpoint(path), find_device(device)
         content = checkpoint.read(file)
         config = _find_config(file, content, config_path)
         embedding = content["model"].get("enc_p.emb.weight")
@@ -117,25 +111,19 @@ class Voice(BaseVoice):
         Args:
             sound: a file, or mono samples `[samples]`, float from -1 to 1, at `sampling_rate` in Hz; None is the
                 voice's own rate.
-            conditions: conditions other than the speaker, as in `speak`.
+            seed, conditions: as in `speak`.
 
-        Returns:
-            Audio at the voice's sampling rate, float32 `[samples]`, a whole number of hops.
-
-        Raises:
-            ValueError: a single-speaker voice, an unknown speaker, or a recording that cannot be read, is not finite
-                or is shorter than a hop.
+        Returns audio at the voice's sampling rate, float32 `[samples]`, a whole number of hops. Raises ValueError for a
+        single-speaker voice, an unknown speaker, or a recording that is unreadable, not finite or shorter than a hop.
         """
         if not self.data.n_speakers:
             raise ValueError("voice conversion needs a model of several speakers, and this model has a single voice")
         check_seed(seed)
-        bundles = [
-            self.bundle(resolve({**(conditions or {}), "sid": speaker}, self.data), 1) for speaker in (source, target)
-        ]
+        values = [resolve({**(conditions or {}), "sid": speaker}, self.data) for speaker in (source, target)]
         spec = self.posterior_input(self._samples(sound, sampling_rate))
         lengths = torch.tensor([spec.size(2)], device=self.device)
         with self._lock, self._draws(seed)(), torch.inference_mode():
-            audio = self.net.voice_conversion(spec, lengths, *bundles)[0]
+            audio = self.net.voice_conversion(spec, lengths, *(self.bundle(value, 1) for value in values))[0]
         return audio[0, 0].cpu().numpy()
 
     def posterior_input(self, samples: np.ndarray) -> Tensor:
@@ -175,20 +163,23 @@ class Voice(BaseVoice):
         bundle = self.bundle(values, len(tokens))
         planned = net.plan(x, x_lengths, bundle, scales.length_scale, scales.noise_scale_w)
         durations = planned.durations.cpu().numpy()
-        self._check_length(durations, lengths, scales)
+        for total, length in zip(durations.sum(1), lengths):
+            if not total <= MAX_FRAMES_PER_TOKEN * length:  # also true for NaN
+                seconds = total * self.data.hop_length / self.sampling_rate
+                raise ValueError(
+                    f"the duration predictor asks for {seconds:.0f} seconds for {length} tokens: the checkpoint is "
+                    f"hardly trained, or length_scale ({scales.length_scale}) is too large"
+                )
         frames = [max(1, int(d.sum())) for d in durations]
         z = net.latent(planned, scales.noise_scale, max(frames))[0]
         g = None if planned.g is None else planned.g[:1]
-        # without padding, on which the decoder's last frames would depend
-        return [
-            Latent((z[i : i + 1, :, :n], g), n, d[:length].astype(np.int64))
-            for i, (n, d, length) in enumerate(zip(frames, durations, lengths))
-        ]
+        d = [durations[i, :length].astype(np.int64) for i, length in enumerate(lengths)]
+        return [Latent((z[i : i + 1], g), frames[i], d[i]) for i in range(len(tokens))]
 
     @torch.inference_mode()
     def _decode(self, latent: Latent, start: int, end: int) -> np.ndarray:
         z, g = latent.content
-        z = z[:, :, start:end]
+        z = z[:, :, start:end]  # without the padding of the batch, on which the last frames would depend
         decode = self.graphed.dec if self.graphed else self.half or self.net.dec
         audio = decode(z, g)[0, 0].cpu().numpy()
         if self.half is None or np.isfinite(audio).all():
@@ -197,16 +188,6 @@ class Voice(BaseVoice):
         if np.isfinite(exact).all():
             logger.warning("fp16 overflowed, so the audio was decoded again in fp32; half=False (--fp32) avoids that")
         return exact
-
-    def _check_length(self, durations: np.ndarray, lengths: list[int], scales: Scales) -> None:
-        """Raise ValueError for durations `[b, t_s]` that speech does not have."""
-        for frames, tokens in zip(durations.sum(1), lengths):
-            if not frames <= MAX_FRAMES_PER_TOKEN * tokens:  # also true for NaN
-                seconds = frames * self.data.hop_length / self.sampling_rate
-                raise ValueError(
-                    f"the duration predictor asks for {seconds:.0f} seconds for {tokens} tokens: the checkpoint is "
-                    f"hardly trained, or length_scale ({scales.length_scale}) is too large"
-                )
 
     def _draws(self, seed: int | None) -> Callable[[], AbstractContextManager[None]]:
         if seed is None:
@@ -230,8 +211,7 @@ class Voice(BaseVoice):
 def find_checkpoint(path: str | Path) -> Path:
     """Return the generator's file for a run's folder, for its name in `logs`, or for the file itself.
 
-    Raises:
-        ValueError: there is none; the message names the nearest run.
+    Raises ValueError, which names the nearest run, if there is none.
     """
     path = Path(path)
     empty = []
@@ -260,21 +240,19 @@ def find_device(name: str) -> torch.device:
         raise ValueError(f"there is no device {name!r}: use auto, cpu or cuda") from None
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"synthesis does not run on {name!r}: use auto, cpu or cuda")
-    if device.type == "cuda":
-        index = device.index or 0
-        if index >= torch.cuda.device_count():
-            raise ValueError(f"there is no device {name!r}: PyTorch sees {torch.cuda.device_count()} CUDA GPUs")
-        return torch.device("cuda", index)
-    return device
+    if device.type == "cpu":
+        return device
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"there is no device {name!r}: PyTorch sees {torch.cuda.device_count()} CUDA GPUs")
+    return torch.device("cuda", device.index or 0)
 
 
-def _find_config(file: Path, content: dict[str, Any], config_path: str | Path | None) -> configs.Config:
+def _find_config(file: Path, content: dict[str, Any], config_path: str | Path | None) -> Config:
     """Return the config at `config_path`, in the checkpoint or beside it. Raises ValueError if there is none."""
-    if config_path is not None:
-        return configs.load(config_path)
-    if isinstance(content.get("config"), dict):
-        return configs.from_dict(content["config"], str(file))
-    beside = file.with_name("config.json")
-    if beside.is_file():
-        return configs.load(beside)
-    raise ValueError(f"{file} holds no config, and there is no config.json beside it: give its config file")
+    if config_path is None:
+        if isinstance(content.get("config"), dict):
+            return configs.from_dict(content["config"], str(file))
+        config_path = file.with_name("config.json")
+        if not config_path.is_file():
+            raise ValueError(f"{file} holds no config, and there is no config.json beside it: give its config file")
+    return configs.load(config_path)

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 import corpus
+from text import tokens
 
 RATE = 22050
 
@@ -141,11 +142,11 @@ def test_speaker_ids_come_from_the_table_or_are_numbers():
 
 
 def test_token_ids_of_cleaned_and_uncleaned_lists_with_and_without_blanks():
-    plain = corpus.token_ids("hi you", data())
+    plain = tokens.token_ids("hi you", data())
     assert len(plain) == 6 and 0 not in plain
-    assert corpus.cleaned("HI  You", data(cleaned_text=False)) == "hi you"
-    assert corpus.cleaned("HI  You", data()) == "HI  You"
-    assert corpus.token_ids("hi you", data(add_blank=True)) == [0, *[t for i in plain for t in (i, 0)]]
+    assert tokens.cleaned("HI  You", data(cleaned_text=False)) == "hi you"
+    assert tokens.cleaned("HI  You", data()) == "HI  You"
+    assert tokens.token_ids("hi you", data(add_blank=True)) == [0, *[t for i in plain for t in (i, 0)]]
 
 
 # --- the check

@@ -189,8 +189,7 @@ class Reader:
             named = dict(pairwise(arguments)).get("--columns")
             write_own_corpus(Path(arguments[1]), named and named.split(","))
         elif program == "benchmarks/synthesis.py":
-            self.patch.setattr(module_of(program), "DEFAULT_CONFIG", Path("configs/vits2_ljs_nosdp.json").resolve())
-            arguments += ["--threads", "1"]
+            arguments += ["--config", str(Path("configs/vits2_ljs_nosdp.json").resolve()), "--threads", "1"]
         elif program == "benchmarks/intelligibility.py":
             decoder = SimpleNamespace(Decoder=test_benchmarks.Recognizer)
             self.patch.setitem(sys.modules, "pocketsphinx", decoder)

@@ -102,7 +102,7 @@ def differences(config, batches, device, precision, steps):
             )
             assert a.isfinite().all() and b.isfinite().all(), name
             cosine = min(cosine, torch.cosine_similarity(a, b, 0).item())
-    assert fast.graphs.graphs
+    assert any(fast.graphs.graphs.values())
     return largest, cosine
 
 

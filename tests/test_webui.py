@@ -66,11 +66,11 @@ def test_a_voice_that_does_not_load_shows_the_error_and_leaves_the_others_usable
     with pytest.raises(gr.Error, match=r"broken/G_9\.pth does not load") as error:
         webui.speak(voices, "broken", "Hi.", None, *QUIET)
     assert str(folder) not in str(error.value)
-    page = webui.chosen(voices, "broken")
-    assert "broken/G_9.pth does not load" in page.about and not page.speaker["visible"]
-    assert webui.chosen(voices, "two").about == "2 speakers · 8 kHz · G_7.pth"
-    assert webui.chosen(voices, "two").speaker["choices"] == ["anna", "bo"]
-    assert webui.chosen(voices, "one").about == "one speaker · 8 kHz · G_5.pth"
+    about, speaker, *_ = webui.chosen(voices, "broken")
+    assert "broken/G_9.pth does not load" in about and not speaker["visible"]
+    about, speaker, *_ = webui.chosen(voices, "two")
+    assert about == "2 speakers · 8 kHz · G_7.pth" and speaker["choices"] == ["anna", "bo"]
+    assert webui.chosen(voices, "one")[0] == "one speaker · 8 kHz · G_5.pth"
 
 
 def test_new_checkpoints_are_found(tmp_path):

@@ -26,15 +26,11 @@ def cleaned_text_to_sequence(cleaned_text: str, extra_symbols: str = "", warn: b
     Symbols outside the table are skipped, as in vits2_pytorch. `warn` issues a UserWarning for each such symbol;
     callers that report them themselves, with `unknown_symbols`, turn it off.
     """
+    # Python shows equal warnings once, so there is one warning per symbol for a whole corpus
+    for symbol in unknown_symbols(cleaned_text, extra_symbols) if warn else ():
+        warnings.warn(f"symbol {symbol!r} (U+{ord(symbol):04X}) is not in the table and is left out", stacklevel=2)
     ids = _symbol_ids(extra_symbols)
-    sequence = []
-    for symbol in cleaned_text:
-        if symbol in ids:
-            sequence.append(ids[symbol])
-        elif warn:
-            # Python shows equal warnings once, so there is one warning per symbol for a whole corpus
-            warnings.warn(f"symbol {symbol!r} (U+{ord(symbol):04X}) is not in the table and is left out", stacklevel=2)
-    return sequence
+    return [ids[symbol] for symbol in cleaned_text if symbol in ids]
 
 
 def sequence_to_text(sequence: Iterable[int], extra_symbols: str = "") -> str:
@@ -58,8 +54,7 @@ def unknown_symbols(cleaned_text: str, extra_symbols: str = "") -> Counter[str]:
 
 def clean_text(text: str, cleaner_names: Iterable[str]) -> str:
     """Apply the named cleaners in order. Raises ValueError for an unknown name."""
-    names = [cleaner_names] if isinstance(cleaner_names, str) else cleaner_names
-    for name in names:
+    for name in [cleaner_names] if isinstance(cleaner_names, str) else cleaner_names:
         text = get_cleaner(name)(text)
     return text
 
@@ -72,8 +67,7 @@ def repeated_symbols(extra_symbols: str) -> list[str]:
 @functools.cache
 def table_of_symbols(extra_symbols: str = "") -> tuple[str, ...]:
     """Return the symbols in the order of their ids. Raises ValueError if an extra symbol already has an id."""
-    known = repeated_symbols(extra_symbols)
-    if known:
+    if known := repeated_symbols(extra_symbols):
         raise ValueError(f"extra_symbols {extra_symbols!r} repeats {known}: name only symbols without an id")
     return (*vits_symbols, *extra_symbols)
 

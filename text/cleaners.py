@@ -59,21 +59,9 @@ _SPOKEN_SIGNS = {
 }
 _NOT_A_CHARACTER = re.compile(r"[^a-z;:,.!?\"' ]")
 
-# Punctuation marks outside the symbol table and their equivalents inside it.
-_MARKS_OF_OTHER_SCRIPTS = str.maketrans(
-    {
-        **dict.fromkeys("，、،", ", "),
-        **dict.fromkeys("。｡।", ". "),
-        **dict.fromkeys("？؟", "? "),
-        **dict.fromkeys("；؛", "; "),
-        "！": "! ",
-        "：": ": ",
-        "„": "“",
-        "’": "'",
-        "–": "—",
-        "‹": "«",
-        "›": "»",
-    }
+# Punctuation marks outside the symbol table and their equivalents inside it, which come first in the six strings below.
+_MARKS_OF_OTHER_SCRIPTS = str.maketrans("„’–‹›", "“'—«»") | str.maketrans(
+    {mark: f"{marks[0]} " for marks in (",，、،", ".。｡।", "?？؟", ";；؛", "!！", ":：") for mark in marks[1:]}
 )
 
 
@@ -133,10 +121,8 @@ def get_cleaner(name: str) -> Callable[[str], str]:
         return functools.partial(phonemes, language=language)
     known = [*CLEANERS, f"phonemes_{language}"] if language else CLEANERS
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-    raise ValueError(
-        f"there is no text cleaner {name!r}; nearest: {nearest}; all: {', '.join(CLEANERS)}, "
-        "phonemes_LANGUAGE (phonemes_de, phonemes_fr-fr, ...)"
-    )
+    every = f"{', '.join(CLEANERS)}, phonemes_LANGUAGE (phonemes_de, phonemes_fr-fr, ...)"
+    raise ValueError(f"there is no text cleaner {name!r}; nearest: {nearest}; all: {every}")
 
 
 def collapse_whitespace(text: str) -> str:

@@ -12,46 +12,32 @@ package espeakng-loader, or else the system's. It is loaded on first use. Thread
 import ctypes
 import ctypes.util
 import difflib
+import itertools
 import os
 import re
 import threading
 from pathlib import Path
 
 # The punctuation marks of phonemizer with the spaces around them. "," and "." between digits are part of a number.
-_MARKS = re.compile(r"""\s*(?:(?:[;:!?¡¿—…"«»“”(){}\[\]]|(?<![0-9])[,.]|[,.](?![0-9]))\s*)+""")
+_MARKS = re.compile(r"""(\s*(?:(?:[;:!?¡¿—…"«»“”(){}\[\]]|(?<![0-9])[,.]|[,.](?![0-9]))\s*)+)""")
 _LANGUAGE_SWITCH = re.compile(r"\(.+?\)")  # such as "(en)" before an English word in another language
 _STRESS = re.compile(r"[ˈˌ'-]+")
 
-# From espeak-ng/speak_lib.h
-_SYNCHRONOUS = 2
-_DO_NOT_EXIT = 0x8000
-_UTF8 = 1
-_IPA = 2
+_SYNCHRONOUS, _DO_NOT_EXIT, _UTF8, _IPA = 2, 0x8000, 1, 2  # of espeak-ng/speak_lib.h
 
 
 class EspeakError(ValueError):
     """espeak-ng is missing, cannot be loaded, or lacks the language."""
 
 
-class _Voice(ctypes.Structure):
-    _fields_ = [
-        ("name", ctypes.c_char_p),
-        ("languages", ctypes.c_void_p),
-        ("identifier", ctypes.c_char_p),
-        ("gender", ctypes.c_ubyte),
-        ("age", ctypes.c_ubyte),
-        ("variant", ctypes.c_ubyte),
-        ("unused", ctypes.c_ubyte),
-        ("score", ctypes.c_int),
-        ("spare", ctypes.c_void_p),
-    ]
+class _Voice(ctypes.Structure):  # the first fields of espeak_VOICE
+    _fields_ = [("name", ctypes.c_char_p), ("languages", ctypes.c_void_p), ("identifier", ctypes.c_char_p)]
 
 
 class Espeak:
     """The C library. Its state is global, so callers of `set_voice` and `phonemes` must hold `lock`.
 
-    Raises:
-        EspeakError: the library does not load, or does not start with this data.
+    Raises EspeakError if the library does not load, or does not start with this data.
     """
 
     def __init__(self, library_path: str, data_path: str | None):
@@ -80,34 +66,23 @@ class Espeak:
         """
         list_voices = self.library.espeak_ListVoices
         list_voices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
-        voices = list_voices(None)
-        first: dict[str, str] = {}
-        further: dict[str, str] = {}
-        by_priority: list[tuple[int, str, str]] = []
-        index = 0
-        while voices[index]:
-            voice = voices[index].contents
-            index += 1
+        codes: list[tuple[int, str, str]] = []  # priority (the lowest number comes first), code and voice
+        for pointer in itertools.takewhile(bool, list_voices(None)):
+            voice = pointer.contents
             identifier = os.fsdecode(voice.identifier).replace("\\", "/")
             if identifier.startswith("mb/"):  # requires the program mbrola
                 continue
             # each entry is a priority byte and a string; an empty entry ends the list
-            codes, address = [], voice.languages
+            address = voice.languages
             while entry := ctypes.string_at(address):
-                codes.append((entry[0], os.fsdecode(entry[1:])))
+                priority = -1 if address == voice.languages else entry[0]
+                codes.append((priority, os.fsdecode(entry[1:]), identifier))
                 address += len(entry) + 1
-            first.setdefault(codes[0][1], identifier)
-            by_priority += [(priority, code, identifier) for priority, code in codes[1:]]
-        for _, code, identifier in sorted(by_priority, key=lambda entry: entry[0]):  # 0 is the highest priority
-            further.setdefault(code, identifier)
-        return {**further, **first}
+        codes.sort(key=lambda entry: entry[0])
+        return {code: identifier for _, code, identifier in reversed(codes)}  # of equal codes, the last one stays
 
     def set_voice(self, name: str) -> None:
-        """Select a voice by identifier ("gmw/en-US") or by language and variant ("en-us+f3").
-
-        Raises:
-            EspeakError: there is no such voice.
-        """
+        """Select a voice by identifier ("gmw/en-US") or language and variant ("en-us+f3"), or raise EspeakError."""
         if name != self._voice:
             self._voice = None
             if self.library.espeak_SetVoiceByName(name.encode()) != 0:
@@ -127,10 +102,9 @@ class Espeak:
     def phonemes(self, text: str) -> str:
         """Return the IPA of text without punctuation, in the selected voice."""
         pointer = ctypes.c_char_p(text.encode("utf-8", "replace"))
-        reference = ctypes.byref(pointer)
         clauses = []
         while pointer.value is not None:  # espeak advances the pointer by one clause
-            clauses.append(self._to_phonemes(reference, _UTF8, _IPA) or b"")
+            clauses.append(self._to_phonemes(ctypes.byref(pointer), _UTF8, _IPA) or b"")
         ipa = b" ".join(clauses).decode().strip()
         return _LANGUAGE_SWITCH.sub("", ipa) if "(" in ipa else ipa
 
@@ -154,12 +128,10 @@ def load() -> Espeak:
 def find() -> tuple[str, str | None]:
     """Return the paths of the library and of its data; None stands for the library's own data path.
 
-    Raises:
-        EspeakError: the file that PHONEMIZER_ESPEAK_LIBRARY names does not exist, or espeak-ng is not installed.
+    Raises EspeakError if the file that PHONEMIZER_ESPEAK_LIBRARY names does not exist, or espeak-ng is not installed.
     """
-    named = os.environ.get("PHONEMIZER_ESPEAK_LIBRARY")
     data = os.environ.get("PHONEMIZER_ESPEAK_DATA_PATH")
-    if named:
+    if named := os.environ.get("PHONEMIZER_ESPEAK_LIBRARY"):
         if not Path(named).is_file():
             raise EspeakError(f"PHONEMIZER_ESPEAK_LIBRARY={named} is not a file; name the library or unset it")
         return named, data
@@ -180,15 +152,9 @@ def find() -> tuple[str, str | None]:
 def phonemize(text: str, language: str = "en-us", stress: bool = True, punctuation: bool = True) -> str:
     """Return the IPA of `text`. Lines are converted one by one and joined by spaces.
 
-    Args:
-        text: any text.
-        language: code of espeak-ng.
-        stress: keep stress marks.
-        punctuation: keep punctuation marks, and convert the text between them separately. Otherwise marks are removed
-            and each line is converted as a whole.
-
-    Raises:
-        EspeakError: espeak-ng or the language is missing.
+    Args: `language`, a code of espeak-ng; `stress`, whether stress marks are kept; `punctuation`, whether punctuation
+    marks are kept and the text between them is converted separately. Without it, each line is converted as a whole.
+    Raises EspeakError if espeak-ng or the language is missing.
     """
     engine = load()
     voice = engine.voice_of(language)
@@ -197,22 +163,9 @@ def phonemize(text: str, language: str = "en-us", stress: bool = True, punctuati
         engine.set_voice(voice)
         for line in text.replace("\0", " ").split("\n"):
             if punctuation:
-                lines.append(_with_marks(engine, line))
+                parts = enumerate(_MARKS.split(line))  # the odd ones are marks
+                lines.append("".join(part if i % 2 else engine.phonemes(part) for i, part in parts if part))
             else:
                 lines.append(engine.phonemes(_MARKS.sub(" ", line).strip()))
     ipa = " ".join(line for line in lines if line)
     return ipa if stress else _STRESS.sub("", ipa)
-
-
-def _with_marks(engine: Espeak, line: str) -> str:
-    """Return the IPA of a line whose punctuation marks are kept."""
-    parts = []
-    end = 0
-    for mark in _MARKS.finditer(line):
-        if mark.start() > end:
-            parts.append(engine.phonemes(line[end : mark.start()]))
-        parts.append(mark.group())
-        end = mark.end()
-    if end < len(line):
-        parts.append(engine.phonemes(line[end:]))
-    return "".join(parts)
