@@ -1,4 +1,4 @@
-"""Functions that all parts of the network use: masks, alignment paths, segments, initialisation."""
+"""Functions that all parts of the network use: masks, alignment paths, segments, initialization."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -49,7 +49,7 @@ def masked(x: Tensor, mask: Tensor) -> Tensor:
 def sequence_mask(length: Tensor, max_length: int | None = None) -> Tensor:
     """Return the boolean mask `[b, max_length]` that is true at the first `length` `[b]` positions.
 
-    Without `max_length`, the longest length is used, which requires a host synchronisation.
+    Without `max_length`, the longest length is used, which requires a host synchronization.
     """
     if max_length is None:
         max_length = int(length.max())
@@ -85,7 +85,7 @@ def tokens_of_frames(durations: Tensor, t_t: int | None = None) -> tuple[Tensor,
     Args:
         durations: integer numbers of frames, `[b, t_s]`.
         t_t: number of frames of the result, at least the largest sum of durations. None selects that sum, which
-            requires a host synchronisation.
+            requires a host synchronization.
 
     Returns:
         Token indices `[b, t_t]` and the boolean mask `[b, t_t]` of valid frames, at least one for each item.
@@ -104,7 +104,7 @@ def slice_segments(x: Tensor, ids_str: Tensor, segment_size: int = 4) -> Tensor:
     """Cut a segment from each item of x `[b, c, t]`, beginning at the index `ids_str` `[b]`.
 
     Returns:
-        `[b, c, min(segment_size, t)]`. There is no host synchronisation.
+        `[b, c, min(segment_size, t)]`. There is no host synchronization.
     """
     width = min(segment_size, x.size(2))
     index = ids_str.unsqueeze(1) + torch.arange(width, device=x.device)

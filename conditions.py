@@ -4,8 +4,8 @@ A bundle is a dict from names of `CONDITIONS` to values, one for each utterance.
 filelists, batches, `SynthesizerTrn`, training, synthesis and exported files. The network embeds every condition and
 sums the embeddings to one vector g `[b, gin, 1]`, which conditions all of its parts.
 
-A new condition is one subclass of `Condition` and one line in `CONDITIONS`. This module does not import PyTorch, which
-synthesis with ONNX Runtime does not need.
+A new condition is one subclass of `Condition` and one line in `CONDITIONS`. This module does not import PyTorch,
+because synthesis with ONNX Runtime must work without it.
 """
 
 import difflib

@@ -55,7 +55,7 @@ def setting(default: Any, meaning: str, minimum: float | None = None, below: flo
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Optimisation, losses, and how a run uses the machine."""
+    """Optimization, losses, and how a run uses the machine."""
 
     log_interval: int = setting(200, "steps between lines of train.log and entries in TensorBoard")
     eval_interval: int = setting(1000, "steps between validations; a checkpoint is saved after each")
@@ -425,6 +425,9 @@ def _check_durations(config: Config) -> Iterator[str]:
 def _check_hifigan(config: Config) -> Iterator[str]:
     model, hop = config.model, config.data.hop_length
     rates, kernels, channels = model.upsample_rates, model.upsample_kernel_sizes, model.upsample_initial_channel
+    if not (rates and model.resblock_kernel_sizes and all(model.resblock_dilation_sizes)):
+        yield "model.upsample_rates, resblock_kernel_sizes and each of resblock_dilation_sizes must not be empty"
+        return
     if hop != math.prod(rates):
         product = f"{' x '.join(map(str, rates))} = {math.prod(rates)}"
         yield f"data.hop_length is {hop}, but model.upsample_rates make {product}"

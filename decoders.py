@@ -19,7 +19,7 @@ from kernels.convolutions import Conv1d, ConvTranspose1d
 
 
 class Decoder(modules.Recomputable):
-    """The interface of all decoders. Training, streaming synthesis and export use nothing else of them.
+    """The interface of all decoders, which training, streaming synthesis and export rely on.
 
     - **Input and output.** `forward(z, g)` maps latents z `[b, inter, t]` and the condition g `[b, gin, 1]`, or None,
       to audio `[b, 1, t * hop]` in [-1, 1]. Frame i yields the samples from `i * hop` on. It draws no random numbers.

@@ -43,7 +43,7 @@ def spectrogram_of_batch(
 ) -> tuple[Tensor, Tensor]:
     """Compute linear magnitude spectrograms of padded utterances, each equal to that of the utterance alone.
 
-    Each utterance is reflected at its own end. There is no host synchronisation.
+    Each utterance is reflected at its own end. There is no host synchronization.
 
     Args:
         y: `[b, samples]`, with any values after the end of each utterance.

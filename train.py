@@ -74,7 +74,7 @@ class Run:
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("-c", "--config", metavar="JSON", help="config file; a run that resumes has its own")
+    parser.add_argument("-c", "--config", metavar="JSON", help="config file; not needed to resume a run")
     parser.add_argument(
         "-m",
         "--model",
@@ -99,7 +99,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="on a GPU, train without CUDA graphs and fused kernels; for this start only",
     )
-    parser.add_argument("--skip-check", action="store_true", help="do not decode every recording before training")
+    parser.add_argument("--skip-check", action="store_true", help="skip the check of recordings and texts")
     return parser.parse_args(argv)
 
 
@@ -137,7 +137,9 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
     if args.precision:
         config = changed(config, "train", precision=args.precision)
     if started and (args.init_from or args.init_discriminator):
-        raise ValueError(f"{folder} has checkpoints already: choose another name with -m, or omit --init-...")
+        raise ValueError(
+            f"{folder} has checkpoints: use another name with -m, or omit --init-from and --init-discriminator"
+        )
     for path in (args.init_from, args.init_discriminator):
         if path and not Path(path).is_file():
             raise ValueError(f"there is no file {path}")
@@ -305,6 +307,7 @@ def fit(run: Run) -> None:
     if position.step >= run.total:
         logger.info("nothing to train: the run is at step %d of %d", position.step, run.total)
         return
+    stopping = False
     for batch in run.batches:
         record = trainer.step(batch)
         meter.add(record)
@@ -352,7 +355,7 @@ def show_sample(run: Run) -> None:
     trainer, loader = run.trainer, run.validation_loader
     middle = len(cast(Sized, loader.dataset)) // 2
     batch = loader.collate_fn([loader.dataset[middle]]).to(trainer.device)
-    sample = trainer.synthesise(batch)
+    sample = trainer.synthesize(batch)
     step = trainer.position.step
     run.reporter.pictures(
         step,
@@ -386,7 +389,7 @@ class Timer:
 
 
 class StepGuard:
-    """Finds steps with losses or gradients that are not finite, without a host synchronisation at each step.
+    """Finds steps with losses or gradients that are not finite, without a host synchronization at each step.
 
     Args:
         names: of the corpus's utterances.

@@ -108,7 +108,7 @@ class Trainer:
         precision = choose_precision(train, device)
         self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
         # In every precision the scaler skips updates with gradients that are not finite, without a host
-        # synchronisation. Only fp16 needs a scale above 1.
+        # synchronization. Only fp16 needs a scale above 1.
         self.scales = precision == "fp16"
         if self.scales:
             self.scaler = torch.amp.GradScaler(device.type)
@@ -127,8 +127,8 @@ class Trainer:
             self.learners["duration_discriminator"] = Learner(build_duration_discriminator(config), train, device)
             if model.use_sdp:
                 logger.warning(
-                    "use_duration_discriminator with the stochastic duration predictor (use_sdp) gives unsteady "
-                    "rhythm in many users' reports; use use_sdp false with it"
+                    "users report unsteady rhythm with use_duration_discriminator and the stochastic duration "
+                    "predictor; set use_sdp to false"
                 )
         for learner in self.learners.values():
             fused.enable(learner.network, train.fused_kernels)
@@ -221,7 +221,7 @@ class Trainer:
         return better
 
     def in_duration_stage(self) -> bool:
-        """Return whether training has reached the last stage, in which only durations are learnt."""
+        """Return whether training has reached the last stage, in which only durations are learned."""
         start = self.config.train.duration_stage_start
         return start is not None and self.position.step >= start
 
@@ -376,7 +376,7 @@ class Trainer:
         return means | {"dur": dur / tokens, "duration_error": duration_error / tokens}
 
     @torch.no_grad()
-    def synthesise(self, batch: Batch) -> Sample:
+    def synthesize(self, batch: Batch) -> Sample:
         """Synthesize the text of a batch of one recording, in one process."""
         scales = Scales()
         with self.evaluating() as net, self.autocast():
@@ -434,7 +434,7 @@ def build_duration_discriminator(config: Config) -> nn.Module:
 
 
 def choose_precision(train: TrainConfig, device: torch.device) -> str:
-    """Return fp32, bf16 or fp16: the config's, or the best that the device has. The CPU always trains in fp32."""
+    """Return fp32, bf16 or fp16: the config's, or for auto bf16 if the GPU has it. The CPU always trains in fp32."""
     if device.type == "cpu":
         return "fp32"
     if train.precision != "auto":

@@ -1,7 +1,7 @@
 """Piecewise rational-quadratic splines (Durkan et al. 2019, "Neural Spline Flows", arXiv 1906.04032).
 
 With linear tails, the spline is evaluated for every element and replaced by the identity outside the interval. Shapes
-therefore do not depend on the data, and there is no host synchronisation.
+therefore do not depend on the data, and there is no host synchronization.
 """
 
 import math

@@ -29,7 +29,7 @@ def maximum_path(neg_cent: Tensor, mask: Tensor, backend: str | None = None) -> 
     Raises:
         ValueError: the shapes differ or the backend is unknown. All backends except "triton" also reject an utterance
             without tokens or frames, with more tokens than frames, or with values that are not finite. "triton" does
-            not inspect the data because that would synchronise with the GPU; `triton_search.search` describes its
+            not inspect the data because that would synchronize with the GPU; `triton_search.search` describes its
             output in these cases.
     """
     if neg_cent.dim() != 3 or neg_cent.shape != mask.shape:

@@ -162,7 +162,7 @@ def test_every_entry_of_every_registry_trains_and_synthesizes(entry):
     config = tiny.config(tiny.DURATION_DISCRIMINATOR, ENTRIES[entry])
     run = Trainer(config, torch.device("cpu"))
     assert all(value.isfinite() for value in run.step(tiny.batch(config)).values())
-    sample = run.synthesise(tiny.batch(config, (40,), (4,)))
+    sample = run.synthesize(tiny.batch(config, (40,), (4,)))
     assert sample.audio.shape == (sample.mel_hat.shape[1] * config.data.hop_length,)
 
 

@@ -192,6 +192,8 @@ def test_field_names_are_the_keys_of_a_section():
         ("model", "n_layers", 0, "model.n_layers.* 0"),
         ("train", "betas", [0.9], "train.betas is .*two numbers below 1"),
         ("model", "resblock_kernel_sizes", [4], r"resblock_kernel_sizes are \[4\]; only odd ones"),
+        ("model", "resblock_dilation_sizes", [[]], "each of resblock_dilation_sizes must not be empty"),
+        ("model", "upsample_rates", [], "model.upsample_rates, resblock_kernel_sizes and each of .* must not be empty"),
         ("model", "decoder", "hifigam", "model.decoder is 'hifigam'; did you mean 'hifigan'.* It may be hifigan"),
     ],
 )

@@ -18,7 +18,7 @@ GOLDEN = tiny.ROOT / "tests/golden"
 
 
 def synthesizer(flow="pre_conv", sdp=False, speakers=0, **model):
-    """Return a tiny synthesizer without dropout. All weights are random, also those initialised to zero."""
+    """Return a tiny synthesizer without dropout. All weights are random, also those initialized to zero."""
     changes = {"use_transformer_flows": flow is not None, "transformer_flow_type": flow or "pre_conv", "use_sdp": sdp}
     config = tiny.config(tiny.MANY_VOICES if speakers else {}, {"model": changes | model})
     return tiny.no_dropout(tiny.randomise(models.SynthesizerTrn.from_config(config, 178)))

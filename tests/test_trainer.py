@@ -55,7 +55,7 @@ def test_every_parameter_of_every_shipped_config_gets_a_gradient(path):
     run = Trainer(config, CPU)
     sizes = [sum(p.numel() for p in learner.network.parameters()) for learner in run.learners.values()]
     assert tuple(sizes) == SIZES[path.stem]
-    with torch.no_grad():  # layers initialised to zero block the gradients of others
+    with torch.no_grad():  # layers initialized to zero block the gradients of others
         for learner in run.learners.values():
             for parameter in learner.network.parameters():
                 parameter.add_(0.01 * torch.randn_like(parameter))
@@ -220,7 +220,7 @@ def test_evaluation_is_repeatable_and_does_not_affect_training():
     first = run.evaluate(batches)
     assert first == run.evaluate(batches)
     assert set(first) == {"mel", "kl", "dur", "duration_error"} and all(first.values())
-    run.synthesise(batch(config, (40,), (4,)))
+    run.synthesize(batch(config, (40,), (4,)))
     assert torch.equal(state, torch.get_rng_state()) and not changed(before, run.generator)
     with pytest.raises(ZeroDivisionError), run.evaluating() as net:
         assert not net.training
@@ -234,7 +234,7 @@ def test_the_length_of_a_sample_is_limited(bias):
     config = tiny.config()
     run = Trainer(config, CPU)
     run.generator.network.dp.proj.bias.data.fill_(bias)
-    sample = run.synthesise(batch(config, (40,), (4,)))
+    sample = run.synthesize(batch(config, (40,), (4,)))
     frames = sample.mel_hat.shape[1]
     assert 4 <= frames <= trainer.MAX_SAMPLE_LENGTH * 40
     assert sample.alignment.shape == (4, frames) and sample.audio.shape == (frames * config.data.hop_length,)

@@ -139,7 +139,7 @@ def no_noise(patch: pytest.MonkeyPatch) -> None:
 
 @torch.no_grad()
 def randomise(network: torch.nn.Module, scale: float = 0.2, seed: int = 0) -> torch.nn.Module:
-    """Set every weight to a random value, also those initialised to zero. Gains are near 1."""
+    """Set every weight to a random value, also those initialized to zero. Gains are near 1."""
     draws = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
         noise = torch.empty(parameter.shape, dtype=torch.float64).normal_(0, scale, generator=draws)

@@ -1,4 +1,4 @@
-"""Text to token ids and back: cleaners normalise the text, and a symbol table maps each symbol to its id.
+"""Text to token ids and back: cleaners normalize the text, and a symbol table maps each symbol to its id.
 
 The table is `text.symbols.symbols`, 178 entries in VITS's order. The argument `extra_symbols` extends it: a string of
 further characters, which take the ids from 178 on. Examples are the tilde of French nasal vowels, and an alphabet for a
