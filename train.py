@@ -138,7 +138,8 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
         config = changed(config, "train", precision=args.precision)
     if started and (args.init_from or args.init_discriminator):
         raise ValueError(
-            f"{folder} has checkpoints: use another name with -m, or omit --init-from and --init-discriminator"
+            f"{folder} has checkpoints already: choose another name with -m, "
+            "or omit --init-from and --init-discriminator"
         )
     for path in (args.init_from, args.init_discriminator):
         if path and not Path(path).is_file():
