@@ -133,7 +133,11 @@ def speak(
             raise ValueError(f"the text has {len(text)} characters; the limit is {MAX_TEXT}")
         voice, number = voices.get(name), seed_of(seed)
         speaker = speaker if voice.data.n_speakers else None
-        show = progress and (lambda done, n: progress((done, n), desc="Speaking", unit="sentences"))
+
+        def show(done: int, pieces: int) -> None:
+            if progress is not None:  # not its truth value: a gradio.Progress has the length 0
+                progress((done, pieces), desc="Speaking", unit="sentences")
+
         speech = voice.speak(text, speaker, noise_scale, noise_scale_w, length_scale, number, progress=show)
         facts = f"{speech.seconds:.1f} s · {count(len(speech.sentences), 'sentence')} · seed {number}"
         # 16 bits, because gradio scales float samples to a full-scale peak
