@@ -51,10 +51,8 @@ def sequence_mask(length: Tensor, max_length: int | None = None) -> Tensor:
 
     Without `max_length`, the longest length is used, which requires a host synchronization.
     """
-    if max_length is None:
-        max_length = int(length.max())
-    positions = torch.arange(max_length, device=length.device)
-    return positions.unsqueeze(0) < length.unsqueeze(1)
+    positions = torch.arange(int(length.max()) if max_length is None else max_length, device=length.device)
+    return positions < length.unsqueeze(1)
 
 
 def subsequent_mask(length: int, device: torch.device | str | None = None) -> Tensor:
@@ -63,14 +61,10 @@ def subsequent_mask(length: int, device: torch.device | str | None = None) -> Te
 
 
 def generate_path(duration: Tensor, mask: Tensor) -> Tensor:
-    """Convert durations to the monotonic alignment path.
+    """Convert durations to the monotonic alignment path: one where the frame belongs to the token, otherwise zero.
 
-    Args:
-        duration: integer numbers of frames, `[b, 1, t_s]`.
-        mask: `[b, 1, t_t, t_s]`, one where frame and token are valid.
-
-    Returns:
-        `[b, 1, t_t, t_s]` in the type of the mask: one where the frame belongs to the token.
+    Args: duration `[b, 1, t_s]`, integers, in frames; mask `[b, 1, t_t, t_s]`, one where frame and token are valid.
+    Returns `[b, 1, t_t, t_s]` in the type of the mask.
     """
     end = duration.squeeze(1).cumsum(-1).unsqueeze(1)  # [b, 1, t_s], first frame after each token
     start = end - duration
@@ -82,13 +76,10 @@ def generate_path(duration: Tensor, mask: Tensor) -> Tensor:
 def tokens_of_frames(durations: Tensor, t_t: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the token of each frame, as `generate_path` does but without a matrix of frames and tokens.
 
-    Args:
-        durations: integer numbers of frames, `[b, t_s]`.
-        t_t: number of frames of the result, at least the largest sum of durations. None selects that sum, which
-            requires a host synchronization.
+    Args: durations `[b, t_s]`, integers, in frames; t_t: number of frames of the result, at least the largest sum of
+    durations. None selects that sum, which requires a host synchronization.
 
-    Returns:
-        Token indices `[b, t_t]` and the boolean mask `[b, t_t]` of valid frames, at least one for each item.
+    Returns token indices `[b, t_t]` and the boolean mask `[b, t_t]` of valid frames, at least one for each item.
     """
     ends = durations.cumsum(1).long()  # first frame after each token
     frames = ends[:, -1:].clamp_min(1)
@@ -101,10 +92,9 @@ def tokens_of_frames(durations: Tensor, t_t: int | None = None) -> tuple[Tensor,
 
 
 def slice_segments(x: Tensor, ids_str: Tensor, segment_size: int = 4) -> Tensor:
-    """Cut a segment from each item of x `[b, c, t]`, beginning at the index `ids_str` `[b]`.
+    """Cut a segment from each item of x `[b, c, t]`, beginning at the index `ids_str` `[b]`, on the device.
 
-    Returns:
-        `[b, c, min(segment_size, t)]`. There is no host synchronization.
+    Returns `[b, c, min(segment_size, t)]`.
     """
     width = min(segment_size, x.size(2))
     index = ids_str.unsqueeze(1) + torch.arange(width, device=x.device)
@@ -114,17 +104,14 @@ def slice_segments(x: Tensor, ids_str: Tensor, segment_size: int = 4) -> Tensor:
 def rand_slice_segments(x: Tensor, x_lengths: Tensor | None = None, segment_size: int = 4) -> tuple[Tensor, Tensor]:
     """Cut a random segment from each item of x `[b, c, t]`, within its length `[b]`.
 
-    From an item shorter than the segment, the whole item and the padding after it are cut.
-
-    Returns:
-        Segments `[b, c, min(segment_size, t)]` and their first indices `[b]`.
+    From an item shorter than the segment, the whole item and the padding after it are cut. Returns segments
+    `[b, c, min(segment_size, t)]` and their first indices `[b]`.
     """
     width = min(segment_size, x.size(2))
     if x_lengths is None:
         x_lengths = torch.full((x.size(0),), x.size(2), device=x.device)
     starts = (x_lengths - width + 1).clamp(min=1)
-    draw = torch.rand(x.size(0), device=x.device)
-    ids_str = (draw * starts).long().clamp(max=x.size(2) - width)
+    ids_str = (torch.rand(x.size(0), device=x.device) * starts).long().clamp(max=x.size(2) - width)
     return slice_segments(x, ids_str, segment_size), ids_str
 
 

@@ -8,13 +8,13 @@ A new condition is one subclass of `Condition` and one line in `CONDITIONS`. Thi
 because synthesis with ONNX Runtime must work without it.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import corpus
+from cli import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 Values = dict[str, np.generic | np.ndarray]  # of one utterance, by condition
 Bundle = Mapping[str, "Tensor"]  # of a batch: [b] for ids, [b, d] for vectors
-
-MAX_NAMED = 20  # speakers listed in an error message
 
 
 class Condition:
@@ -42,17 +40,14 @@ class Condition:
         raise NotImplementedError
 
     def of_clips(self, clips: Sequence["Clip"], data: Any) -> Sequence[int | np.ndarray] | None:
-        """Return the value of each clip of a filelist, or None if this voice does not use the condition.
+        """Return the value of each clip, or None if this voice does not use the condition.
 
         Raises ValueError with the line of the filelist if a clip has no valid value.
         """
         raise NotImplementedError
 
     def resolve(self, given: Any, data: Any) -> int | np.ndarray:
-        """Return the value for a user's choice: a value itself or a name; None if nothing was chosen.
-
-        Raises ValueError with the choices if it is unknown or missing.
-        """
+        """Return the value of a user's choice, a value or a name. Raises ValueError if it is unknown or None."""
         raise NotImplementedError
 
     def example(self, size: int) -> np.generic | np.ndarray:
@@ -89,8 +84,8 @@ class Speaker(Condition):
         """Return the id of a speaker given by name or id. Raises ValueError with the nearest name and the choices."""
         table = self.names(data)
         names = list(table)
-        choices = ", ".join(names[:MAX_NAMED])
-        if len(names) > MAX_NAMED:
+        choices = ", ".join(names[: corpus.MAX_NAMED])
+        if len(names) > corpus.MAX_NAMED:
             choices += f" ... ({len(names)} in total)"
         if given is None:
             raise ValueError(f"this model has several speakers: choose one of {choices}")
@@ -99,9 +94,7 @@ class Speaker(Condition):
         number = int(given) if isinstance(given, int) or str(given).isdecimal() else -1
         if 0 <= number < data.n_speakers:
             return number
-        near = difflib.get_close_matches(str(given), names, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"there is no speaker {given!r}; {hint}Choices: {choices}")
+        raise ValueError(f"there is no speaker {given!r}{did_you_mean(str(given), names) or ';'} Choices: {choices}")
 
 
 CONDITIONS: dict[str, Condition] = {"sid": Speaker()}

@@ -15,6 +15,7 @@ import dataclasses
 import difflib
 import json
 import math
+import operator
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,18 +37,22 @@ DecoderType = Literal["hifigan"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 FLOW_HEADS = {"pre_conv2": 2, "fft": 4}  # attention heads that share the hidden channels, for each flow that has them
 SCHEMA_VERSION = 1  # increase it when a key is removed or changes its meaning
+BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {  # keywords of JSON Schema: comparison and message
+    "minimum": (operator.ge, "{} or more"),
+    "exclusiveMinimum": (operator.gt, "above {}"),
+    "exclusiveMaximum": (operator.lt, "below {}"),
+}
 
 
 def setting(default: Any, meaning: str, minimum: float | None = None, below: float = math.inf) -> Any:
-    """Declare a field of a section.
+    """Declare a field of a section: its default, and its meaning with the unit, as the schema describes it.
 
-    Args:
-        default: the value if a config leaves the key out.
-        meaning: the description in the JSON schema, with the unit.
-        minimum: the least number allowed; None allows every number above 0.
-        below: numbers must be less than this.
+    Numbers must be at least `minimum`, or above 0 if it is None, and less than `below`.
     """
-    metadata = {"meaning": meaning, "minimum": minimum, "below": below}
+    bounds: dict[str, float] = {"exclusiveMinimum": 0} if minimum is None else {"minimum": minimum}
+    if below < math.inf:
+        bounds["exclusiveMaximum"] = below
+    metadata = {"meaning": meaning, "bounds": bounds}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -178,9 +183,8 @@ CHOICES: dict[str, tuple[str, ...]] = {  # of every setting that has a list of t
 def load(path: str | Path) -> Config:
     """Read and check a config file.
 
-    Raises:
-        ValueError: the file is missing or not JSON, or a key, type, value or combination is wrong. The message says
-            which one, where it is, and what would be right.
+    Raises ValueError if the file is missing or not JSON, or if a key, type, value or combination is wrong. The message
+    states which one, where it is, and what would be right.
     """
     try:
         sections = json.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -194,16 +198,15 @@ def load(path: str | Path) -> Config:
 def from_dict(sections: dict[str, Any], where: str = "config") -> Config:
     """Build and check a config from the dict of its JSON; `where` begins every error message.
 
-    Raises:
-        ValueError: as `load`. All values out of range are reported together, and so are all contradictions.
+    Raises ValueError as `load`. All values out of range are reported together, and so are all contradictions.
     """
     if not isinstance(sections, dict):
         raise ValueError(f"{where}: a config is an object of the sections {', '.join(SECTIONS)}")
     given = {name: section for name, section in sections.items() if name != "$schema"}
     refuse_unknown(given, SECTIONS, where)
-    missing = [name for name in SECTIONS if name not in given]
-    if missing:
-        raise ValueError(f"{where}: the section {missing[0]!r} is missing; a config has {', '.join(SECTIONS)}")
+    for name in SECTIONS:
+        if name not in given:
+            raise ValueError(f"{where}: the section {name!r} is missing; a config has {', '.join(SECTIONS)}")
     config = Config(**{name: _section(part, given[name], f"{where}, {name}") for name, part in SECTIONS.items()})
     checks = CHECKS + DECODER_CHECKS.get(config.model.decoder, ())
     problems = list(_out_of_range(config)) or [problem for check in checks for problem in check(config)]
@@ -214,8 +217,7 @@ def from_dict(sections: dict[str, Any], where: str = "config") -> Config:
 
 def save(config: Config, path: str | Path) -> None:
     """Write a config, complete with defaults, as JSON."""
-    text = json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False)
-    write_text(path, text + "\n")
+    write_text(path, json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n")
 
 
 def field_names(section: Any) -> list[str]:
@@ -224,10 +226,7 @@ def field_names(section: Any) -> list[str]:
 
 
 def data_setting(data: Any, name: str) -> Any:
-    """Return a setting of a config's data section, or its default if the object lacks it.
-
-    `data` may be an `HParams` of VITS code, which holds the keys of its file only.
-    """
+    """Return a setting of the data section, or its default if `data` lacks it, as an `HParams` of VITS code may."""
     return getattr(data if hasattr(data, name) else DataConfig(), name)
 
 
@@ -261,16 +260,9 @@ def schema() -> dict[str, Any]:
 def _schema_of_section(section: str, part: type) -> dict[str, Any]:
     properties = {}
     for declared, default in zip(dataclasses.fields(part), dataclasses.asdict(part()).values()):
-        minimum, below = declared.metadata["minimum"], declared.metadata["below"]
-        bounds: dict[str, float] = {"exclusiveMinimum": 0} if minimum is None else {"minimum": minimum}
-        if below < math.inf:
-            bounds["exclusiveMaximum"] = below
         choices = CHOICES.get(f"{section}.{declared.name}")
-        properties[declared.name] = {
-            "description": declared.metadata["meaning"],
-            **({"enum": list(choices)} if choices else _schema_of_type(declared.type, bounds)),
-            "default": default,
-        }
+        allowed = {"enum": list(choices)} if choices else _schema_of_type(declared.type, declared.metadata["bounds"])
+        properties[declared.name] = {"description": declared.metadata["meaning"], **allowed, "default": default}
     return {"type": "object", "description": part.__doc__, "additionalProperties": False, "properties": properties}
 
 
@@ -294,7 +286,7 @@ def _section(part: type, values: dict[str, Any], where: str) -> Any:
     kinds: dict[str, Any] = {declared.name: declared.type for declared in dataclasses.fields(part)}
     refuse_unknown(values, kinds, where)
     for key, value in values.items():
-        kind = str if get_origin(kinds[key]) is Literal else kinds[key]  # a wrong choice is reported by _known_choices
+        kind = str if get_origin(kinds[key]) is Literal else kinds[key]  # a wrong choice is reported by _check_choices
         if not _is_a(value, kind):
             name = str(kind) if get_origin(kind) else kind.__name__
             raise ValueError(f"{where}: {key} is {json.dumps(value)}, and should be of type {name}")
@@ -320,15 +312,11 @@ def _out_of_range(config: Config) -> Iterator[str]:
     for section, part in SECTIONS.items():
         for declared in dataclasses.fields(part):
             value = getattr(getattr(config, section), declared.name)
-            minimum, below = declared.metadata["minimum"], declared.metadata["below"]
-            numbers = _numbers(value)
-            if not all((n > 0 if minimum is None else n >= minimum) and n < math.inf for n in numbers):
-                expected = "above 0" if minimum is None else f"{minimum} or more"
-            elif not all(n < below for n in numbers):
-                expected = f"below {below}"
-            else:
-                continue
-            yield f"{section}.{declared.name} is {json.dumps(value)}, and should be {expected}"
+            for name, bound in declared.metadata["bounds"].items():
+                holds, expected = BOUNDS[name]
+                if not all(n < math.inf and holds(n, bound) for n in _numbers(value)):
+                    yield f"{section}.{declared.name} is {json.dumps(value)}, and should be {expected.format(bound)}"
+                    break
 
 
 def _numbers(value: Any) -> list[float]:
@@ -338,7 +326,7 @@ def _numbers(value: Any) -> list[float]:
     return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
 
 
-# Rules on combinations of settings. Each yields a sentence for what breaks it, and assumes values within their bounds.
+# Checks of combinations of settings. Each yields a sentence for each error and assumes values within their bounds.
 
 
 def _check_choices(config: Config) -> Iterator[str]:
@@ -362,7 +350,7 @@ def _check_training(config: Config) -> Iterator[str]:
         yield f"train.bucket_boundaries must be two or more rising numbers, not {boundaries}"
     if train.batch_size % train.accumulate:
         yield f"train.batch_size ({train.batch_size}) cannot be shared by train.accumulate ({train.accumulate}) parts"
-    if train.segment_size % hop or train.segment_size < hop:
+    if train.segment_size % hop:
         yield f"train.segment_size ({train.segment_size}) is not a whole number of hops of {hop}"
 
 
@@ -390,17 +378,13 @@ def _check_texts(config: Config) -> Iterator[str]:
         yield f"data.extra_symbols names {', '.join(map(repr, repeated))} which the table has already"
 
 
-def _check_speakers(config: Config) -> Iterator[str]:
+def _check_network(config: Config) -> Iterator[str]:
     data, model = config.data, config.model
+    heads = FLOW_HEADS.get(model.transformer_flow_type, 1) if model.use_transformer_flows else 1
     if data.n_speakers and not model.gin_channels:
         yield f"data.n_speakers is {data.n_speakers}: model.gin_channels must be above 0 (VITS takes 256)"
     if data.n_speakers and model.use_spk_conditioned_encoder and model.n_layers < 3:
         yield f"a speaker enters the text encoder before its third layer; model.n_layers is {model.n_layers}"
-
-
-def _check_channels(config: Config) -> Iterator[str]:
-    model = config.model
-    heads = FLOW_HEADS.get(model.transformer_flow_type, 1) if model.use_transformer_flows else 1
     if model.hidden_channels % model.n_heads:
         yield f"model.hidden_channels ({model.hidden_channels}) cannot be shared by model.n_heads ({model.n_heads})"
     if model.hidden_channels % heads:
@@ -447,17 +431,8 @@ def _check_hifigan(config: Config) -> Iterator[str]:
         yield f"model.resblock_kernel_sizes are {model.resblock_kernel_sizes}; only odd ones keep the length"
 
 
-Check = Callable[[Config], Iterator[str]]
-CHECKS: tuple[Check, ...] = (
-    _check_choices,
-    _check_training,
-    _check_spectrograms,
-    _check_texts,
-    _check_speakers,
-    _check_channels,
-    _check_durations,
-)
-DECODER_CHECKS: dict[str, tuple[Check, ...]] = {"hifigan": (_check_hifigan,)}  # in addition, by decoder
+CHECKS = (_check_choices, _check_training, _check_spectrograms, _check_texts, _check_network, _check_durations)
+DECODER_CHECKS: dict[str, tuple[Callable[[Config], Iterator[str]], ...]] = {"hifigan": (_check_hifigan,)}  # in addition
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

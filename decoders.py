@@ -30,8 +30,6 @@ class Decoder(modules.Recomputable):
     - **ONNX.** `onnx_form` returns the module that the exporter traces. With `flatten_convolutions`, the exporter
       rewrites its convolutions as two-dimensional ones of height 1, which ONNX Runtime computes faster. The operators
       between them must then accept tensors of four dimensions.
-
-    `modules.remove_weight_norm` folds weight norms before inference.
     """
 
     hop: int  # samples for each latent frame; equals data.hop_length of the config
@@ -109,46 +107,36 @@ class Generator(Decoder):
     @classmethod
     def from_config(cls, model: ModelConfig, gin_channels: int) -> "Generator":
         """Build HiFi-GAN from the keys `resblock*` and `upsample_*` of a config."""
-        return cls(
-            model.inter_channels,
-            model.resblock,
-            model.resblock_kernel_sizes,
-            model.resblock_dilation_sizes,
-            model.upsample_rates,
-            model.upsample_initial_channel,
-            model.upsample_kernel_sizes,
-            gin_channels,
-        )
+        blocks = model.resblock, model.resblock_kernel_sizes, model.resblock_dilation_sizes
+        upsampling = model.upsample_rates, model.upsample_initial_channel, model.upsample_kernel_sizes
+        return cls(model.inter_channels, *blocks, *upsampling, gin_channels)
 
     def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
         """Args: z `[b, inter, t]`; g `[b, gin, 1]` or None. Returns `[b, 1, t * hop]` in [-1, 1]."""
         x = self.conv_pre(z)
         if g is not None:
             x = x + self.cond(g)
-        for i in range(len(self.ups)):
-            x = self.recomputable(self._upsampled, x, i)
+        for up, blocks in self._stages():
+            x = self.recomputable(self._upsampled, x, up, blocks)
         x = F.leaky_relu(x).to(self.conv_post.weight.dtype)
         with commons.without_autocast(x):  # half precision is too coarse for samples
             return torch.tanh(self.conv_post(x))
 
-    def _upsampled(self, x: Tensor, i: int) -> Tensor:
-        """Stage `i`: `[b, c, t]` to `[b, c / 2, t * rate]`."""
-        x, y = self._up(i).before_and_after(F.leaky_relu(x, modules.LRELU_SLOPE), modules.LRELU_SLOPE)
-        first, *others = self._blocks(i)
+    def _stages(self) -> list[tuple[ConvTranspose1d, nn.ModuleList]]:
+        n = self.num_kernels
+        return [(cast(ConvTranspose1d, up), self.resblocks[i * n : (i + 1) * n]) for i, up in enumerate(self.ups)]
+
+    def _upsampled(self, x: Tensor, up: ConvTranspose1d, blocks: nn.ModuleList) -> Tensor:
+        """Compute one stage: `[b, c, t]` to `[b, c / 2, t * rate]`."""
+        x, y = up.before_and_after(F.leaky_relu(x, modules.LRELU_SLOPE), modules.LRELU_SLOPE)
+        first, *others = blocks
         return sum((block(x, y) for block in others), first(x, y)) / self.num_kernels
-
-    def _up(self, i: int) -> ConvTranspose1d:
-        return cast(ConvTranspose1d, self.ups[i])
-
-    def _blocks(self, i: int) -> nn.ModuleList:
-        return self.resblocks[i * self.num_kernels : (i + 1) * self.num_kernels]
 
     def _receptive_radius(self) -> int:
         """Return the receptive radius in latent frames."""
         radius = modules.receptive_radius(self.conv_post)
-        for i in reversed(range(len(self.ups))):
-            up = self._up(i)
-            radius += max(map(modules.receptive_radius, self._blocks(i)))  # in samples after this upsampling
+        for up, blocks in reversed(self._stages()):
+            radius += max(map(modules.receptive_radius, blocks))  # in samples after this upsampling
             radius = (radius + up.padding[0] - 1) // up.stride[0] + 1  # in samples before it
         return radius + modules.receptive_radius(self.conv_pre)
 

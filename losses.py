@@ -10,13 +10,9 @@ from kernels import fused
 def feature_loss(fmap_r: list[list[Tensor]], fmap_g: list[list[Tensor]], use_kernels: bool = True) -> Tensor:
     """Compute the feature matching loss: twice the sum of L1 distances of all feature maps (HiFi-GAN, section 2.4).
 
-    Args:
-        fmap_r, fmap_g: feature maps `[b, c, ...]` of real and of generated waveforms, a list for each discriminator.
-            Only the generated ones get a gradient.
-        use_kernels: use a Triton kernel if it handles the tensors.
-
-    Raises:
-        ValueError: the lists differ in length.
+    Args: fmap_r, fmap_g: feature maps `[b, c, ...]` of real and generated waveforms, a list for each discriminator;
+    use_kernels: use a Triton kernel if it handles the tensors. Only the generated maps get a gradient.
+    Raises ValueError if the lists differ in length.
     """
     first, *others = [
         fused.l1_mean(real, generated, use_kernels)
@@ -29,16 +25,11 @@ def feature_loss(fmap_r: list[list[Tensor]], fmap_g: list[list[Tensor]], use_ker
 def discriminator_loss(
     disc_real_outputs: list[Tensor], disc_generated_outputs: list[Tensor], mask: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Compute the least-squares loss of discriminators: targets are 1 for real and 0 for generated scores.
+    """Compute the least-squares loss of discriminators, with targets 1 for real and 0 for generated scores.
 
-    VITS, equation 8; VITS2, equation 1.
-
-    Args:
-        disc_real_outputs, disc_generated_outputs: scores of each discriminator, of any shape.
-        mask: one for scores to include and zero for the others, in the shape of the scores; None includes all.
-
-    Returns:
-        The loss, and for each discriminator its term for real and its term for generated scores, each 0-dimensional.
+    Source: VITS, equation 8; VITS2, equation 1. Args: scores of each discriminator, of any shape; mask of that shape,
+    one for scores to include and zero for the others; None includes all. Returns the loss, and for each discriminator
+    its term for real and its term for generated scores, each 0-dimensional.
     """
     real = [_mean((1 - score.float()).square(), mask) for score in disc_real_outputs]
     generated = [_mean(score.float().square(), mask) for score in disc_generated_outputs]
@@ -46,12 +37,9 @@ def discriminator_loss(
 
 
 def generator_loss(disc_outputs: list[Tensor], mask: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-    """Compute the least-squares adversarial loss of the generator: the target is 1 for generated scores.
+    """Compute the least-squares adversarial loss of the generator, with target 1 (VITS, equation 9; VITS2, equation 2).
 
-    VITS, equation 9; VITS2, equation 2. The arguments are those of `discriminator_loss`.
-
-    Returns:
-        The loss and its term for each discriminator, each 0-dimensional.
+    Args: as `discriminator_loss`. Returns the loss and its term for each discriminator, each 0-dimensional.
     """
     parts = [_mean((1 - score.float()).square(), mask) for score in disc_outputs]
     return torch.stack(parts).sum(), parts
@@ -60,11 +48,8 @@ def generator_loss(disc_outputs: list[Tensor], mask: Tensor | None = None) -> tu
 def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, z_mask: Tensor) -> Tensor:
     """Estimate the KL divergence of posterior and prior from the sampled latent (VITS, equation 3), per valid frame.
 
-    Args:
-        z_p: the latent sample after the flow, `[b, inter, t]`.
-        logs_q: log standard deviations of the posterior, `[b, inter, t]`.
-        m_p, logs_p: means and log standard deviations of the prior, `[b, inter, t]`.
-        z_mask: `[b, 1, t]`.
+    Args: the latent sample after the flow, log standard deviations of the posterior, means and log standard deviations
+    of the prior, each `[b, inter, t]`; z_mask `[b, 1, t]`.
     """
     z_p, logs_q, m_p, logs_p, z_mask = (t.float() for t in (z_p, logs_q, m_p, logs_p, z_mask))
     kl = logs_p - logs_q - 0.5 + 0.5 * (z_p - m_p).square() * torch.exp(-2.0 * logs_p)

@@ -20,14 +20,11 @@ def spectrogram_torch(
 ) -> Tensor:
     """Compute linear magnitude spectrograms of waveforms of equal length.
 
-    Args:
-        y: `[b, samples]`, in [-1, 1]. Waveforms shorter than the padding are reflected repeatedly.
-        n_fft, hop_size, win_size: in samples.
-        sampling_rate: not used; VITS code passes it.
-        center: pad by another n_fft / 2 samples, as `torch.stft` does.
+    Waveforms shorter than the padding are reflected repeatedly. `center` pads by another n_fft / 2 samples, as
+    `torch.stft` does. `sampling_rate` is not used; VITS code passes it.
 
-    Returns:
-        `[b, n_fft // 2 + 1, samples // hop_size]`; more frames with `center`.
+    Args: y `[b, samples]`, in [-1, 1]; n_fft, hop_size, win_size in samples.
+    Returns `[b, n_fft // 2 + 1, samples // hop_size]`; more frames with `center`.
     """
     y = _full_precision(y)
     left, right = _reflection(n_fft, hop_size)
@@ -45,16 +42,10 @@ def spectrogram_of_batch(
 
     Each utterance is reflected at its own end. There is no host synchronization.
 
-    Args:
-        y: `[b, samples]`, with any values after the end of each utterance.
-        y_lengths: `[b]`, in samples.
-        n_fft, hop_size, win_size: in samples.
-
-    Returns:
-        Spectrograms `[b, n_fft // 2 + 1, samples // hop_size]`, zero after each end, and numbers of frames `[b]`.
+    Args: y `[b, samples]`, with any values after each end; y_lengths `[b]`; lengths and sizes are in samples.
+    Returns spectrograms `[b, n_fft // 2 + 1, samples // hop_size]`, zero after each end, and numbers of frames `[b]`.
     """
-    y = _full_precision(y)
-    y_lengths = y_lengths.long()
+    y, y_lengths = _full_precision(y), y_lengths.long()
     left, right = _reflection(n_fft, hop_size)
     spec = _magnitude(_reflect_at(y, y_lengths, left, right), n_fft, hop_size, win_size, center=False)
     spec_lengths = y_lengths // hop_size
@@ -96,16 +87,9 @@ def mel_spectrogram_torch(
 
 def log_mel(wav: Tensor, data: Any) -> Tensor:
     """Compute log-mel spectrograms `[b, bands, t]` of `wav` `[b, samples]` with the settings of a config's `data`."""
-    return mel_spectrogram_torch(
-        wav,
-        data.filter_length,
-        data.n_mel_channels,
-        data.sampling_rate,
-        data.hop_length,
-        data.win_length,
-        data.mel_fmin,
-        data.mel_fmax,
-    )
+    n_fft, rate = data.filter_length, data.sampling_rate
+    spec = spectrogram_torch(wav, n_fft, rate, data.hop_length, data.win_length)
+    return spec_to_mel_torch(spec, n_fft, data.n_mel_channels, rate, data.mel_fmin, data.mel_fmax)
 
 
 def _full_precision(x: Tensor) -> Tensor:

@@ -132,13 +132,7 @@ class TextEncoder(nn.Module):
         self.emb = nn.Embedding(n_vocab, hidden_channels)
         nn.init.normal_(self.emb.weight, 0.0, hidden_channels**-0.5)
         self.encoder = attentions.Encoder(
-            hidden_channels,
-            filter_channels,
-            n_heads,
-            n_layers,
-            kernel_size,
-            p_dropout,
-            gin_channels=gin_channels,
+            hidden_channels, filter_channels, n_heads, n_layers, kernel_size, p_dropout, gin_channels=gin_channels
         )
         self.proj = Conv1d(hidden_channels, 2 * out_channels, 1)
 
@@ -230,11 +224,7 @@ class SynthesizerTrn(nn.Module):
         _refuse_other("transformer_flow_type", flow_type, FLOWS)
         _refuse_other("decoder", model.decoder, DECODERS)
         _refuse_other("resblock", str(resblock), modules.RESBLOCKS)
-        sizes = {"sid": n_speakers, **(condition_sizes or {})}
-        self.conditions = {name: size for name, size in sizes.items() if size}
-        if self.conditions and not gin_channels:
-            what = f"{n_speakers} speakers" if n_speakers else f"the condition {next(iter(self.conditions))!r}"
-            raise ValueError(f"{what} need gin_channels above 0, the width of the embedding")
+        self.conditions = _used_conditions({"sid": n_speakers, **(condition_sizes or {})}, gin_channels)
         gin_channels = gin_channels if self.conditions else 0
 
         self.n_speakers = n_speakers
@@ -255,12 +245,7 @@ class SynthesizerTrn(nn.Module):
         self.dec = DECODERS[model.decoder].from_config(model, gin_channels)
         self.enc_q = PosteriorEncoder(spec_channels, inter_channels, hidden_channels, *POSTERIOR_WN, gin_channels)
         self.flow = Flow(inter_channels, hidden_channels, gin_channels, flow_type)
-        h, noise = hidden_channels, model.use_duration_noise
-        self.dp: StochasticDurationPredictor | DurationPredictor
-        if use_sdp:
-            self.dp = StochasticDurationPredictor(h, h, *DURATION_CONV, SDP_FLOWS, gin_channels)
-        else:
-            self.dp = DurationPredictor(h, DURATION_CHANNELS, *DURATION_CONV, gin_channels, noise)
+        self.dp = _duration_predictor(model, gin_channels)
         for name, size in self.conditions.items():
             self.add_module(CONDITIONS[name].module, CONDITIONS[name].embedding(size, gin_channels))
 
@@ -273,10 +258,9 @@ class SynthesizerTrn(nn.Module):
         net = cls(
             n_vocab, config.spec_channels, config.segment_frames, n_speakers=speakers, condition_sizes=sizes, **model
         )
-        if net.dec.hop != config.data.hop_length:
-            raise ValueError(
-                f"data.hop_length is {config.data.hop_length}, but the decoder makes {net.dec.hop} samples a frame"
-            )
+        hop = config.data.hop_length
+        if net.dec.hop != hop:
+            raise ValueError(f"data.hop_length is {hop}, but the decoder makes {net.dec.hop} samples a frame")
         return net
 
     @property
@@ -301,13 +285,12 @@ class SynthesizerTrn(nn.Module):
         Args: x `[b, t_s]`, token ids; y `[b, spec, t_t]`; lengths `[b]`; sid: see `condition`.
         """
         g = self.condition(sid)
-        x, m_p, logs_p, x_mask = self.enc_p(x, x_lengths, self._text_condition(g))
+        x, m_p, logs_p, x_mask = self.enc_p(x, x_lengths, g if self.conditions_text else None)
         z, m_q, logs_q, y_mask = self.enc_q(y, y_lengths, g)
         z_p = self.flow(z, y_mask, g)
 
         attn = self.align(z_p, m_p, logs_p, x_mask, y_mask)
-        w = attn.sum(2)
-        l_length, durations = self._duration_loss(x, x_mask, w, g)
+        l_length, durations = self._duration_loss(x, x_mask, attn.sum(2), g)
 
         token = attn.squeeze(1).argmax(2)  # [b, t_t]
         m_p, logs_p = pick_tokens(m_p, token) * y_mask, pick_tokens(logs_p, token) * y_mask
@@ -352,7 +335,7 @@ class SynthesizerTrn(nn.Module):
     ) -> Plan:
         """Encode tokens `[b, t_s]` and predict their durations, the first of three steps of synthesis."""
         g = self.condition(sid)
-        x, m_p, logs_p, x_mask = self.enc_p(x, x_lengths, self._text_condition(g))
+        x, m_p, logs_p, x_mask = self.enc_p(x, x_lengths, g if self.conditions_text else None)
         logw = self.predict_durations(x, x_mask, g, noise_scale_w)
         durations = torch.ceil(torch.exp(commons.at_least_fp32(logw)) * x_mask * length_scale).squeeze(1)
         return Plan(m_p, logs_p, durations, g, x_mask)
@@ -422,9 +405,6 @@ class SynthesizerTrn(nn.Module):
         neg_cent = torch.nan_to_num(neg_cent, 0.0, 0.0, 0.0)
         return maximum_path(neg_cent, attn_mask).unsqueeze(1)
 
-    def _text_condition(self, g: Tensor | None) -> Tensor | None:
-        return g if self.conditions_text else None
-
     def predict_durations(self, x: Tensor, x_mask: Tensor, g: Tensor | None, noise_scale: float | Tensor) -> Tensor:
         """Predict log durations `[b, 1, t_s]` from the text state `[b, h, t_s]` with either predictor."""
         if isinstance(self.dp, StochasticDurationPredictor):
@@ -447,6 +427,21 @@ def _refuse_other(key: str, value: str | None, choices: Iterable[str | None]) ->
     """Raise ValueError for a value that no registry has."""
     if value not in choices:
         raise ValueError(f"{key} is {value!r}; choices: {', '.join(repr(c) for c in choices if c is not None)}")
+
+
+def _used_conditions(sizes: dict[str, int], gin_channels: int) -> dict[str, int]:
+    used = {name: size for name, size in sizes.items() if size}
+    if used and not gin_channels:
+        what = f"{used['sid']} speakers" if "sid" in used else f"the condition {next(iter(used))!r}"
+        raise ValueError(f"{what} need gin_channels above 0, the width of the embedding")
+    return used
+
+
+def _duration_predictor(model: ModelConfig, gin_channels: int) -> StochasticDurationPredictor | DurationPredictor:
+    h = model.hidden_channels
+    if model.use_sdp:
+        return StochasticDurationPredictor(h, h, *DURATION_CONV, SDP_FLOWS, gin_channels)
+    return DurationPredictor(h, DURATION_CHANNELS, *DURATION_CONV, gin_channels, model.use_duration_noise)
 
 
 def log_density(z_p: Tensor, m_p: Tensor, logs_p: Tensor) -> Tensor:

@@ -12,10 +12,6 @@ from torch import Tensor
 
 from commons import at_least_fp32
 
-DEFAULT_MIN_BIN_WIDTH = 1e-3
-DEFAULT_MIN_BIN_HEIGHT = 1e-3
-DEFAULT_MIN_DERIVATIVE = 1e-3
-
 
 def piecewise_rational_quadratic_transform(
     inputs: Tensor,
@@ -25,29 +21,24 @@ def piecewise_rational_quadratic_transform(
     inverse: bool = False,
     tails: str | None = None,
     tail_bound: float = 1.0,
-    min_bin_width: float = DEFAULT_MIN_BIN_WIDTH,
-    min_bin_height: float = DEFAULT_MIN_BIN_HEIGHT,
-    min_derivative: float = DEFAULT_MIN_DERIVATIVE,
+    min_bin_width: float = 1e-3,
+    min_bin_height: float = 1e-3,
+    min_derivative: float = 1e-3,
 ) -> tuple[Tensor, Tensor]:
     """Apply a monotonic spline of `k` bins to every element. The computation is in fp32 or, for float64, in float64.
 
     Args:
         inputs: `[...]`.
         unnormalized_widths, unnormalized_heights: logits of the sizes of the bins, `[..., k]`.
-        unnormalized_derivatives: slopes at the knots before softplus, `[..., k - 1]` with linear tails, otherwise
-            `[..., k + 1]`.
+        unnormalized_derivatives: slopes at the knots before softplus, `[..., k - 1]` with tails, else `[..., k + 1]`.
         inverse: apply the inverse of the spline.
         tails: with "linear", the spline maps [-tail_bound, tail_bound] onto itself and is the identity elsewhere; with
             None, it maps [0, 1] onto itself.
-        tail_bound: see `tails`.
         min_bin_width, min_bin_height: minimum sizes of a bin, as fractions of the interval.
         min_derivative: minimum slope at a knot.
 
-    Returns:
-        Outputs and the logarithm of the absolute derivative, both `[...]`.
-
-    Raises:
-        ValueError: unknown `tails`, more bins than the minimum size allows, or, without tails, inputs outside [0, 1].
+    Returns outputs and the logarithm of the absolute derivative, both `[...]`. Raises ValueError for unknown `tails`,
+    for more bins than the minimum size allows and, without tails, for inputs outside [0, 1].
     """
     if tails not in (None, "linear"):
         raise ValueError(f"tails is {tails!r}; it may be None or 'linear'")
@@ -55,35 +46,35 @@ def piecewise_rational_quadratic_transform(
     if max(min_bin_width, min_bin_height) * k > 1.0:
         raise ValueError(f"{k} bins of at least {max(min_bin_width, min_bin_height)} do not fit into an interval of 1")
 
-    inputs = at_least_fp32(inputs)
-    x = inputs
+    inputs = x = at_least_fp32(inputs)
     slopes = at_least_fp32(unnormalized_derivatives)
-    if tails == "linear":
-        low, high = -tail_bound, tail_bound
+    low, high = (-tail_bound, tail_bound) if tails else (0.0, 1.0)
+    if tails:
         # min_derivative + softplus(this constant) = 1, the slope of the tails
         slopes = F.pad(slopes, (1, 1), value=math.log(math.expm1(1 - min_derivative)))
         inside = (x >= low) & (x <= high)
         x = torch.where(inside, x, torch.zeros_like(x))
-    else:
-        low, high = 0.0, 1.0
-        if x.numel() and (x.min() < low or x.max() > high):
-            raise ValueError("inputs lie outside [0, 1]; a spline without tails is defined on [0, 1] only")
+    elif x.numel() and (x.min() < low or x.max() > high):
+        raise ValueError("inputs lie outside [0, 1]; a spline without tails is defined on [0, 1] only")
 
     widths, x_knots = _knots(at_least_fp32(unnormalized_widths), min_bin_width, low, high)
     heights, y_knots = _knots(at_least_fp32(unnormalized_heights), min_bin_height, low, high)
     slopes = min_derivative + F.softplus(slopes)
+    bin_index = (x.unsqueeze(-1) >= (y_knots if inverse else x_knots)[..., 1:-1]).sum(-1, keepdim=True)
+    tables = (x_knots, widths, y_knots, heights, slopes, slopes[..., 1:])
+    outputs, logabsdet = _in_bin(inverse, x, *(table.gather(-1, bin_index).squeeze(-1) for table in tables))
+    if tails:
+        outputs = torch.where(inside, outputs, inputs)
+        logabsdet = torch.where(inside, logabsdet, torch.zeros_like(logabsdet))
+    return outputs, logabsdet
 
-    knots = y_knots if inverse else x_knots
-    bin_index = (x.unsqueeze(-1) >= knots[..., 1:-1]).sum(-1, keepdim=True)
 
-    def pick(values: Tensor) -> Tensor:
-        return values.gather(-1, bin_index).squeeze(-1)
-
-    x_k, w, y_k, h = pick(x_knots), pick(widths), pick(y_knots), pick(heights)
-    d_k, d_next = pick(slopes), pick(slopes[..., 1:])
+def _in_bin(
+    inverse: bool, x: Tensor, x_k: Tensor, w: Tensor, y_k: Tensor, h: Tensor, d_k: Tensor, d_next: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Evaluate the spline in bins of width w and height h from (x_k, y_k), with slopes d_k and d_next; all `[...]`."""
     s = h / w  # slope of the chord
     curvature = d_k + d_next - 2 * s
-
     if inverse:
         # Durkan et al., equations 6 to 8: the root in [0, 1] of a theta^2 + b theta + c
         rise = x - y_k
@@ -96,16 +87,10 @@ def piecewise_rational_quadratic_transform(
     else:
         theta = (x - x_k) / w
         outputs = y_k + h * (s * theta.square() + d_k * theta * (1 - theta)) / (s + curvature * theta * (1 - theta))
-
     mixed = theta * (1 - theta)
     derivative = s.square() * (d_next * theta.square() + 2 * s * mixed + d_k * (1 - theta).square())
     logabsdet = derivative.log() - 2 * (s + curvature * mixed).log()
-    if inverse:
-        logabsdet = -logabsdet
-    if tails == "linear":
-        outputs = torch.where(inside, outputs, inputs)
-        logabsdet = torch.where(inside, logabsdet, torch.zeros_like(logabsdet))
-    return outputs, logabsdet
+    return outputs, -logabsdet if inverse else logabsdet
 
 
 def _knots(unnormalized: Tensor, minimum: float, low: float, high: float) -> tuple[Tensor, Tensor]:
