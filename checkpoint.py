@@ -69,6 +69,19 @@ def reference_state_dict(network: nn.Module) -> dict[str, Tensor]:
     return {reference_name(name): value for name, value in unwrap(network).state_dict().items()}
 
 
+def averaged_state_dict(learner: Any) -> dict[str, Tensor] | None:
+    """Return a learner's averaged weights under the names of VITS files, or None if it has none."""
+    if learner.average is None:
+        return None
+    names = (reference_name(name) for name, _ in learner.network.named_parameters())
+    return dict(zip(names, learner.average))
+
+
+def voice_weights(content: dict) -> dict[str, Tensor]:
+    """Return the weights of a file that synthesis uses: the averaged ones, if the file has them."""
+    return content.get("ema") or content["model"]
+
+
 def unwrap(network: nn.Module) -> nn.Module:
     """Return the network inside DistributedDataParallel."""
     return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
@@ -178,7 +191,7 @@ def transfer(
     used. Raises ValueError if nothing matches.
     """
     content = read(checkpoint_path)
-    weights = content["model"]
+    weights = voice_weights(content)
     ours = {reference_name(name): value for name, value in unwrap(model).state_dict().items()}
     fitting = [name for name in ours if name in weights and weights[name].shape == ours[name].shape]
     if _has_other_flow(content, section or {}):
@@ -224,18 +237,21 @@ def save_run(run: RunState, folder: Path) -> None:
     for name in reversed(run.learners):
         learner = run.learners[name]
         more = {"config": dataclasses.asdict(run.config), "state": state} if name == "generator" else {}
+        if (average := averaged_state_dict(learner)) is not None:
+            more["ema"] = average
         path = folder / f"{FILES[name]}_{step}.pth"
         save_checkpoint(learner.network, learner.optimizer, learner.learning_rate, epoch + 1, path, **more)
     prune(folder, run.config.train.keep_checkpoints, step)
 
 
 def save_best(run: RunState, folder: Path) -> None:
-    """Write the generator of the best validation to `G_best.pth`, without its optimizer."""
+    """Write the generator of the best validation, with its averaged weights, to `G_best.pth`, without its optimizer."""
     if distributed.is_main():
         best = {"config": dataclasses.asdict(run.config), "step": run.position.step}
         learner = run.learners["generator"]
         path = folder / "G_best.pth"
-        save_checkpoint(learner.network, None, learner.learning_rate, run.position.epoch, path, **best)
+        with learner.averaged() as network:
+            save_checkpoint(network, None, learner.learning_rate, run.position.epoch, path, **best)
 
 
 def resume_run(run: RunState, folder: Path) -> bool:
@@ -258,6 +274,8 @@ def resume_run(run: RunState, folder: Path) -> bool:
             raise
         raise ValueError(f"{error}. To resume from step {earlier[-1]}, remove the files of step {step}") from None
     refuse_other_flow(content, dataclasses.asdict(run.config.model), str(path))
+    if run.config.train.ema and content.get("ema"):
+        _load_average(run.learners["generator"], content["ema"])
     state = content.get("state")
     if step == 0:
         run.position = Position()
@@ -283,6 +301,11 @@ def _load_learners(learners: dict[str, Any], folder: Path, step: int) -> None:
             logger.warning("%s does not exist: that network starts from random weights", file)
             continue
         load_checkpoint(file, learner.network, learner.optimizer)
+
+
+def _load_average(learner: Any, weights: dict[str, Tensor]) -> None:
+    names = (reference_name(name) for name, _ in learner.network.named_parameters())
+    learner.average = [weights[name].to(weight.device) for name, weight in zip(names, learner.weights)]
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from text import repeated_symbols
 # Choices of a setting. Each value but those of `Precision` is a key of the registry that its module declares.
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 FlowType = Literal["pre_conv", "pre_conv2", "fft", "mono_layer_inter_residual", "mono_layer_post_residual"]
-DurationDiscriminatorType = Literal["dur_disc_1", "dur_disc_2"]
+DurationDiscriminatorType = Literal["dur_disc_1", "dur_disc_2", "dur_disc_3"]
 ResblockType = Literal["1", "2"]
 DecoderType = Literal["hifigan"]
 
@@ -85,6 +85,7 @@ class TrainConfig:
     accumulate: int = setting(1, "gradient accumulation: equal parts into which each process splits its batch")
     recompute: bool = setting(False, "activation checkpointing in the generator: less memory, more time")
     num_workers: int = setting(4, "processes per GPU that read recordings; at most one per CPU core", minimum=0)
+    ema: float = setting(0.0, "decay of the average of the weights that synthesis uses; 0: none", minimum=0, below=1)
     keep_checkpoints: int = setting(3, "newest checkpoints kept besides the best; 0 keeps all", minimum=0)
     duration_discriminator_start: int = setting(0, "first step of the duration discriminator", minimum=0)
     duration_stage_start: int | None = setting(None, "step from which only durations train (VITS2), or null", minimum=0)
@@ -144,10 +145,13 @@ class ModelConfig:
     n_layers_q: int = setting(3, "not used: the posterior encoder has 16 layers", minimum=0)
     use_spectral_norm: bool = setting(False, "spectral norm in the discriminators, in place of weight norm")
     use_duration_discriminator: bool = setting(False, "train durations adversarially (VITS2)")
-    duration_discriminator_type: DurationDiscriminatorType = setting("dur_disc_1", "type of duration discriminator")
+    duration_discriminator_type: DurationDiscriminatorType = setting(
+        "dur_disc_1", "type of duration discriminator; dur_disc_1 is linear and for old checkpoints only"
+    )
     use_mel_posterior_encoder: bool = setting(False, "as in data; the two must be equal")
     discriminator_channels: int = setting(1024, "widest layers of the waveform discriminators, a multiple of 64")
     use_duration_noise: bool = setting(False, "the paper's duration predictor with a noise input; needs use_sdp false")
+    duration_p_dropout: float = setting(0.5, "dropout probability of the duration predictor", minimum=0, below=1)
     decoder: DecoderType = setting("hifigan", "the decoder, from the latent to the waveform")
 
 

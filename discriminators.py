@@ -120,6 +120,8 @@ class DurationDiscriminatorV1(nn.Module):
     """
 
     nonlinear = False
+    bounded = True  # scores pass a sigmoid
+    dequantizes = False  # whether training gives it durations of the alignment as real numbers
 
     def __init__(
         self, in_channels: int, filter_channels: int, kernel_size: int, p_dropout: float, gin_channels: int = 0
@@ -138,7 +140,8 @@ class DurationDiscriminatorV1(nn.Module):
         self.pre_out_norm_1 = norm(filter_channels)
         self.pre_out_conv_2 = ProductConv1d(filter_channels, filter_channels, kernel_size, padding)
         self.pre_out_norm_2 = norm(filter_channels)
-        self.output_layer = nn.Sequential(nn.Linear(filter_channels, 1), nn.Sigmoid())
+        score = nn.Linear(filter_channels, 1)
+        self.output_layer = nn.Sequential(score, nn.Sigmoid()) if self.bounded else score
         if gin_channels:
             self.cond = ProductConv1d(gin_channels, in_channels, 1)
 
@@ -151,7 +154,7 @@ class DurationDiscriminatorV1(nn.Module):
         return self.drop(self.norm_2(self.activation(self.conv_2(x * x_mask))))
 
     def score(self, features: Tensor, x_mask: Tensor, dur: Tensor) -> Tensor:
-        """Args: features `[b, f, t_s]`; x_mask, log durations dur `[b, 1, t_s]`. Returns `[b, t_s, 1]` in (0, 1)."""
+        """Args: features `[b, f, t_s]`; x_mask, log durations dur `[b, 1, t_s]`. Returns scores `[b, t_s, 1]`."""
         x = torch.cat([features, self.dur_proj(dur)], 1)
         x = self.drop(self.pre_out_norm_1(self.activation(self.pre_out_conv_1(x * x_mask))))
         x = self.drop(self.pre_out_norm_2(self.activation(self.pre_out_conv_2(x * x_mask)))) * x_mask
@@ -174,5 +177,21 @@ class DurationDiscriminatorV2(DurationDiscriminatorV1):
     nonlinear = True
 
 
-DURATION_DISCRIMINATORS = {"dur_disc_1": DurationDiscriminatorV1, "dur_disc_2": DurationDiscriminatorV2}
+class DurationDiscriminatorV3(DurationDiscriminatorV2):
+    """`DurationDiscriminatorV2` without sigmoid, for dequantized durations.
+
+    Durations of the alignment are whole frames and predicted ones are not, so V2 can recognize predictions by that
+    alone. Its sigmoid then leaves the predictor almost no gradient. This version scores any real number, as LSGAN does
+    (Mao et al., 2017), and training adds uniform noise to the durations of the alignment (`durations.dequantize`).
+    """
+
+    bounded = False
+    dequantizes = True
+
+
+DURATION_DISCRIMINATORS = {
+    "dur_disc_1": DurationDiscriminatorV1,
+    "dur_disc_2": DurationDiscriminatorV2,
+    "dur_disc_3": DurationDiscriminatorV3,
+}
 AVAILABLE_DURATION_DISCRIMINATOR_TYPES = list(DURATION_DISCRIMINATORS)

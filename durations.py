@@ -19,6 +19,13 @@ LOG_2PI = math.log(2 * math.pi)
 DDS_LAYERS = 3  # of each `DDSConv` of the stochastic predictor
 
 
+def dequantize(logw_: Tensor, x_mask: Tensor) -> Tensor:
+    """Add noise, uniform in -0.5 to 0.5 frames, to whole durations. Args and result: log durations `[b, 1, t_s]`."""
+    w = logw_.exp().round()
+    w = (w + torch.rand_like(w) - 0.5).clamp_min(0.5)  # padded tokens have no duration
+    return w.log() * x_mask
+
+
 class DurationPredictor(nn.Module):
     """The deterministic predictor of Glow-TTS (VITS, section 2.2.2): two convolutions and a projection.
 

@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 POSTERIOR_WN = (5, 1, 16)  # kernel size, dilation rate and layers of the posterior encoder's WaveNet
-DURATION_CONV = (3, 0.5)  # kernel size and dropout of both duration predictors
+DURATION_KERNEL = 3  # of both duration predictors
 DURATION_CHANNELS = 256  # of the deterministic one
 SDP_FLOWS = 4  # spline flows of the stochastic one, and as many of its posterior
 
@@ -438,10 +438,10 @@ def _used_conditions(sizes: dict[str, int], gin_channels: int) -> dict[str, int]
 
 
 def _duration_predictor(model: ModelConfig, gin_channels: int) -> StochasticDurationPredictor | DurationPredictor:
-    h = model.hidden_channels
+    h, dropout = model.hidden_channels, model.duration_p_dropout
     if model.use_sdp:
-        return StochasticDurationPredictor(h, h, *DURATION_CONV, SDP_FLOWS, gin_channels)
-    return DurationPredictor(h, DURATION_CHANNELS, *DURATION_CONV, gin_channels, model.use_duration_noise)
+        return StochasticDurationPredictor(h, h, DURATION_KERNEL, dropout, SDP_FLOWS, gin_channels)
+    return DurationPredictor(h, DURATION_CHANNELS, DURATION_KERNEL, dropout, gin_channels, model.use_duration_noise)
 
 
 def log_density(z_p: Tensor, m_p: Tensor, logs_p: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -18,6 +19,7 @@ from checkpoint import Position
 from config import Config, TrainConfig
 from data_utils import Batch
 from discriminators import DURATION_DISCRIMINATORS, MultiPeriodDiscriminator
+from durations import dequantize
 from kernels import fused
 from kernels.step_graphs import DDP_WARM_UP, GraphedSteps
 from mel_processing import log_mel, spec_to_mel_torch, spectrogram_of_batch
@@ -31,18 +33,30 @@ logger = logging.getLogger(__name__)
 
 MAX_SAMPLE_LENGTH = 10  # times the recording's length, for the sample that training synthesizes
 DURATION_DISCRIMINATOR_KERNEL, DURATION_DISCRIMINATOR_DROPOUT = 3, 0.1
+AVERAGE_START = 10  # the decay of the weight average is at most (1 + step) / (AVERAGE_START + step)
 NO_SCALE_GROWTH = 2**31 - 1  # steps after which a scaler of 1 would grow
+
+SMALLEST_SPREAD = 1e-6  # of aligned log durations, to divide by
+VALIDATION_SUMS = (  # over all frames or tokens of the validation set
+    *("frames", "mel_error", "kl", "tokens", "dur", "duration_error"),
+    *("logw", "logw_squared", "logw_", "logw__squared"),
+)
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 class Learner(Generic[Network]):
-    """A network with its optimizer, wrapped in DistributedDataParallel if there are several processes."""
+    """A network with its optimizer, wrapped in DistributedDataParallel if there are several processes.
+
+    `average` is the exponential moving average of the weights, in the order of `weights`, or None before the first
+    call of `update_average`.
+    """
 
     def __init__(self, network: Network, train: TrainConfig, device: torch.device):
         self.network = network.to(device)
         self.weights = list(network.parameters())  # listed once, because walking through the modules is slow
         self.wrapped = distributed.wrap(self.network, device)
+        self.average: list[Tensor] | None = None
         self.learning_rate = train.learning_rate
         cuda = device.type == "cuda"
         # on a GPU the rate is a tensor there, which a captured step reads anew
@@ -75,6 +89,28 @@ class Learner(Generic[Network]):
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.weights if p.grad is not None])
         scaler.step(self.optimizer)
         return norm
+
+    @torch.no_grad()
+    def update_average(self, decay: float, step: int) -> None:
+        """Include the weights after `step` in their average. The decay of early steps is lower, so that it follows."""
+        if self.average is None:
+            self.average = [weight.detach().clone() for weight in self.weights]
+        torch._foreach_lerp_(self.average, self.weights, 1 - min(decay, (1 + step) / (AVERAGE_START + step)))
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[Network]:
+        """Yield the network with the averaged weights, if there are any; then restore its own."""
+        average, own = self.average or [], []
+        with torch.no_grad():
+            for weight, mean in zip(self.weights, average):
+                own.append(weight.clone())
+                weight.copy_(mean)  # in place, because captured steps read the weights at this address
+        try:
+            yield self.network
+        finally:
+            with torch.no_grad():
+                for weight, value in zip(self.weights, own):
+                    weight.copy_(value)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[Network]:
@@ -125,6 +161,10 @@ class Trainer:
         }
         if model.use_duration_discriminator:
             self.learners["duration_discriminator"] = Learner(build_duration_discriminator(config), train, device)
+            if not DURATION_DISCRIMINATORS[model.duration_discriminator_type].nonlinear:
+                logger.warning(
+                    "dur_disc_1 is linear and learns nothing: set model.duration_discriminator_type dur_disc_3"
+                )
             if model.use_sdp:
                 logger.warning(
                     "users report unsteady rhythm with use_duration_discriminator and the stochastic duration "
@@ -170,9 +210,13 @@ class Trainer:
             self.enter_duration_stage()
         self.generator.network.anneal_mas_noise(self.position.step)
         if self.graphs is None:
-            return self.learn(batch.to(self.device, non_blocking=True))
-        noisy = self.generator.network.current_mas_noise_scale > 0
-        return self.graphs(self.learn, batch, (noisy, *self.discriminators()))
+            record = self.learn(batch.to(self.device, non_blocking=True))
+        else:
+            noisy = self.generator.network.current_mas_noise_scale > 0
+            record = self.graphs(self.learn, batch, (noisy, *self.discriminators()))
+        if self.config.train.ema:
+            self.generator.update_average(self.config.train.ema, self.position.step)
+        return record
 
     def learn(self, batch: Batch) -> dict[str, Tensor]:
         """Update each discriminator once, then the generator once (VITS, section 2.3; VITS2, section 2.1).
@@ -266,6 +310,8 @@ class Trainer:
             yield "d", losses.discriminator_loss(scores_r, scores_g)[0]
         if "dur_d" in discriminators:  # the mean over all valid tokens
             x, logw, logw_ = map(commons.at_least_fp32, cast(tuple[Tensor, Tensor, Tensor], out.durations))
+            if discriminators["dur_d"].network.dequantizes:
+                logw_ = dequantize(logw_, out.x_mask)
             condition = self.duration_condition(batch)
             scores_r, scores_g = discriminators["dur_d"].wrapped(x, out.x_mask, logw_, logw.detach(), condition)
             yield "dur_d", losses.discriminator_loss(scores_r, scores_g, out.x_mask.transpose(1, 2))[0]
@@ -335,14 +381,18 @@ class Trainer:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[SynthesizerTrn]:
-        """Yield the generator in evaluation mode, with the same random draws each time; then restore training."""
+        """Yield the generator in evaluation mode with its averaged weights and the same random draws each time.
+
+        Afterwards restore training.
+        """
         autotunes = torch.backends.cudnn.benchmark
         try:
             with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
                 # whole utterances have many lengths, and autotuning each would be slow
                 torch.backends.cudnn.benchmark = False
                 torch.manual_seed(self.config.train.seed)
-                yield self.generator.network.eval()
+                with self.generator.averaged() as net:
+                    yield net.eval()
         finally:
             torch.backends.cudnn.benchmark = autotunes
             self.set_training()
@@ -351,29 +401,54 @@ class Trainer:
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Measure whole utterances: mel L1 of audio decoded from the posterior, KL divergence, and durations in frames.
 
-        The noise is the same at every call. Sums run over all processes, so every utterance counts once.
+        `duration_spread` is the standard deviation of predicted log durations divided by that of the aligned ones. The
+        noise is the same at every call. Sums run over all processes, so every utterance counts once.
         """
-        sums = torch.zeros(6, device=self.device)
+        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
         with self.evaluating() as net:
             for batch in batches:
-                batch = batch.to(self.device)
-                spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
-                with self.autocast():
-                    out = net(batch.text, batch.text_lengths, spec, spec_lengths, batch.conditions)
-                    g = net.condition(batch.conditions)
-                    o = net.dec(out.latents.z, g)
-                    logw = net.predict_durations(out.durations.x, out.x_mask, g, 0.0)
-                mel_hat = self.spectrograms(o, batch.wav_lengths)[1]
-                z, y_mask, x_mask = out.latents, out.y_mask, out.x_mask
-                frames, tokens = y_mask.sum(), x_mask.sum()
-                mel_error = ((mel - mel_hat).abs() * y_mask).mean(1).sum()
-                kl = losses.kl_loss(z.z_p, z.logs_q, z.m_p, z.logs_p, y_mask) * frames
-                w, w_hat = out.attn.sum(2), logw.float().exp() * x_mask
-                duration_error = ((w - w_hat).abs() * x_mask).sum()
-                sums += torch.stack([mel_error, kl, frames, duration_error, tokens, out.l_length.sum() * tokens])
-        mel_error, kl, frames, duration_error, tokens, dur = distributed.sum_over_ranks(sums).tolist()
-        means = {"mel": mel_error / frames, "kl": kl / frames}
-        return means | {"dur": dur / tokens, "duration_error": duration_error / tokens}
+                for name, value in self._validation_sums(net, batch.to(self.device)).items():
+                    sums[name] += value
+        totals = distributed.sum_over_ranks(torch.stack([sums[name] for name in VALIDATION_SUMS])).tolist()
+        total = dict(zip(VALIDATION_SUMS, totals))
+        frames, tokens = total["frames"], total["tokens"]
+        spread, aligned = (
+            math.sqrt(max(total[f"{x}_squared"] / tokens - (total[x] / tokens) ** 2, 0)) for x in ("logw", "logw_")
+        )
+        return {
+            "mel": total["mel_error"] / frames,
+            "kl": total["kl"] / frames,
+            "dur": total["dur"] / tokens,
+            "duration_error": total["duration_error"] / tokens,
+            "duration_spread": spread / max(aligned, SMALLEST_SPREAD),
+        }
+
+    def _validation_sums(self, net: SynthesizerTrn, batch: Batch) -> dict[str, Tensor]:
+        """Return sums over the frames and tokens of a batch, by the names in `VALIDATION_SUMS`."""
+        spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
+        with self.autocast():
+            out = net(batch.text, batch.text_lengths, spec, spec_lengths, batch.conditions)
+            g = net.condition(batch.conditions)
+            o = net.dec(out.latents.z, g)
+            x, logw_ = out.durations.x, out.durations.logw_
+            mean = net.predict_durations(x, out.x_mask, g, 0.0).float()
+            logw = net.predict_durations(x, out.x_mask, g, Scales().noise_scale_w).float()
+        mel_hat = self.spectrograms(o, batch.wav_lengths)[1]
+        z, y_mask, x_mask = out.latents, out.y_mask, out.x_mask
+        frames, tokens = y_mask.sum(), x_mask.sum()
+        w = out.attn.sum(2)
+        return {
+            "frames": frames,
+            "tokens": tokens,
+            "mel_error": ((mel - mel_hat).abs() * y_mask).mean(1).sum(),
+            "kl": losses.kl_loss(z.z_p, z.logs_q, z.m_p, z.logs_p, y_mask) * frames,
+            "dur": out.l_length.sum() * tokens,
+            "duration_error": ((w - mean.exp()).abs() * x_mask).sum(),
+            "logw": (logw * x_mask).sum(),
+            "logw_squared": (logw.square() * x_mask).sum(),
+            "logw_": (logw_ * x_mask).sum(),
+            "logw__squared": (logw_.square() * x_mask).sum(),
+        }
 
     @torch.no_grad()
     def synthesize(self, batch: Batch) -> Sample:

@@ -79,11 +79,12 @@ class Voice(BaseVoice):
         file, place = find_checkpoint(path), find_device(device)
         content = checkpoint.read(file)
         config = _find_config(file, content, config_path)
-        embedding = content["model"].get("enc_p.emb.weight")
+        weights = checkpoint.voice_weights(content)
+        embedding = weights.get("enc_p.emb.weight")
         n_vocab = 1 if embedding is None else len(embedding)  # without it, load_weights reports what the file holds
         with torch.random.fork_rng([]):  # the initial weights are drawn and replaced
             net = SynthesizerTrn.from_config(config, n_vocab)
-        checkpoint.load_weights(net, content["model"], str(file))
+        checkpoint.load_weights(net, weights, str(file))
         checkpoint.refuse_other_flow(content, asdict(config.model), str(file))
         step = content.get("step", checkpoint.step_of(file))
         return cls(net.to(place), config, step if step >= 0 else None, graphs, half)

@@ -219,7 +219,7 @@ def test_evaluation_is_repeatable_and_does_not_affect_training():
     batches = [batch(config), batch(config, (33,), (4,))]
     first = run.evaluate(batches)
     assert first == run.evaluate(batches)
-    assert set(first) == {"mel", "kl", "dur", "duration_error"} and all(first.values())
+    assert set(first) == {"mel", "kl", "dur", "duration_error", "duration_spread"} and all(first.values())
     run.synthesize(batch(config, (40,), (4,)))
     assert torch.equal(state, torch.get_rng_state()) and not changed(before, run.generator)
     with pytest.raises(ZeroDivisionError), run.evaluating() as net:
