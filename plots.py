@@ -253,14 +253,14 @@ def _draw_panel(axes: "Axes", panel: Panel, runs: Sequence[Path]) -> None:
         drawn += values
         color = color if runs[1:] else COLORS[0]
         axes.plot(steps, values, color=color, marker=marker or "o", ms=4, linewidth=1.6)
-        best = _best_step(run)
-        if best in steps:
-            value = values[steps.index(best)]
-            axes.plot(best, value, "*", color=color, ms=13, markeredgecolor="black", zorder=3)
+        best = _best(run)
+        if best and best[0] in steps:
+            step, value = best[0], values[steps.index(best[0])]
+            axes.plot(step, value, "*", color=color, ms=13, markeredgecolor="black", zorder=3)
             if not runs[1:]:
-                axes.set_title(f"{value:.4g} at step {best:,}", loc="right", fontsize=8)
-        for step in resumptions(run):
-            axes.axvline(step, color=color if runs[1:] else "black", linestyle=":", linewidth=1, alpha=0.6)
+                axes.set_title(f"{value:.4g} at step {step:,}", loc="right", fontsize=8)
+        for resumed in resumptions(run):
+            axes.axvline(resumed, color=color if runs[1:] else "black", linestyle=":", linewidth=1, alpha=0.6)
     logarithmic = _spans_decades(drawn)
     if logarithmic:
         axes.set_yscale("log", nonpositive="mask")
@@ -288,12 +288,12 @@ def _spans_decades(values: Sequence[float]) -> bool:
     return bool(positive) and few and max(positive) > LOG_RANGE * min(positive)
 
 
-def _best_step(run: Path) -> int | None:
-    """Return the step of the lowest validation mel L1, whose weights are in G_best.pth; None without validation."""
+def _best(run: Path) -> tuple[int, float] | None:
+    """Return step and mel L1 of the best validation, whose weights are in G_best.pth; None without validation."""
     from reporting import read_metrics
 
     finite = [(value, step) for step, value in zip(*read_metrics(run, "validation/mel")) if math.isfinite(value)]
-    return min(finite)[1] if finite else None
+    return min(finite)[::-1] if finite else None
 
 
 def _weight(run: Path, name: str) -> float:
@@ -312,8 +312,8 @@ def _add_legend(figure: "Figure", runs: Sequence[Path], columns: int) -> None:
     if runs[1:]:
         entries = []
         for i, run in enumerate(runs):
-            best = _best_step(run)
-            reached = "" if best is None else f" (best at step {best:,})"
+            best = _best(run)
+            reached = f": {best[1]:.4g} at step {best[0]:,}" if best else ""
             look: dict[str, Any] = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)], "ms": 5}
             entries.append(Line2D([], [], label=f"{run.name}{reached}", **look))
         pale: dict[str, Any] = black | {"alpha": 0.45}

@@ -120,7 +120,7 @@ def test_several_runs_share_panels_and_a_run_may_lack_numbers(tmp_path, figures)
     plots.save_curves("a.png", *runs)
     (legend,) = figures[0].legends
     texts = [text.get_text() for text in legend.get_texts()]
-    assert texts[:2] == ["one (best at step 2)", "two"]
+    assert texts[:2] == ["one: 1.5 at step 2", "two"]
     assert {line.get_color() for line in panel_of(figures[0], "Spectrogram").lines} == set(plots.COLORS[:2])
     assert panel_of(figures[0], "new").get_ylabel() == "value, unit unknown"
 
