@@ -8,8 +8,8 @@ OUTPUT receives a folder for each run, `curves.png` with the curves of all runs 
 which compares it with the good run, and `NAME.png` with its last spectrograms and alignments.
 
 Examples:
-  python recipes/bad_runs.py -c configs/my.json --steps 1500 --output bad_runs
-  python recipes/bad_runs.py -c configs/my.json --steps 1500 --output bad_runs --only good bad_transcripts
+  python recipes/bad_runs.py -c configs/my.json --steps 1500
+  python recipes/bad_runs.py -c configs/my.json --steps 1500 --only good bad_transcripts
 """
 
 import gc
@@ -31,6 +31,7 @@ from files import write_text
 
 GOOD = "good"
 POINTS, VALIDATIONS = 100, 10  # of each curve
+WEIGHT_FACTOR = 100  # of all losses of the generator but the adversarial ones
 RATE_FACTOR = 20  # of the learning rate that is too high
 HEADER_FACTOR = 2  # between the sampling rate in the headers and the true one
 COMPARED = (  # panels of NAME_curves.png
@@ -89,8 +90,11 @@ RECIPES: dict[str, Recipe] = {
         lambda config: with_training(config, c_mel=config.train.c_kl, c_kl=config.train.c_mel),
     ),
     "strong_discriminator": Recipe(
-        "the mel loss has weight 1, and the discriminator is that of the good run",
-        lambda config: with_training(config, c_mel=1.0),
+        "the discriminator is that of the good run, and the generator hardly learns from it: the weights of the mel "
+        f"loss and of the KL divergence are {WEIGHT_FACTOR} times those of the config",
+        lambda config: with_training(
+            config, c_mel=WEIGHT_FACTOR * config.train.c_mel, c_kl=WEIGHT_FACTOR * config.train.c_kl
+        ),
         trained_discriminator=True,
     ),
     "wrong_rate": Recipe(
@@ -110,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("-c", "--config", required=True, metavar="JSON", help="config of the good run")
     add("--steps", type=int, default=1500, metavar="N", help="training steps of each run")
-    add("--output", default="bad_runs", metavar="FOLDER", help="folder of the runs and pictures")
+    add("--output", default="logs/bad_runs", metavar="FOLDER", help="folder of the runs and pictures")
     add("--only", nargs="+", choices=RECIPES, metavar="NAME", help=f"some of {', '.join(RECIPES)} (default: all)")
     cli.add_device(parser, ("auto", "cpu", "cuda"))
     args = parser.parse_args(arguments)

@@ -65,7 +65,7 @@ def test_all_runs_train_differ_by_one_mistake_and_are_drawn(workspace, monkeypat
     assert differences == {
         "good": set(),
         "no_alignment": {"c_mel", "c_kl"},
-        "strong_discriminator": {"c_mel"},
+        "strong_discriminator": {"c_mel", "c_kl"},
         "wrong_rate": lists,
         "bad_transcripts": lists,
         "high_learning_rate": {"learning_rate"},
