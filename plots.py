@@ -215,7 +215,7 @@ def save_curves(path: str | Path, *folders: str | Path, columns: int = 3, metric
         if panel.group not in groups:
             place.annotate(panel.group, (0, 1), (0, 20), "axes fraction", "offset points", fontsize=11, weight="bold")
         groups.add(panel.group)
-    _add_legend(figure, runs, columns)
+    _add_legend(figure, runs, columns, any(panel.validated for panel in panels))
     figure.savefig(path, dpi=100)
 
 
@@ -302,7 +302,7 @@ def _weight(run: Path, name: str) -> float:
     return getattr(configs.load(own).train if own.exists() else configs.TrainConfig(), name)
 
 
-def _add_legend(figure: "Figure", runs: Sequence[Path], columns: int) -> None:
+def _add_legend(figure: "Figure", runs: Sequence[Path], columns: int, validated: bool) -> None:
     """Explain colors, the star and the dotted lines above all panels."""
     from matplotlib.lines import Line2D
 
@@ -318,12 +318,12 @@ def _add_legend(figure: "Figure", runs: Sequence[Path], columns: int) -> None:
             entries.append(Line2D([], [], label=f"{run.name}{reached}", **look))
         pale: dict[str, Any] = black | {"alpha": 0.45}
     else:
-        entries = [Line2D([], [], label="validation", color=COLORS[0], marker="o", ms=4)]
+        entries = [Line2D([], [], label="validation", color=COLORS[0], marker="o", ms=4)] if validated else []
         pale = {"color": COLORS[1]}
-    entries += [
-        Line2D([], [], label="training", linewidth=1, **pale),
-        Line2D([], [], label="lowest validation mel L1", marker="*", linestyle="", ms=10, **black),
-    ]
+    if validated or not runs[1:]:
+        entries.append(Line2D([], [], label="training", linewidth=1, **pale))
+    if validated:
+        entries.append(Line2D([], [], label="lowest validation mel L1", marker="*", linestyle="", ms=10, **black))
     if any(resumptions(run) for run in runs):
         entries.append(Line2D([], [], label="stopped and resumed", linestyle=":", **black))
     title = f"{len(runs)} runs" if runs[1:] else f"Run {runs[0].name}"
