@@ -20,6 +20,7 @@ import distributed
 logger = logging.getLogger(__name__)
 
 BAR_METRICS = {"loss/g/mel": "mel", "loss/g/kl": "kl", "loss/g/dur": "dur", "loss/d/total": "d"}  # and their labels
+RESUMED = "resumed"  # the `event` of a line of metrics.jsonl that has no numbers
 
 
 class Meter:
@@ -83,6 +84,8 @@ class Reporter:
             if self.metrics.exists():
                 with self.metrics.open("rb+") as file:  # remove a line that a killed process left incomplete
                     file.truncate(file.read().rfind(b"\n") + 1)
+            if step:
+                self._record({"step": step, "elapsed": round(self.elapsed(), 1), "event": RESUMED})
 
     def elapsed(self) -> float:
         """Return the seconds that the run has taken."""
@@ -106,9 +109,12 @@ class Reporter:
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
         rounded = {name: round(value, 6) for name, value in values.items()}
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "elapsed": round(self.elapsed(), 1)} | rounded) + "\n")
+        self._record({"step": step, "elapsed": round(self.elapsed(), 1)} | rounded)
         logger.info("step %d: %s", step, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+
+    def _record(self, line: dict[str, Any]) -> None:
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
     def pictures(self, step: int, images: dict[str, np.ndarray]) -> None:
         """Write images `[height, width, 3]` to TensorBoard."""
@@ -129,7 +135,7 @@ class Reporter:
 
 def metric_names(folder: str | Path) -> list[str]:
     """Return the names of the numbers in a run's metrics.jsonl: validation first, then losses, then the rest."""
-    names = {name for record in _records(folder) for name in record} - {"step", "elapsed"}
+    names = {name for record in _records(folder) for name in record} - {"step", "elapsed", "event"}
     return sorted(names, key=lambda name: (not name.startswith("validation"), not name.startswith("loss"), name))
 
 
@@ -142,6 +148,11 @@ def read_metrics(folder: str | Path, name: str) -> tuple[list[int], list[float]]
     values = {record["step"]: record[name] for record in _records(folder) if name in record}
     steps = sorted(values)
     return steps, [values[step] for step in steps]
+
+
+def resumptions(folder: str | Path) -> list[int]:
+    """Return the steps from which a run was resumed, in ascending order."""
+    return sorted({record["step"] for record in _records(folder) if record.get("event") == RESUMED})
 
 
 def _records(folder: str | Path) -> list[dict[str, Any]]:

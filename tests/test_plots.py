@@ -1,11 +1,16 @@
 """Tests of pictures, and of the program that draws the curves of a run."""
 
 import json
+import math
 
 import numpy as np
 import pytest
+import tiny
 
 import plots
+import train
+from discriminators import MultiPeriodDiscriminator
+from reporting import metric_names
 from synthesis.speech import Sentence, Speech
 
 RATE, HOP = 8000, 80  # a frame is 0.01 seconds
@@ -55,16 +60,106 @@ def test_long_texts_are_not_lettered(monkeypatch):
     assert not below.texts and below.get_ylabel() == f"{many} symbols"
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """Collect the figures that are drawn, in place of files."""
+    drawn = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: drawn.append(figure))
+    return drawn
+
+
+def write_run(folder, lines, **train):
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps({"elapsed": 1.0} | line) + "\n" for line in lines))
+    tiny.write_config(folder / "config.json", train=train)
+    return folder
+
+
+def panel_of(figure, title):
+    (axes,) = [axes for axes in figure.axes if axes.get_title("left") == title]
+    return axes
+
+
+VALIDATED = [
+    {"step": 1, "loss/g/mel": 9.0, "validation/mel": 3.0, "loss/d/total": 3.0, "grad_norm_g": 1.0},
+    {"step": 2, "event": "resumed"},
+    {"step": 2, "loss/g/mel": 6.0, "validation/mel": 1.5, "loss/d/total": 2.5, "grad_norm_g": 100.0},
+    {"step": 3, "loss/g/mel": 3.0, "validation/mel": 2.0, "loss/d/total": 2.0, "grad_norm_g": 10.0},
+]
+
+
 def test_curves_of_a_run_by_name_and_by_path(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    run = tmp_path / "logs/voice"
-    run.mkdir(parents=True)
-    lines = [{"step": step, "elapsed": 1.0, "loss/g/mel": 1 / step, "validation/mel": 2.0} for step in (1, 2)]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = write_run(tmp_path / "logs/voice", VALIDATED)
     for name in ("voice", "logs/voice", str(run)):
         plots.main([name, "curves.png"])
+        assert capsys.readouterr().out == "curves: curves.png\n"
         assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
         (tmp_path / "curves.png").unlink()
+
+
+def test_training_and_validation_share_a_panel_with_the_best_validation_and_resumptions(tmp_path, figures):
+    plots.save_curves("a.png", write_run(tmp_path / "voice", VALIDATED, c_mel=3.0))
+    axes = panel_of(figures[0], "Spectrogram")
+    training, validation, best, resumed = axes.lines
+    assert list(training.get_ydata()) == [3.0, 2.0, 1.0]  # without its weight
+    assert list(validation.get_xdata()) == [1, 2, 3] and list(validation.get_ydata()) == [3.0, 1.5, 2.0]
+    assert (*best.get_xdata(), *best.get_ydata()) == (2, 1.5) and axes.get_title("right") == "1.5 at step 2"
+    assert list(resumed.get_xdata()) == [2, 2]
+    assert axes.get_ylabel() == "log-mel L1 distance\nlower is better" and axes.get_xlabel() == "training step"
+    assert panel_of(figures[0], "Generator (log scale)").get_yscale() == "log" != axes.get_yscale()
+    undecided = panel_of(figures[0], "Waveform").lines[-1]
+    assert set(undecided.get_ydata()) == {len(MultiPeriodDiscriminator(channels=64).discriminators) / 2}
+
+
+def test_several_runs_share_panels_and_a_run_may_lack_numbers(tmp_path, figures):
+    runs = [
+        write_run(tmp_path / "one", VALIDATED, c_mel=0.0),
+        write_run(tmp_path / "two", [{"step": 5, "loss/g/mel": math.nan, "validation/mel": math.nan, "new": 1}]),
+    ]
+    plots.save_curves("a.png", *runs)
+    (legend,) = figures[0].legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts[:2] == ["one: 1.5 at step 2", "two"]
+    assert {line.get_color() for line in panel_of(figures[0], "Spectrogram").lines} == set(plots.COLORS[:2])
+    assert panel_of(figures[0], "new").get_ylabel() == "value, unit unknown"
+
+
+def test_every_number_of_training_has_a_panel_with_a_unit(workspace, figures):
+    config = tiny.write_config(workspace / "tiny.json", tiny.DURATION_DISCRIMINATOR)
+    train.main(["-c", config, "-m", "voice", "--max-steps", "2", "--device", "cpu"])
+    plots.save_curves("a.png", "logs/voice")
+    assert len(metric_names("logs/voice")) == sum(bool(name) for panel in plots.PANELS for name in panel[3:5])
+    labels = [axes.get_ylabel() for axes in figures[0].axes if axes.axison]
+    assert len(labels) == len(plots.PANELS) and all("\n" in label for label in labels)
+    plots.main(["voice", "--pictures", "b.png"])
+    titles = [axes.get_title() for axes in figures[1].axes]
+    assert titles == list(plots.PICTURES.values()) and "step 2; a frame is 4.0 ms" in figures[1].get_suptitle()
+
+
+def test_groups_start_in_new_rows_unless_they_fit():
+    a, b, c, d = (plots.Panel(group, group, "") for group in "abcd")
+    assert plots._rows([a, a, b, b, c, d, d, d], 3) == [[a, a, None], [b, b, c], [d, d, d]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["voise", "a.png"], "logs/voise holds no metrics.jsonl: it is not a run, or has not reached its first"),
+        (["voise", "a.png"], "did you mean voice?"),
+        (["voice"], "name the picture to write"),
+        (["voice", "voice"], "voice names no picture"),
+        (["voice", "voice", "--output", "a.png", "--pictures", "b.png"], "--pictures shows one run, and 2 were given"),
+        (
+            ["voice", "a.png", "--metrics", "loss/d/totl"],
+            "there is no number 'loss/d/totl'; did you mean loss/d/total?",
+        ),
+        (["voice", "--pictures", "b.png"], "has no picture gt/mel"),
+    ],
+)
+def test_user_errors(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "logs/voice", VALIDATED)
     with pytest.raises(SystemExit, match="2"):
-        plots.main(["voise", "curves.png"])
-    assert "logs/voise holds no metrics.jsonl" in (error := capsys.readouterr().err) and "did you mean voice?" in error
+        plots.main(arguments)
+    assert message in capsys.readouterr().err

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.event_file_writer import AtomicCounter
 
 import reporting
 
@@ -46,7 +47,9 @@ def test_reporter_writes_tensorboard_and_metrics(tmp_path):
     assert line["step"] == 3 and line["loss/g/mel"] == 1.5 and line["elapsed"] >= 100
 
 
-def test_repeated_steps_of_a_resumed_run_count_once(tmp_path):
+def test_repeated_steps_of_a_resumed_run_count_once(tmp_path, monkeypatch):
+    # files of one second are read in the order of this counter, as text
+    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer._global_uid", AtomicCounter(0))
     for start, value in ((0, 1.0), (2, 2.0)):
         reporter = reporting.Reporter(tmp_path, start, 10, time.time())
         for step in range(start + 1, start + 4):
@@ -55,6 +58,7 @@ def test_repeated_steps_of_a_resumed_run_count_once(tmp_path):
     assert reporting.read_metrics(tmp_path, "loss") == ([1, 2, 3, 4, 5], [1, 1, 2, 2, 2])
     assert reporting.read_metrics(tmp_path, "rare") == ([3], [2.0])
     assert reporting.read_metrics(tmp_path, "none") == ([], [])
+    assert reporting.metric_names(tmp_path) == ["loss", "rare"] and reporting.resumptions(tmp_path) == [2]
     assert [event.step for event in read_board(tmp_path).Scalars("loss")] == [1, 2, 3, 4, 5]
 
 
