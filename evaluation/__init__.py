@@ -1,6 +1,21 @@
-"""Evaluation of voices (`evaluate.py`): takes, measures and reports.
+"""Evaluation of voices, for `evaluate.py`.
 
-`takes` speaks the lines of a filelist, `measures` scores the audio with the recognizer of `recognition`, the judges of
-`judges` and the signal distances of `acoustics`, `durations` compares rhythms, `bootstrap` gives intervals, and
-`report` and `pictures` write the results.
+`takes` speaks the lines of a filelist and reads any system's audio. `measures` lists what is measured: error rates of a
+recognizer (`recognition`), predictors of opinion scores and the similarity of speakers (`judges`), distances to the
+recordings (`acoustics`), and rhythm (`durations`). `bootstrap` gives intervals; `report` and `pictures` write results.
 """
+
+import importlib
+from types import ModuleType
+
+RATE = 16000  # Hz, at which all audio is scored
+
+
+def needed(module: str) -> ModuleType:
+    """Import and return a module of requirements-evaluate.txt. Raises ValueError with the command that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"evaluation needs the package {error.name}: run `make evaluate-setup`, or choose other --measures"
+        ) from None

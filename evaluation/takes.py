@@ -106,6 +106,7 @@ def speak(
     folder.mkdir(parents=True, exist_ok=True)
     seeds: dict[str, Any] = {"seed": seed} if takes_seeds(voice) else {}
     gpu = gpu_of(voice)
+    frame_ms = 1000 * voice.data.hop_length / voice.sampling_rate
     sentences: list[dict[str, Any]] = []
     for line in tqdm(lines, "speaking", unit="line", disable=None):
         who = speaker if speaker is not None else line.speaker if voice.data.n_speakers else None
@@ -118,15 +119,10 @@ def speak(
             first_sound = time.perf_counter() - begin
         path = folder / f"{line.name}.flac"
         save_audio(path, speech.audio, speech.sampling_rate)
-        facts = {"seconds": speech.seconds, "elapsed": elapsed, "first_sound": first_sound, "speaker": who}
-        sentences.append({"name": line.name, "text": line.text, **facts, **durations(voice, line, who, seed, draws)})
-    settings = {
-        "step": voice.step,
-        "device": gpu or "CPU",
-        "sampling_rate": voice.sampling_rate,
-        "hop_length": voice.data.hop_length,
-        "draws": draws,
-    }
+        times = {"seconds": speech.seconds, "elapsed": elapsed, "first_sound": first_sound, "frame_ms": frame_ms}
+        facts = {"name": line.name, "text": line.text, "speaker": who, **times}
+        sentences.append(facts | durations(voice, line, who, seed, draws))
+    settings = {"step": voice.step, "device": gpu or "CPU", "sampling_rate": voice.sampling_rate, "draws": draws}
     content = {**about, **settings, **seeds, "sentences": sentences}
     write_text(Path(output) / FACTS, json.dumps(content, ensure_ascii=False) + "\n")
 
