@@ -13,7 +13,7 @@ from text.symbols import LETTERS, PAD, PUNCTUATION
 FLOOR = 1e-3  # frames, a lower bound under the logarithm
 CLASSES: dict[str, str] = {  # IPA; letters that are not listed belong to no class of sounds
     "vowel": "aeiouyɑɐɒæɘəɚɛɜɝɞɨɪɔøɵœɶʉʊʌɤɯʏᵻ",
-    "stop": "pbtdkgqɓɖɗɟɠɡɢʛʈʔʡʘǀǁǂǃ",
+    "stop": "pbtdkgqɓɖɗɟɠɡɢʛʈʔʡʘʄǀǁǂǃ",
     "fricative": "fvszhxcçðθʃʒɕʑʂʐβɸɣχʁħʕʜʢɦɧɬɮʝʤʧʙ",  # and affricates, whose longer part is one
     "nasal": "mnŋɲɳɴɱ",
     "approximant": "lrwjɹɻɺɭɫɾɽʀʟʎʋⱱɥɰʍ",

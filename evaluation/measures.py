@@ -19,6 +19,7 @@ from evaluation.judges import JUDGES, SpeakerEncoder, cosine_to_mean
 from evaluation.recognition import Whisper, edits, normalize
 from evaluation.takes import Take
 
+TRIM_FRAME = 400  # samples at `RATE`, of the frames whose levels are compared
 SILENCE = 40  # dB below the loudest frame, at the ends of the audio
 
 
@@ -182,12 +183,13 @@ class Speed(Measure):
 
     def score(self, take: Take, sound: Sound) -> Score:
         """Read the times of `takes.json`."""
-        if "elapsed" not in take.facts:
-            return Score({})
         facts = take.facts
-        return Score(
-            {"real_time_factor": (facts["elapsed"], facts["seconds"]), "first_sound": (facts["first_sound"], 1)}
-        )
+        terms: dict[str, tuple[float, ...]] = {}
+        if "elapsed" in facts:
+            terms["real_time_factor"] = (facts["elapsed"], facts["seconds"])
+        if "first_sound" in facts:
+            terms["first_sound"] = (facts["first_sound"], 1)
+        return Score(terms)
 
 
 MEASURES: dict[str, type[Measure]] = {
@@ -204,7 +206,8 @@ def voiced_seconds(samples: np.ndarray) -> float:
     """Return the duration of samples `[n]` at `RATE` without silence at the ends, in seconds."""
     import librosa  # takes seconds
 
-    return len(librosa.effects.trim(samples, top_db=SILENCE)[0]) / RATE
+    trimmed, _ = librosa.effects.trim(samples, top_db=SILENCE, frame_length=TRIM_FRAME, hop_length=TRIM_FRAME // 4)
+    return len(trimmed) / RATE
 
 
 def score_all(
