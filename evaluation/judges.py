@@ -10,7 +10,10 @@ from evaluation import RATE, needed
 
 
 class Judge(ABC):
-    """Predicts the opinion score of listeners. Raises ValueError if a package is missing. The docstring is its name."""
+    """Predicts the opinion score of listeners. Raises ValueError if a package is missing."""
+
+    title: str
+    meaning: str
 
     @abstractmethod
     def score(self, samples: np.ndarray) -> float:
@@ -18,7 +21,9 @@ class Judge(ABC):
 
 
 class DNSMOS(Judge):
-    """DNSMOS, overall quality from 1 to 5 (Reddy et al., 2022, arXiv 2110.01763)"""
+    """DNSMOS P.835 (Reddy et al., 2022, arXiv 2110.01763)."""
+
+    title, meaning = "DNSMOS", "predicted opinion of the overall quality, 1 to 5"
 
     def __init__(self) -> None:
         self.module = needed("speechmos.dnsmos")
@@ -29,7 +34,9 @@ class DNSMOS(Judge):
 
 
 class PLCMOS(Judge):
-    """PLCMOS, freedom from gaps and artifacts from 1 to 5 (Diener et al., 2023, arXiv 2305.15127)"""
+    """PLCMOS v2 (Diener et al., 2023, arXiv 2305.15127)."""
+
+    title, meaning = "PLCMOS", "predicted opinion of gaps and artifacts, 1 to 5"
 
     def __init__(self) -> None:
         self.module = needed("speechmos.plcmos")

