@@ -1,8 +1,9 @@
 """Evaluation of voices, for `evaluate.py`.
 
-`takes` speaks the lines of a filelist and reads any system's audio. `measures` lists what is measured: error rates of a
-recognizer (`recognition`), predictors of opinion scores and the similarity of speakers (`judges`), distances to the
-recordings (`acoustics`), and rhythm (`durations`). `bootstrap` gives intervals; `report` and `pictures` write results.
+`takes` speaks the lines of a filelist, with the durations of `alignment`, and reads any system's audio. `measures`
+computes the numbers of `quantities`: error rates of a recognizer (`recognition`), predicted opinion scores and the
+similarity of speakers (`judges`), distances to the recordings (`acoustics`), and rhythm (`durations`). `bootstrap`
+gives intervals; `report` and `pictures` write results.
 """
 
 import importlib

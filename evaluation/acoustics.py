@@ -1,9 +1,10 @@
 """Distances between the audio of a sentence and its recording: mel-cepstral distortion, log F0 and voicing.
 
 WORLD (Morise et al., 2016) analyzes both at 16 kHz, every 5 ms: F0 by DIO and StoneMask, the spectral envelope by
-CheapTrick. Mel-cepstra of order 24 have the frequency axis of an all-pass filter with alpha 0.42 (Tokuda et al., 1994).
-Dynamic time warping on coefficients 1 to 24 pairs the frames. The distortion of a pair is 10 / ln 10 times
-sqrt(2 * sum of squared differences), in dB (Kubichek, 1993), without coefficient 0, which is the level.
+CheapTrick. Frames more than 40 dB below the loudest are left out. Mel-cepstra of order 24 have the frequency axis of an
+all-pass filter with alpha 0.42 (Tokuda et al., 1994). Dynamic time warping on coefficients 1 to 24 pairs the frames.
+The distortion of a pair is 10 / ln 10 * sqrt(2 * sum of squared differences), in dB (Kubichek, 1993), without
+coefficient 0, which is the level.
 """
 
 import functools
@@ -16,6 +17,7 @@ from evaluation import RATE, needed
 PERIOD = 5.0  # ms between frames
 ORDER, ALPHA = 24, 0.42
 POINTS = 2048  # of the warped frequency axis
+SILENCE = 40  # dB below the loudest frame
 TO_DB = 10 * np.sqrt(2) / np.log(10)
 
 
@@ -37,13 +39,15 @@ class Distance(NamedTuple):
 
 
 def analyze(samples: np.ndarray) -> Frames:
-    """Analyze samples `[n]` at `RATE`. Raises ValueError if pyworld is missing."""
+    """Analyze samples `[n]` at `RATE`, without silent frames. Raises ValueError if pyworld is missing."""
     world = needed("pyworld")
     samples = np.ascontiguousarray(samples, np.float64)
     f0, times = world.dio(samples, RATE, frame_period=PERIOD)
     f0 = world.stonemask(samples, f0, times, RATE)
     envelope = world.cheaptrick(samples, f0, times, RATE)  # power spectrum [frames, bins]
-    return Frames(f0, np.log(envelope) @ mel_cepstrum(envelope.shape[1]))
+    level = 10 * np.log10(envelope.mean(1))
+    speech = level > level.max() - SILENCE
+    return Frames(f0[speech], np.log(envelope[speech]) @ mel_cepstrum(envelope.shape[1]))
 
 
 @functools.cache

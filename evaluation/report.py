@@ -13,7 +13,7 @@ import numpy as np
 
 from evaluation import durations
 from evaluation.bootstrap import COVERAGE, estimate
-from evaluation.measures import QUANTITIES
+from evaluation.quantities import QUANTITIES
 from evaluation.takes import Take
 from files import write_text
 

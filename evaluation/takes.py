@@ -12,22 +12,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
-from audio import FORMATS, load_audio, save_audio
+from audio import FORMATS, save_audio
 from corpora.filelist import read_filelist
+from evaluation import alignment
 from files import write_text
 from synthesis.speech import BaseVoice
-from text import clean_text
-from text.tokens import token_ids
-
-if TYPE_CHECKING:  # PyTorch is not needed to read takes
-    from synthesis import Voice
 
 FOLDER, FACTS = "wavs", "takes.json"  # in the output folder
-DIGITS = 4  # significant digits of durations in takes.json
 
 
 @dataclass
@@ -104,7 +99,7 @@ def speak(
     """
     folder = Path(output) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    seeds: dict[str, Any] = {"seed": seed} if takes_seeds(voice) else {}
+    seeds: dict[str, Any] = {"seed": seed} if alignment.takes_seeds(voice) else {}
     gpu = gpu_of(voice)
     frame_ms = 1000 * voice.data.hop_length / voice.sampling_rate
     sentences: list[dict[str, Any]] = []
@@ -121,15 +116,10 @@ def speak(
         save_audio(path, speech.audio, speech.sampling_rate)
         times = {"seconds": speech.seconds, "elapsed": elapsed, "first_sound": first_sound, "frame_ms": frame_ms}
         facts = {"name": line.name, "text": line.text, "speaker": who, **times}
-        sentences.append(facts | durations(voice, line, who, seed, draws))
+        sentences.append(facts | alignment.durations(voice, line.text, line.recording, who, seed, draws))
     settings = {"step": voice.step, "device": gpu or "CPU", "sampling_rate": voice.sampling_rate, "draws": draws}
     content = {**about, **settings, **seeds, "sentences": sentences}
     write_text(Path(output) / FACTS, json.dumps(content, ensure_ascii=False) + "\n")
-
-
-def takes_seeds(voice: BaseVoice) -> bool:
-    """Return whether the voice accepts a seed; exported files do only if the noise is an input."""
-    return "noise" in getattr(voice, "inputs", ("noise",))
 
 
 def gpu_of(voice: BaseVoice) -> str | None:
@@ -139,54 +129,3 @@ def gpu_of(voice: BaseVoice) -> str | None:
     import torch
 
     return torch.cuda.get_device_name(voice.device)
-
-
-def durations(voice: BaseVoice, line: Take, speaker: str | None, seed: int, draws: int) -> dict[str, Any]:
-    """Return `symbols`, `predicted` and `aligned` of one line for `takes.json`.
-
-    The tokens are those of training: the whole line in one piece. An exported voice has no alignment search; its
-    predictions are the durations of the pieces that it speaks, in whole frames.
-    """
-    if hasattr(voice, "net"):
-        return network_durations(voice, line, speaker, seed, draws)  # type: ignore[arg-type]
-    seeds = range(seed, seed + draws) if takes_seeds(voice) else [None] * draws
-    spoken = [voice.speak(line.text, speaker, seed=one) for one in seeds]
-    if any(sentence.durations is None for sentence in spoken[0].sentences):
-        return {}
-    names = [name for sentence in spoken[0].sentences for name in sentence.names]
-    return {"symbols": names, "predicted": [speech.durations.tolist() for speech in spoken]}
-
-
-def network_durations(voice: "Voice", line: Take, speaker: str | None, seed: int, draws: int) -> dict[str, Any]:
-    """Return `durations` of a PyTorch voice: predictions before rounding, and the model's alignment of the recording.
-
-    The alignment is the search of training, in evaluation mode: on a sample of the posterior, without alignment noise.
-    """
-    import torch
-
-    from conditions import resolve
-    from synthesis.speech import Scales
-
-    net, device, hop = voice.net, voice.device, voice.data.hop_length
-    ids = token_ids(clean_text(line.text, voice.data.text_cleaners), voice.data)
-    x, x_lengths = torch.tensor([ids], device=device), torch.tensor([len(ids)], device=device)
-    values = resolve({"sid": speaker}, voice.data)
-    samples = load_audio(line.recording, voice.sampling_rate)
-    y = voice.posterior_input(samples[: len(samples) // hop * hop])
-    y_lengths = torch.tensor([y.size(2)], device=device)
-    with torch.inference_mode(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        g = net.condition(voice.bundle(values, draws))
-        repeated = x.repeat(draws, 1), x_lengths.repeat(draws)
-        h, _, _, x_mask = net.enc_p(*repeated, g if net.conditions_text else None)
-        logw = net.predict_durations(h, x_mask, g, Scales().noise_scale_w)
-        found = {"symbols": [voice.symbols[i] for i in ids], "predicted": rounded(logw.float().exp()[:, 0].tolist())}
-        if len(ids) <= y.size(2):  # otherwise there is no alignment
-            out = net(x, x_lengths, y, y_lengths, voice.bundle(values, 1))
-            found["aligned"] = out.attn.sum(2)[0, 0].long().tolist()
-    return found
-
-
-def rounded(rows: list[list[float]]) -> list[list[float]]:
-    """Round to `DIGITS` significant digits, which keeps the file small."""
-    return [[float(f"{value:.{DIGITS}g}") for value in row] for row in rows]

@@ -10,7 +10,19 @@ import tiny
 
 from audio import load_audio, save_audio
 from corpora.synthetic import NATIVE_RATE, Synthesizer, compose
-from evaluation import RATE, acoustics, bootstrap, durations, judges, measures, needed, recognition, report, takes
+from evaluation import (
+    RATE,
+    acoustics,
+    bootstrap,
+    durations,
+    judges,
+    measures,
+    needed,
+    quantities,
+    recognition,
+    report,
+    takes,
+)
 from text.symbols import IPA, symbols
 
 GAPS = {"cer": "faster_whisper", "mos": "speechmos", "similarity": "resemblyzer", "mcd": "pyworld"}
@@ -201,7 +213,7 @@ def test_duration_measures_of_known_durations():
     facts = {"symbols": list("abba"), "predicted": drawn, "aligned": aligned.tolist()}
     terms = measures.Durations(measures.Options([])).score(take(text="Ab, ba.", **facts), sound).terms
     value = {
-        name: bootstrap.estimate(np.array([row]), measures.QUANTITIES[name].of_sums).value
+        name: bootstrap.estimate(np.array([row]), quantities.QUANTITIES[name].of_sums).value
         for name, row in terms.items()
     }
     assert value["duration_std_ratio"] == pytest.approx(2, rel=1e-3)
@@ -263,8 +275,16 @@ def test_distances_of_known_frames():
 def test_pitch_of_a_known_voice():
     installed("mcd")
     buzz = 2 * (np.arange(RATE) * 150 / RATE % 1) - 1
-    f0 = acoustics.analyze(np.concatenate([0.3 * buzz, np.zeros(RATE)])).f0
-    assert np.median(f0[20:180]) == pytest.approx(150, rel=0.02) and not f0[220:].any()
+    frames = acoustics.analyze(np.concatenate([0.3 * buzz, np.zeros(RATE)]))
+    assert len(frames.f0) == len(frames.cepstra) == pytest.approx(1000 / acoustics.PERIOD, rel=0.05)  # without silence
+    assert np.median(frames.f0) == pytest.approx(150, rel=0.02)
+
+
+def test_a_level_is_no_distance():
+    installed("mcd")
+    speech = Synthesizer(1).speak("The baker painted the garden gate.", "gmw/en-US", RATE)
+    loud, quiet = (acoustics.analyze(speech * gain) for gain in (1, 0.3))
+    assert acoustics.compare(loud, quiet).distortion / len(loud.f0) < 0.1
 
 
 def test_similarity_is_the_cosine_to_the_mean():
