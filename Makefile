@@ -2,6 +2,7 @@
 # make demo    train a small voice on synthetic speech for some minutes and synthesize (ARGS="--steps 2000" continues)
 # make test    run the whole test suite (ARGS="-k text" for a part, JOBS=8 for eight processes)
 # make lint    check style, format and types
+# make evaluate-setup   install the packages of evaluate.py
 #
 # PYTHON=python3.12 chooses the Python of a new environment. Without a GPU the smaller PyTorch is enough:
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup
@@ -12,7 +13,7 @@ JOBS ?= 2
 RUN = $(VENV)/bin/python
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.lock
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test lint evaluate-setup
 
 setup: $(VENV)/.installed $(VENV)/.built
 
@@ -27,6 +28,11 @@ lint: $(VENV)/.test-installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# Resemblyzer names packages that do not build today, and requirements-evaluate.txt has what it imports.
+evaluate-setup: setup
+	$(INSTALL) -r requirements-evaluate.txt
+	$(INSTALL) --no-deps Resemblyzer==0.1.4
 
 # These files are stamps. A stamp is newer than its dependencies if the step is up to date.
 $(VENV)/.python:

@@ -4,11 +4,8 @@ import importlib.util
 import json
 import re
 import statistics
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import soundfile
 import tiny
@@ -134,43 +131,6 @@ def test_loader_times_batches(speakers, tmp_path, monkeypatch, capsys):
     assert result["utterances_a_second"] > 0
 
 
-class Recognizer:
-    """A stand-in for `pocketsphinx.Decoder` that recognizes the same two words in every utterance."""
-
-    def __init__(self, samprate, loglevel):
-        assert samprate == 16000
-
-    def start_utt(self):
-        self.samples = 0
-
-    def process_raw(self, pcm, full_utt):
-        self.samples += len(np.frombuffer(pcm, np.int16))
-
-    def end_utt(self):
-        assert self.samples > 1000
-
-    def hyp(self):
-        return SimpleNamespace(hypstr="hello world")
-
-
-def test_intelligibility_counts_word_errors(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "pocketsphinx", SimpleNamespace(Decoder=Recognizer))
-    voice = tiny_voices.save(tmp_path / "run", tiny_voices.settings())
-    soundfile.write(tmp_path / "a.wav", tiny.speech(0.5), tiny.RATE)
-    (tmp_path / "list.txt").write_text("a.wav|Hello, world!\na.wav|Hello to the world.\n", "utf-8")
-    result = result_of("intelligibility", ["-m", str(voice), str(tmp_path / "list.txt")], capsys)
-    assert result["sentences"] == 2 and result["words"] == 6
-    assert result["word_error_rate_percent"] == {"recordings": 33.3, "voice": 33.3}
-
-
-@pytest.mark.parametrize(
-    "expected, recognized, errors",
-    [("", "", 0), ("a b c", "a b c", 0), ("a b c", "a c", 1), ("a b", "x a b y", 2), ("a b c", "c b a", 2)],
-)
-def test_word_errors_are_the_levenshtein_distance(expected, recognized, errors):
-    assert program("intelligibility").word_errors(expected.split(), recognized.split()) == errors
-
-
 @pytest.mark.parametrize(
     "name, arguments, message",
     [
@@ -181,7 +141,6 @@ def test_word_errors_are_the_levenshtein_distance(expected, recognized, errors):
         ("train_step", ["--device=cpu", "--batches=0"], "--batches is 0"),
         ("synthesis", ["--repeats=0"], "--repeats is 0"),
         ("learning", [str(tiny.ROOT / "configs/demo.json"), "--every=0"], "--every is 0"),
-        ("intelligibility", ["list.txt", "-m", "nowhere"], "nowhere"),
         ("loader", ["nowhere.txt"], "nowhere.txt"),
     ],
 )

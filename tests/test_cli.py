@@ -15,6 +15,7 @@ PROGRAMS = {
     "corpus.py": ["none.txt"],
     "demo.py": ["--speakers", "9"],
     "demo_corpus.py": ["--speakers", "99"],
+    "evaluate.py": ["none.txt", "-m", "none", "--output", "out"],
     "export_onnx.py": ["--model-path", "none", "--output", "a.onnx"],
     "infer_onnx.py": ["--model", "none.onnx", "--text", "Hello."],
     "inference.py": ["-m", "none", "-t", "Hello."],

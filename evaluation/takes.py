@@ -1,0 +1,131 @@
+"""Takes: the audio that is scored, one file for each line of a filelist, and what the voice knows about it.
+
+`speak` writes the takes of a voice to a folder, with `takes.json` beside them. This stage needs no package for
+evaluation, so it can run on another machine than the scoring. `takes.json` holds the settings of the voice and, for
+each sentence, times in seconds and durations in frames: `symbols` of the tokens of the whole line, `predicted`
+durations [draws][tokens], and `aligned` durations [tokens] of the recording.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from audio import FORMATS, save_audio
+from corpora.filelist import read_filelist
+from evaluation import alignment
+from files import write_text
+from synthesis.speech import BaseVoice
+
+FOLDER, FACTS = "wavs", "takes.json"  # in the output folder
+
+
+@dataclass
+class Take:
+    """The audio of one line, and its entry in `takes.json`, which is empty for recordings and for other systems."""
+
+    name: str  # of the recording, without folder and suffix
+    text: str
+    recording: str  # path
+    speaker: str | None  # column of the filelist
+    audio: str  # path of the audio that is scored
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def recordings(filelist: str | Path) -> list[Take]:
+    """Return the recordings of a filelist as takes.
+
+    Recordings of one name in several folders are named by folder and name. Raises ValueError as `read_filelist`, for a
+    list of phonemes, and for a recording that is listed twice.
+    """
+    if Path(filelist).suffix == ".cleaned":
+        raise ValueError(f"{filelist} holds phonemes, and evaluation needs the text: give {Path(filelist).stem}")
+    clips = read_filelist(filelist)
+    names = [Path(clip.path).stem for clip in clips]
+    if len(set(names)) < len(names):
+        names = ["_".join(Path(clip.path).with_suffix("").parts[-2:]) for clip in clips]
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{filelist}: {count} recordings are named {name!r}; the names must differ")
+    return [Take(name, clip.text, clip.path, clip.speaker, clip.path) for name, clip in zip(names, clips)]
+
+
+def read(folder: str | Path, lines: Sequence[Take]) -> tuple[list[Take], dict[str, Any]]:
+    """Return the takes in a folder of any system's audio, `NAME.wav` for each line, and the settings of the voice.
+
+    The settings and facts come from `takes.json` in the folder or beside it; without it they are empty. Raises
+    ValueError if an audio file is missing or the takes are of another text.
+    """
+    folder = Path(folder)
+    described = next((path for path in (folder / FACTS, folder.parent / FACTS) if path.is_file()), None)
+    content = json.loads(described.read_text(encoding="utf-8")) if described else {"sentences": []}
+    facts = {sentence["name"]: sentence for sentence in content.pop("sentences")}
+    takes = []
+    for line in lines:
+        paths = [folder / f"{line.name}{suffix}" for suffix in FORMATS]
+        audio = next((path for path in paths if path.is_file()), None)
+        if audio is None:
+            raise ValueError(f"{folder} has no {paths[0].name} (nor {', '.join(list(FORMATS)[1:])}) for {line.text!r}")
+        known = facts.get(line.name, {})
+        if known and known["text"] != line.text:
+            raise ValueError(
+                f"{described}: {line.name} was spoken from {known['text']!r}, and the list has {line.text!r}"
+            )
+        takes.append(Take(line.name, line.text, line.recording, line.speaker, str(audio), known))
+    return takes, content
+
+
+def speak(
+    voice: BaseVoice,
+    lines: Sequence[Take],
+    output: str | Path,
+    seed: int = 1,
+    draws: int = 5,
+    speaker: str | None = None,
+    **about: Any,
+) -> None:
+    """Speak all lines to `OUTPUT/wavs` and write `OUTPUT/takes.json`.
+
+    Args:
+        seed: of every sentence; an exported voice without noise inputs draws its own noise.
+        draws: predictions of the durations for each sentence, from which the spread is computed.
+        speaker: name or id; by default the one of each line, if the voice has several.
+        about: entries of `takes.json` that describe the voice.
+    """
+    folder = Path(output) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    seeds: dict[str, Any] = {"seed": seed} if alignment.takes_seeds(voice) else {}
+    gpu = gpu_of(voice)
+    frame_ms = 1000 * voice.data.hop_length / voice.sampling_rate
+    sentences: list[dict[str, Any]] = []
+    for line in tqdm(lines, "speaking", unit="line", disable=None):
+        who = speaker if speaker is not None else line.speaker if voice.data.n_speakers else None
+        for _ in range(1 if sentences and not gpu else 2):  # the first sentence, and any new length on a GPU, is slower
+            begin = time.perf_counter()
+            speech = voice.speak(line.text, who, **seeds)
+            elapsed = time.perf_counter() - begin
+            begin = time.perf_counter()
+            next(voice.speak(line.text, who, stream=True, **seeds))
+            first_sound = time.perf_counter() - begin
+        path = folder / f"{line.name}.flac"
+        save_audio(path, speech.audio, speech.sampling_rate)
+        times = {"seconds": speech.seconds, "elapsed": elapsed, "first_sound": first_sound, "frame_ms": frame_ms}
+        facts = {"name": line.name, "text": line.text, "speaker": who, **times}
+        sentences.append(facts | alignment.durations(voice, line.text, line.recording, who, seed, draws))
+    settings = {"step": voice.step, "device": gpu or "CPU", "sampling_rate": voice.sampling_rate, "draws": draws}
+    content = {**about, **settings, **seeds, "sentences": sentences}
+    write_text(Path(output) / FACTS, json.dumps(content, ensure_ascii=False) + "\n")
+
+
+def gpu_of(voice: BaseVoice) -> str | None:
+    """Return the name of the GPU that the voice runs on, None on the CPU."""
+    if not hasattr(voice, "device") or voice.device.type != "cuda":
+        return None
+    import torch
+
+    return torch.cuda.get_device_name(voice.device)
