@@ -41,8 +41,9 @@ class Position:
     step: int = 0
     epoch: int = 0
     batch: int = 0
-    best: float = float("inf")  # lowest validation measure so far
+    best: float = float("inf")  # best value of the measure so far, negative where higher is better
     measure: str = "mel"  # name of that measure
+    waited: int = 0  # measurements since the best one
     seconds: float = 0.0  # training time over all starts of the run
 
 
@@ -244,12 +245,11 @@ def save_run(run: RunState, folder: Path) -> None:
     prune(folder, run.config.train.keep_checkpoints, step)
 
 
-def save_best(run: RunState, folder: Path) -> None:
-    """Write the generator of the best validation, with its averaged weights, to `G_best.pth`, without its optimizer."""
+def save_voice(run: RunState, path: Path) -> None:
+    """Write what speaks: the generator with its averaged weights, without its optimizer."""
     if distributed.is_main():
         best = {"config": dataclasses.asdict(run.config), "step": run.position.step}
         learner = run.learners["generator"]
-        path = folder / "G_best.pth"
         with learner.averaged() as network:
             save_checkpoint(network, None, learner.learning_rate, run.position.epoch, path, **best)
 

@@ -33,7 +33,10 @@ FlowType = Literal["pre_conv", "pre_conv2", "fft", "mono_layer_inter_residual", 
 DurationDiscriminatorType = Literal["dur_disc_1", "dur_disc_2", "dur_disc_3"]
 ResblockType = Literal["1", "2"]
 DecoderType = Literal["hifigan"]
+BestMeasure = Literal["auto", "mel", "kl", "dur", "duration_error", "cer", "wer", "dnsmos", "plcmos"]
 
+EVALUATED = ("cer", "wer", "dnsmos", "plcmos")  # measures of evaluate.py; the others are those of a validation
+HIGHER_IS_BETTER = ("dnsmos", "plcmos")
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 FLOW_HEADS = {"pre_conv2": 2, "fft": 4}  # attention heads that share the hidden channels, for each flow that has them
 SCHEMA_VERSION = 1  # increase it when a key is removed or changes its meaning
@@ -86,6 +89,11 @@ class TrainConfig:
     recompute: bool = setting(False, "activation checkpointing in the generator: less memory, more time")
     num_workers: int = setting(4, "processes per GPU that read recordings; at most one per CPU core", minimum=0)
     ema: float = setting(0.0, "decay of the average of the weights that synthesis uses; 0: none", minimum=0, below=1)
+    best: BestMeasure = setting(
+        "auto",
+        "measure of G_best.pth; auto: mel, and duration_error in the last stage; cer to plcmos: --evaluate-every",
+    )
+    patience: int | None = setting(None, "stop after this number of measurements without a better one, or null")
     keep_checkpoints: int = setting(3, "newest checkpoints kept besides the best; 0 keeps all", minimum=0)
     duration_discriminator_start: int = setting(0, "first step of the duration discriminator", minimum=0)
     duration_stage_start: int | None = setting(None, "step from which only durations train (VITS2), or null", minimum=0)

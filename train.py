@@ -39,6 +39,7 @@ import distributed
 from config import Config
 from corpora.filelist import Clip
 from data_utils import Batch, Collate, DistributedBucketSampler, Epochs, SpeechDataset, ahead
+from evaluation.background import BackgroundEvaluation, check_packages
 from files import run_folder
 from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
 from reporting import Meter, Reporter, set_up_logging
@@ -69,6 +70,8 @@ class Run:
     reporter: Reporter
     folder: Path
     total: int  # steps
+    evaluation: BackgroundEvaluation | None = None  # in the main process, with --evaluate-every
+    evaluate_every: int = 0  # steps; 0: never
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -98,6 +101,17 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--plain",
         action="store_true",
         help="on a GPU, train without CUDA graphs and fused kernels; for this start only",
+    )
+    parser.add_argument(
+        "--evaluate-every",
+        type=int,
+        metavar="N",
+        help="every N steps, in a process of its own, measure CER and MOS of a few lines (make evaluate-setup)",
+    )
+    parser.add_argument(
+        "--evaluate-list",
+        metavar="FILELIST",
+        help="lines of plain text for --evaluate-every (default: the validation list without .cleaned)",
     )
     parser.add_argument("--skip-check", action="store_true", help="skip the check of recordings and texts")
     return parser.parse_args(argv)
@@ -146,9 +160,27 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
             raise ValueError(f"there is no file {path}")
     if args.max_steps is not None and args.max_steps < 1:
         raise ValueError(f"--max-steps is {args.max_steps}; it must be 1 or more")
+    if args.evaluate_every is not None:
+        args.evaluate_list = list_to_evaluate(args, config)
+    elif config.train.best in configs.EVALUATED:
+        raise ValueError(f"train.best is {config.train.best!r}, which is measured only with --evaluate-every")
     config = with_speakers_of_lists(config)
     folder.mkdir(parents=True, exist_ok=True)
     return config, folder
+
+
+def list_to_evaluate(args: argparse.Namespace, config: Config) -> str:
+    """Return the filelist for `--evaluate-every`. Raises ValueError if options, files or packages do not fit."""
+    every, interval = args.evaluate_every, config.train.eval_interval
+    if every < 1 or every % interval:
+        raise ValueError(f"--evaluate-every is {every}; it must be a multiple of train.eval_interval ({interval})")
+    path = args.evaluate_list or config.data.validation_files.removesuffix(".cleaned")
+    if not args.evaluate_list and path == config.data.validation_files and config.data.cleaned_text:
+        raise ValueError(f"{path} has no name with .cleaned: give a filelist of plain text with --evaluate-list")
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {path}: give a filelist of plain text with --evaluate-list")
+    check_packages()
+    return path
 
 
 def changed(config: Config, section: str, **values: Any) -> Config:
@@ -219,9 +251,16 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
     total = args.max_steps or config.train.epochs * len(epochs.sampler)
     reporter = Reporter(folder, trainer.position.step, total, args.began - trainer.position.seconds)
     batches = ahead(train_loader, device)
+    evaluation = None
+    if args.evaluate_every and distributed.is_main():
+        evaluation = BackgroundEvaluation(args.evaluate_list, folder / "evaluation")
+    run = Run(trainer, train_set.names, epochs, batches, validation_loader, reporter, folder, total)
+    run.evaluation, run.evaluate_every = evaluation, args.evaluate_every or 0
     try:
-        fit(Run(trainer, train_set.names, epochs, batches, validation_loader, reporter, folder, total))
+        fit(run)
     finally:
+        if evaluation:
+            evaluation.stop()
         batches.close()  # ends the workers, which ignore signals
         reporter.close()
 
@@ -320,6 +359,7 @@ def fit(run: Run) -> None:
         last = position.step >= run.total or stopping
         if position.step % PROGRESS_INTERVAL == 0 or last:
             guard.check(position.step)
+            collect(run)
         if position.step % train.log_interval == 0 or last:
             values = meter.means() | {"learning_rate": trainer.generator.learning_rate}
             values["seconds_a_step"] = timer.seconds_a_step(position.step)
@@ -332,8 +372,13 @@ def fit(run: Run) -> None:
         if position.step % train.eval_interval == 0 or last:
             validate_and_save(run)
             timer.restart(position.step)
+            if trainer.is_exhausted():
+                logger.info("%s has not improved in %d measurements", trainer.best_measure(), position.waited)
+                break
         if last:
             break
+    if run.evaluation and not stopping:
+        collect(run, wait=True)
     if stopping and position.step < run.total:
         logger.info("stopped at step %d; the same command resumes from there", position.step)
 
@@ -344,11 +389,38 @@ def validate_and_save(run: Run) -> None:
     results = trainer.evaluate(run.validation_loader)
     run.reporter.scalars(trainer.position.step, {f"validation/{name}": value for name, value in results.items()})
     if trainer.is_best(results):
-        checkpoint.save_best(trainer, run.folder)
+        checkpoint.save_voice(trainer, run.folder / "G_best.pth")
+    if run.evaluation and trainer.position.step % run.evaluate_every == 0:
+        start_evaluation(run, run.evaluation)
     trainer.position.seconds = run.reporter.elapsed()
     checkpoint.save_run(trainer, run.folder)
     if distributed.is_main():
         show_sample(run)
+
+
+def start_evaluation(run: Run, evaluation: BackgroundEvaluation) -> None:
+    """Start to evaluate the voice of this step, unless the last evaluation is still running."""
+    step = run.trainer.position.step
+    if evaluation.running:
+        logger.info(
+            "step %d is not evaluated, because the evaluation of step %d is running", step, evaluation.running[0]
+        )
+        return
+    path = evaluation.voice(step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.save_voice(run.trainer, path)
+    evaluation.start(step)
+
+
+def collect(run: Run, wait: bool = False) -> None:
+    """Report the result of an evaluation that has ended, and keep its voice if it is the best by that measure."""
+    result = run.evaluation.result(wait) if run.evaluation else None
+    if result is None:
+        return
+    run.reporter.scalars(result.step, {f"evaluation/{name}": value for name, value in result.values.items()})
+    if run.trainer.is_best(result.values):
+        os.replace(result.voice, run.folder / "G_best.pth")
+    result.voice.unlink(missing_ok=True)
 
 
 def show_sample(run: Run) -> None:

@@ -16,7 +16,7 @@ import conditions
 import distributed
 import losses
 from checkpoint import Position
-from config import Config, TrainConfig
+from config import HIGHER_IS_BETTER, Config, TrainConfig
 from data_utils import Batch
 from discriminators import DURATION_DISCRIMINATORS, MultiPeriodDiscriminator
 from durations import dequantize
@@ -54,7 +54,8 @@ class Learner(Generic[Network]):
 
     def __init__(self, network: Network, train: TrainConfig, device: torch.device):
         self.network = network.to(device)
-        self.weights = list(network.parameters())  # listed once, because walking through the modules is slow
+        # listed once, because walking through the modules is slow
+        self.weights: list[Tensor] = list(network.parameters())
         self.wrapped = distributed.wrap(self.network, device)
         self.average: list[Tensor] | None = None
         self.learning_rate = train.learning_rate
@@ -255,14 +256,32 @@ class Trainer:
         self.scaler.update(None if self.scales else 1.0)
         return {name: torch.stack(values).mean() for name, values in record.items()}
 
+    def best_measure(self) -> str:
+        """Return the name of the measure by which `G_best.pth` is chosen."""
+        if self.config.train.best != "auto":
+            return self.config.train.best
+        return "duration_error" if self.in_duration_stage() else "mel"
+
     def is_best(self, results: dict[str, float]) -> bool:
-        """Return whether a validation is the best so far, by mel L1 or, in the duration stage, by duration error."""
-        measure = "duration_error" if self.in_duration_stage() else "mel"
-        if measure != self.position.measure:
-            self.position.measure, self.position.best = measure, float("inf")
-        better = results[measure] < self.position.best
-        self.position.best = min(self.position.best, results[measure])
+        """Return whether the results are the best so far, and count those that are not. Others than `best_measure` of
+        them are ignored; without it the answer is False.
+        """
+        measure, position = self.best_measure(), self.position
+        if measure not in results:
+            return False
+        if measure != position.measure:
+            position.measure, position.best, position.waited = measure, float("inf"), 0
+        value = -results[measure] if measure in HIGHER_IS_BETTER else results[measure]
+        better = value < position.best
+        position.best = min(position.best, value)
+        position.waited = 0 if better else position.waited + 1
         return better
+
+    def is_exhausted(self) -> bool:
+        """Return whether `train.patience` measurements have not been better. Processes agree."""
+        patience = self.config.train.patience
+        exhausted = patience is not None and self.position.waited >= patience
+        return distributed.sum_over_ranks(torch.tensor(float(exhausted), device=self.device)).item() > 0
 
     def in_duration_stage(self) -> bool:
         """Return whether training has reached the last stage, in which only durations are learned."""

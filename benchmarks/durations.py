@@ -1,31 +1,33 @@
 """Train duration predictors on a frozen voice, with and without an adversary, and measure what they learned.
 
-The text states and the aligned durations of a trained run are computed once. Each form of training then takes minutes,
-and all forms see the same data, so that they can be compared. The measurements, on the validation list of the run:
+The duration predictor passes no gradient to the text encoder. Therefore a trained voice can be frozen: its text states
+and aligned durations are computed once, and each form of training takes minutes and sees the same data. Every line of
+output has these measurements on the validation list of the voice:
 
-- spread_ratio: standard deviation of predicted log durations, divided by that of the aligned ones
-- rmse: root mean squared error of log durations, without noise
-- draws: standard deviation between draws for the same text
-- discriminator: loss of a freshly trained discriminator against the frozen predictor; 0.5 is chance
+  spread        standard deviation of predicted log durations, divided by that of the aligned ones
+  rmse          root mean squared error of log durations predicted without noise
+  draws         standard deviation of log durations between draws for the same text
+  loss_d        loss of the discriminator that trained with the predictor, and loss_g, the predictor's adversarial loss
+  fresh         loss of new discriminators of each type, trained against the frozen predictor; 0.5 is chance
 
 Examples:
   python benchmarks/durations.py features NAME features.pt
-  python benchmarks/durations.py train features.pt --forms mse adversary noise --seeds 1 2
+  python benchmarks/durations.py train features.pt --forms mse dur_disc_3_noise --seeds 1 2
 """
 
 import argparse
-import copy
-import dataclasses
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -35,222 +37,206 @@ import config as configs
 import distributed
 import losses
 import train
-from discriminators import DurationDiscriminatorV2
-from durations import DurationPredictor
+from discriminators import DURATION_DISCRIMINATORS, DurationDiscriminatorV1
+from durations import DurationPredictor, dequantize
 from files import run_folder
-from trainer import Trainer
+from models import DURATION_CHANNELS, DURATION_KERNEL
+from synthesis.voice import find_device
+from trainer import DURATION_DISCRIMINATOR_DROPOUT, DURATION_DISCRIMINATOR_KERNEL, Trainer
 
-H = 192  # replaced by the width of the features
+BATCH = 64
+LEARNING_RATE, BETAS, EPS = 2e-4, (0.8, 0.99), 1e-9  # as in the shipped configs
+DRAWS = 8
+PASSES = 3  # over the training data, because a pass leaves out what does not fill a batch
+FRESH = ("dur_disc_2", "dur_disc_3")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Form:
-    adversary: bool = True
+    """A way to train durations: the discriminator's type, or None for the squared error alone."""
+
+    discriminator: str | None = None
     noise: bool = False
-    dropout: float = 0.5  # of the predictor
-    sigmoid: bool = True
-    dequantize: bool = False
-    weight: float = 1.0  # of the adversarial loss
-    d_dropout: float = 0.1
-    mse: float = 1.0
-    d_lr: float = 1.0
+    dropout: float = 0.5
 
 
 FORMS = {
-    "mse": Form(adversary=False),
-    "mse_nodrop": Form(adversary=False, dropout=0.1),
-    "v2": Form(),
-    "noise": Form(noise=True),
-    "noise_nosig": Form(noise=True, sigmoid=False),
-    "noise_deq": Form(noise=True, dequantize=True),
-    "noise_nodrop": Form(noise=True, dropout=0.1),
-    "nodrop": Form(dropout=0.1, dequantize=True, sigmoid=False),
-    "all": Form(noise=True, dropout=0.1, dequantize=True, sigmoid=False),
-    "all_sig": Form(noise=True, dropout=0.1, dequantize=True),
-    "all_w2": Form(noise=True, dropout=0.1, dequantize=True, sigmoid=False, weight=2.0),
-    "all_wp3": Form(noise=True, dropout=0.1, dequantize=True, sigmoid=False, weight=0.3),
-    "all_d0": Form(noise=True, dropout=0.0, dequantize=True, sigmoid=False),
-    "all_d3": Form(noise=True, dropout=0.3, dequantize=True, sigmoid=False),
-    "all_ddrop": Form(noise=True, dropout=0.1, dequantize=True, sigmoid=False, d_dropout=0.3),
+    "mse": Form(),
+    "mse_dropout_0.1": Form(dropout=0.1),
+    "dur_disc_1": Form("dur_disc_1"),
+    "dur_disc_2": Form("dur_disc_2"),
+    "dur_disc_2_noise": Form("dur_disc_2", noise=True),
+    "dur_disc_2_noise_dropout_0.1": Form("dur_disc_2", noise=True, dropout=0.1),
+    "dur_disc_3": Form("dur_disc_3", dropout=0.1),
+    "dur_disc_3_noise": Form("dur_disc_3", noise=True, dropout=0.1),  # of the shipped configs
+    "dur_disc_3_noise_dropout_0.5": Form("dur_disc_3", noise=True),
 }
+
+
+class Clip(NamedTuple):
+    """Text states `[h, t_s]` and aligned durations in frames `[t_s]` of an utterance."""
+
+    x: Tensor
+    w: Tensor
+
+
+class Clips(NamedTuple):
+    """A batch: text states `[b, h, t_s]`, mask and log durations of the alignment, each `[b, 1, t_s]`."""
+
+    x: Tensor
+    x_mask: Tensor
+    logw_: Tensor
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     parser = cli.Parser(__doc__)
-    sub = parser.add_subparsers(dest="command", required=True)
-    features = sub.add_parser("features")
-    features.add_argument("run")
-    features.add_argument("output")
-    trained = sub.add_parser("train")
-    trained.add_argument("features")
-    trained.add_argument("--forms", nargs="+", default=list(FORMS))
-    trained.add_argument("--seeds", nargs="+", type=int, default=[1])
-    trained.add_argument("--steps", type=int, default=3000)
-    trained.add_argument("--fresh", type=int, default=1500)
-    trained.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    commands = parser.add_subparsers(dest="command", required=True)
+    features = commands.add_parser("features", help="compute text states and aligned durations of a run")
+    cli.add_run(features, "run", help="run with a checkpoint; its config names the filelists")
+    features.add_argument("output", metavar="FILE", help="file to write")
+    training = commands.add_parser("train", help="train and measure forms")
+    training.add_argument("features", metavar="FILE", help="output of the command `features`")
+    training.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), metavar="FORM", help="forms")
+    training.add_argument("--seeds", nargs="+", type=int, default=[1], metavar="N", help="seeds of each form")
+    training.add_argument("--steps", type=int, default=3000, metavar="N", help="steps of the predictor")
+    training.add_argument("--fresh-steps", type=int, default=1000, metavar="N", help="steps of new discriminators")
+    for command in (features, training):
+        cli.add_device(command)
     args = parser.parse_args(argv)
-    if args.command == "features":
-        distributed.launch(extract, "auto", 1, args)
-        return
-    lists = torch.load(args.features, map_location=args.device)
-    for seed in args.seeds:
-        for name in args.forms:
-            began = time.time()
-            result = measure(lists, FORMS[name], seed, args)
-            print(json.dumps({"form": name, "seed": seed, **result, "seconds": round(time.time() - began)}), flush=True)
+    with cli.errors_in_one_line("benchmarks/durations"):
+        if args.command == "features":
+            try:
+                distributed.launch(extract, args.device, 1, args)
+            finally:
+                train.end_workers()
+            return
+        device = find_device(args.device)
+        content = torch.load(args.features, map_location=device, weights_only=True)
+        clips = {name: [Clip(x.float(), w.float()) for x, w in items] for name, items in content.items()}
+        for seed in args.seeds:
+            for name in args.forms:
+                began = time.perf_counter()
+                values = measure(FORMS[name], clips["training"], collate(clips["validation"]), seed, args)
+                line = {"form": name, "seed": seed, "steps": args.steps, **values}
+                print(json.dumps(line | {"seconds": round(time.perf_counter() - began)}), flush=True)
 
 
 @torch.no_grad()
 def extract(device: torch.device, args: argparse.Namespace) -> None:
+    """Write text states and aligned durations of the training and the validation list."""
     folder = run_folder(args.run)
     config = configs.load(folder / "config.json")
-    _, _, loader, validation = train.make_loaders(config, device)
+    _, epochs, loader, validation = train.make_loaders(config, device)
     trainer = Trainer(config, device)
     checkpoint.resume_run(trainer, folder)
-    found = {}
-    for name, batches in (("train", loader), ("validation", validation)):
-        items = {}
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    loaders = {"training": islice(loader, PASSES * len(epochs.sampler)), "validation": validation}
+    for name, batches in loaders.items():
+        clips = {}
         with trainer.evaluating() as net:
-            for batch in batches if name == "validation" else first_epochs(loader, 3):
+            for batch in batches:
                 batch = batch.to(device)
-                spec, _, lengths = trainer.spectrograms(batch.wav, batch.wav_lengths)
-                out = net(batch.text, batch.text_lengths, spec, lengths, batch.conditions)
-                for i, n in enumerate(batch.text_lengths.tolist()):
-                    items[int(batch.index[i])] = (
-                        out.durations.x[i, :, :n].half().cpu(),
-                        out.attn[i, 0].sum(0)[:n].cpu(),
-                        batch.text[i, :n].cpu(),
-                    )
-        found[name] = list(items.values())
-        print(name, len(found[name]), flush=True)
+                spec, _, spec_lengths = trainer.spectrograms(batch.wav, batch.wav_lengths)
+                out = net(batch.text, batch.text_lengths, spec, spec_lengths, batch.conditions)
+                for i, tokens in enumerate(batch.text_lengths.tolist()):
+                    x, w = out.durations.x[i, :, :tokens], out.attn[i, 0, :, :tokens].sum(0)
+                    clips[int(batch.index[i])] = x.half().cpu(), w.short().cpu()
+        found[name] = list(clips.values())
+        print(f"{name}: {len(clips)} utterances")
     torch.save(found, args.output)
 
 
-def first_epochs(loader, count):
-    total = count * len(loader.batch_sampler.sampler)
-    for i, batch in enumerate(loader):
-        if i >= total:
-            return
-        yield batch
+def collate(clips: Sequence[Clip]) -> Clips:
+    """Pad utterances to a batch."""
+    tokens = max(len(clip.w) for clip in clips)
+    x = torch.stack([F.pad(clip.x, (0, tokens - len(clip.w))) for clip in clips])
+    w = torch.stack([F.pad(clip.w, (0, tokens - len(clip.w))) for clip in clips]).unsqueeze(1)
+    x_mask = (w > 0).float()
+    return Clips(x, x_mask, torch.log(w + 1e-6) * x_mask)
 
 
-def collate(items):
-    n = max(len(w) for _, w, _ in items)
-    x = torch.stack([F.pad(x.float(), (0, n - x.size(1))) for x, _, _ in items])
-    w = torch.stack([F.pad(w.float(), (0, n - len(w))) for _, w, _ in items]).unsqueeze(1)
-    mask = (w > 0).float()
-    return x, mask, w
-
-
-class Discriminator(DurationDiscriminatorV2):
-    def __init__(self, form: Form):
-        super().__init__(H, H, 3, form.d_dropout)
-        if not form.sigmoid:
-            self.output_layer = nn.Linear(H, 1)
-
-
-def real(w, mask, form):
-    if form.dequantize:
-        w = w + torch.rand_like(w) - 0.5
-    return torch.log(w + 1e-6 + (1 - mask)) * mask
-
-
-def batches(items, size=64):
-    size = min(size, len(items))
-    order = torch.randperm(len(items)).tolist()
-    for i in range(0, len(items) - size + 1, size):
-        yield collate([items[j] for j in order[i : i + size]])
-
-
-def optimizer(net, lr=2e-4):
-    return torch.optim.AdamW(net.parameters(), lr, (0.8, 0.99), 1e-9, 0.01)
-
-
-def discriminator_step(d, opt, x, mask, w, logw, form):
-    scores_r, scores_g = d(x, mask, real(w, mask, form), logw.detach())
-    loss = losses.discriminator_loss(scores_r, scores_g, mask.transpose(1, 2))[0]
-    opt.zero_grad()
-    loss.backward()
-    opt.step()
-    return loss
-
-
-def endless(items):
+def batches(clips: Sequence[Clip]) -> Iterator[Clips]:
+    """Yield random batches without end."""
+    size = min(BATCH, len(clips))
     while True:
-        yield from batches(items)
+        order = torch.randperm(len(clips)).tolist()
+        for i in range(0, len(clips) - size + 1, size):
+            yield collate([clips[j] for j in order[i : i + size]])
 
 
-@torch.no_grad()
-def heldout_loss(d, p, lists, form):
-    d.eval()
-    x, mask, w = lists["validation_batch"]
-    values = []
-    for _ in range(4):
-        scores_r, scores_g = d(x, mask, real(w, mask, form), p(x, mask))
-        values.append(losses.discriminator_loss(scores_r, scores_g, mask.transpose(1, 2))[0].item())
-    d.train()
-    return sum(values) / len(values)
+class Learner:
+    """A discriminator of durations with its optimizer."""
+
+    def __init__(self, kind: str, channels: int, device: torch.device):
+        sizes = (channels, channels, DURATION_DISCRIMINATOR_KERNEL, DURATION_DISCRIMINATOR_DROPOUT)
+        self.network: DurationDiscriminatorV1 = DURATION_DISCRIMINATORS[kind](*sizes).to(device)
+        self.optimizer = adamw(self.network)
+
+    def loss(self, clips: Clips, logw: Tensor) -> Tensor:
+        """Return the discriminator's loss for predicted log durations `[b, 1, t_s]`."""
+        x, x_mask, logw_ = clips
+        real = dequantize(logw_, x_mask) if self.network.dequantizes else logw_
+        scores_r, scores_g = self.network(x, x_mask, real, logw.detach())
+        return losses.discriminator_loss(scores_r, scores_g, x_mask.transpose(1, 2))[0]
+
+    def step(self, clips: Clips, logw: Tensor) -> float:
+        """Update the discriminator and return its loss."""
+        return update(self.optimizer, self.loss(clips, logw))
+
+    def adversarial_loss(self, clips: Clips, logw: Tensor) -> Tensor:
+        """Return the predictor's loss."""
+        score = self.network.score(self.network.text_features(clips.x, clips.x_mask), clips.x_mask, logw)
+        return losses.generator_loss([score], clips.x_mask.transpose(1, 2))[0]
 
 
-def measure(lists, form, seed, args):
-    global H
-    H = lists["train"][0][0].size(0)
+def adamw(network: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer of training."""
+    return torch.optim.AdamW(network.parameters(), LEARNING_RATE, BETAS, EPS)
+
+
+def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
+    """Do one step of an optimizer and return the loss."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def measure(form: Form, training: list[Clip], heldout: Clips, seed: int, args: argparse.Namespace) -> dict[str, float]:
+    """Train one form and return its measurements."""
     torch.manual_seed(seed)
-    to = lambda items: [tuple(t.to(args.device) for t in item) for item in items]
-    lists = {"train": to(lists["train"]), "validation": to(lists["validation"])}
-    lists["validation_batch"] = collate(lists["validation"])
-    p = DurationPredictor(H, 256, 3, form.dropout, use_noise=form.noise).to(args.device)
-    d = Discriminator(form).to(args.device)
-    p_opt, d_opt = optimizer(p), optimizer(d, 2e-4 * form.d_lr)
-    d_losses, g_losses = [], []
-    for step, (x, mask, w) in enumerate(endless(lists["train"])):
-        if step == args.steps:
-            break
-        logw = p(x, mask)
-        if form.adversary:
-            d_losses.append(discriminator_step(d, d_opt, x, mask, w, logw, form).detach())
-        loss = form.mse * p.loss(logw, torch.log(w + 1e-6) * mask, mask).sum()
-        if form.adversary:
-            score = d.score(d.text_features(x, mask), mask, logw)
-            g = losses.generator_loss([score], mask.transpose(1, 2))[0]
-            g_losses.append(g.detach())
-            loss = loss + form.weight * g
-        p_opt.zero_grad()
-        loss.backward()
-        p_opt.step()
-    p.eval().requires_grad_(False)
-    x, mask, w = lists["validation_batch"]
-    logw_ = torch.log(w + 1e-6)[mask > 0]
-    draws = torch.stack([p(x, mask)[mask > 0] for _ in range(8)])
-    mean = p(x, mask, noise_scale=0.0)[mask > 0]
-    out = {
-        "spread_ratio": (draws[0].std() / logw_.std()).item(),
-        "spread_ratio_0.8": (p(x, mask, noise_scale=0.8)[mask > 0].std() / logw_.std()).item(),
-        "rmse": (mean - logw_).square().mean().sqrt().item(),
-        "draws": draws.std(0).mean().item(),
-        "mean_shift": (mean.mean() - logw_.mean()).item(),
-    }
-    if form.adversary:
-        out["d_train"] = torch.stack(d_losses[-100:]).mean().item()
-        out["g_train"] = torch.stack(g_losses[-100:]).mean().item()
-        out["d_own"] = heldout_loss(d, p, lists, form)
-    # fresh discriminators, the same judges for all forms
-    for name, judge in (("fresh_v2", Form()), ("fresh_deq", Form(sigmoid=False, dequantize=True))):
-        torch.manual_seed(seed + 100)
-        fresh = Discriminator(judge).to(args.device)
-        opt = optimizer(fresh)
-        least = 9.0
-        for step, (x, mask, w) in enumerate(endless(lists["train"])):
-            if step == args.fresh:
-                break
-            discriminator_step(fresh, opt, x, mask, w, p(x, mask), judge)
-            if step % 250 == 249:
-                last = heldout_loss(fresh, p, lists, judge)
-                least = min(least, last)
-        out[name] = last
-        out[name + "_least"] = least
-    return {k: round(v, 4) for k, v in out.items()}
+    channels, device = heldout.x.size(1), heldout.x.device
+    predictor = DurationPredictor(channels, DURATION_CHANNELS, DURATION_KERNEL, form.dropout, use_noise=form.noise)
+    predictor.to(device)
+    optimizer = adamw(predictor)
+    adversary = Learner(form.discriminator, channels, device) if form.discriminator else None
+    values: dict[str, float] = {}
+    for clips in islice(batches(training), args.steps):
+        logw = predictor(clips.x, clips.x_mask)
+        loss = predictor.loss(logw, clips.logw_, clips.x_mask).sum()
+        if adversary:
+            values["loss_d"] = adversary.step(clips, logw)
+            adversarial = adversary.adversarial_loss(clips, logw)
+            values["loss_g"] = adversarial.item()
+            loss = loss + adversarial
+        update(optimizer, loss)
+    predictor.eval().requires_grad_(False)
+    valid = heldout.x_mask > 0
+    aligned = heldout.logw_[valid]
+    draws = torch.stack([predictor(heldout.x, heldout.x_mask)[valid] for _ in range(DRAWS)])
+    without_noise = predictor(heldout.x, heldout.x_mask, noise_scale=0.0)[valid]
+    values["spread"] = (draws[0].std() / aligned.std()).item()
+    values["rmse"] = (without_noise - aligned).square().mean().sqrt().item()
+    values["draws"] = draws.std(0).mean().item()
+    for kind in FRESH:
+        fresh = Learner(kind, channels, device)
+        for clips in islice(batches(training), args.fresh_steps):
+            fresh.step(clips, predictor(clips.x, clips.x_mask))
+        fresh.network.eval()
+        with torch.no_grad():
+            values[f"fresh_{kind}"] = fresh.loss(heldout, predictor(heldout.x, heldout.x_mask)).item()
+    return {name: round(value, 4) for name, value in values.items()}
 
 
 if __name__ == "__main__":

@@ -21,14 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cli
 import config as configs
 import train
 from files import run_folder
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES = ("train", "speak", "score", "table")
 NO_ADVERSARY = {"use_duration_discriminator": False, "use_duration_noise": False, "duration_p_dropout": 0.5}
 LINEAR = {"use_mel_posterior_encoder": False}
@@ -115,16 +115,8 @@ class Job:
         steps = str(self.args.steps)
         final = run_folder(self.name) / f"G_{steps}.pth"
         if "train" in self.args.stages and not final.exists():
-            run(
-                "train.py",
-                "-c",
-                str(self.write_config()),
-                "-m",
-                self.name,
-                "--max-steps",
-                steps,
-                environment=environment,
-            )
+            options = ["-c", str(self.write_config()), "-m", self.name, "--max-steps", steps]
+            run("train.py", *options, environment=environment)
         if "speak" in self.args.stages and not (self.folder / "takes.json").exists():
             options = ["-m", str(final), "--output", str(self.folder), "--speak-only"]
             run("evaluate.py", self.filelist, *options, environment=environment)
