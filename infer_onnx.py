@@ -45,7 +45,7 @@ class OnnxVoice(BaseVoice):
         path = Path(path)
         if not path.is_file() and path.with_suffix(ENCODER).is_file():
             path = path.with_suffix(ENCODER)
-        self.session = _session(path, threads)
+        self.session = load_session(path, threads)
         self.inputs = {entry.name: entry.shape for entry in self.session.get_inputs()}
         self.outputs = [entry.name for entry in self.session.get_outputs()]
         if not {"input", "input_lengths", "scales"} <= set(self.inputs):
@@ -55,7 +55,7 @@ class OnnxVoice(BaseVoice):
         facts = self.session.get_modelmeta().custom_metadata_map
         if "z" in self.outputs:
             beside = path.with_name(path.name.removesuffix(ENCODER) + DECODER)
-            self.decoder = _session(beside, threads)
+            self.decoder = load_session(beside, threads)
             if self.decoder.get_modelmeta().custom_metadata_map != facts:
                 raise ValueError(f"{beside} and {path} are not of one export: export the voice again")
         try:
@@ -112,8 +112,8 @@ class OnnxVoice(BaseVoice):
         return drawing
 
 
-def _session(path: Path, threads: int) -> "InferenceSession":
-    """Load a model. Raises ValueError if there is none."""
+def load_session(path: Path, threads: int) -> "InferenceSession":
+    """Load a model on the CPU; 0 threads are all. Raises ValueError if there is none."""
     onnxruntime = cli.extra("onnxruntime")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")

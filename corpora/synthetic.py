@@ -77,8 +77,10 @@ def make_corpus(
     (folder / "wavs").mkdir(parents=True, exist_ok=True)
     synthesizer = Synthesizer(seed)
     splits: dict[str, list[Clip]] = {"train": [], "val": []}
-    for speaker, texts in enumerate(_shares(compose(utterances, seed), speakers)):
-        for i, text in enumerate(texts):
+    texts, others = compose(utterances, seed), speakers - 1
+    half = len(texts) // 2 if others else len(texts)  # for the first voice; the others have equal parts of the rest
+    for speaker, share in enumerate([texts[:half], *(texts[half + i :: others] for i in range(others))]):
+        for i, text in enumerate(share):
             path = folder / "wavs" / f"{speaker}_{i:04d}.wav"
             save_audio(path, synthesizer.speak(text, VOICES[speaker], sampling_rate), sampling_rate)
             splits["val" if i % VALIDATION_SHARE == 0 else "train"].append(Clip(path.as_posix(), str(speaker), text))
@@ -138,14 +140,6 @@ class Synthesizer:
         if samples and count > 0:
             self._blocks.append(ctypes.string_at(samples, 2 * count))
         return 0
-
-
-def _shares(texts: list[str], speakers: int) -> list[list[str]]:
-    """Return half of the texts for the first voice and equal parts of the rest for the others."""
-    if speakers == 1:
-        return [texts]
-    half = len(texts) // 2
-    return [texts[:half], *(texts[half + i :: speakers - 1] for i in range(speakers - 1))]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

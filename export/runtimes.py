@@ -242,11 +242,9 @@ def for_piper(voice: Voice, path: Path) -> list[str]:
     }
     file = path.with_name(path.name + ".json")
     write_text(file, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
-    speaker = " -s 0" if voice.data.n_speakers > 1 else ""
-    return [
-        f"{file}: the config file of Piper",
-        f'python -m piper -m {shlex.quote(str(path))}{speaker} -f speech.wav "Some words."',
-    ]
+    model, speaker = shlex.quote(str(path)), " -s 0" if voice.data.n_speakers > 1 else ""
+    command = f'python -m piper -m {model}{speaker} -f speech.wav "Some words."'
+    return [f"{file}: the config file of Piper", command]
 
 
 def for_sherpa(voice: Voice, path: Path) -> list[str]:

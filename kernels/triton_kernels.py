@@ -15,8 +15,6 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from commons import map_tensors
-
 TILE = 4096  # elements of a tile
 WARPS = 4  # for each program
 SUM_COLUMNS = 16  # columns that one program of `column_sums` adds up
@@ -154,7 +152,7 @@ class BiasAct(Function):
         ctx: Any, plus: Tensor | None, y: Tensor, bias: Tensor, mask: Tensor | None, slope: float, both: bool
     ) -> Tensor | tuple[Tensor, Tensor]:
         mask = None if mask is None else _values_of_rows(mask, y)
-        x, y = map_tensors(_rows, plus), _rows(y)
+        x, y = None if plus is None else _rows(plus), _rows(y)
         before, out = torch.empty_like(y) if both else None, torch.empty_like(y)
         rows, channels = y.flatten(0, -2).shape
         tile, grid = tiling(rows, channels)
@@ -312,7 +310,8 @@ class ResidualAndSkip(Function):
     def forward(
         ctx: Any, x: Tensor, skips: Tensor | None, y: Tensor, bias: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        mask, x, skips, y = _values_of_rows(mask, y), _rows(x), map_tensors(_rows, skips), _rows(y)
+        mask, x, y = _values_of_rows(mask, y), _rows(x), _rows(y)
+        skips = None if skips is None else _rows(skips)
         rows, channels = x.flatten(0, -2).shape
         x_out, skips_out = torch.empty_like(x), torch.empty_like(x, dtype=torch.float32)
         tile, grid = tiling(rows, channels)
@@ -393,7 +392,7 @@ class AddNorm(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
-        x, y = map_tensors(_rows, x), _rows(y)
+        x, y = None if x is None else _rows(x), _rows(y)
         rows, channels = y.flatten(0, -2).shape
         total, out = torch.empty_like(y), torch.empty_like(y)
         mean, rstd = (y.new_empty(rows, dtype=torch.float32) for _ in range(2))  # of each row; 1 / standard deviation
@@ -493,7 +492,9 @@ class Weight(Function):
         v = v.contiguous()
         n, channels, taps = v.flatten(2).shape
         w, norm = v.new_empty(n, taps, channels, dtype=dtype), None if g is None else v.new_empty(n)
-        ctx.sizes = channels * taps, channels, taps, g is not None, _weight_block(channels * taps)
+        inner = channels * taps
+        block = 1024 if inner <= 1024 else max(8192, triton.next_power_of_2(inner))  # few sizes: each is compiled
+        ctx.sizes = inner, channels, taps, g is not None, block
         _weight[(n,)](v, g, w, norm, *ctx.sizes, num_warps=2 * WARPS)
         ctx.save_for_backward(v, g, norm)
         return w.transpose(1, 2).view(v.shape)
@@ -506,8 +507,3 @@ class Weight(Function):
         grad_v, grad_g = torch.empty_like(v), None if g is None else torch.empty_like(g)
         _weight_backward[(len(v),)](grad, v, g, norm, grad_v, grad_g, *ctx.sizes, num_warps=2 * WARPS)
         return grad_v, grad_g, None
-
-
-def _weight_block(inner: int) -> int:
-    """Return the block for rows of `inner` elements: one of few sizes, because each is compiled."""
-    return 1024 if inner <= 1024 else max(8192, triton.next_power_of_2(inner))

@@ -6,6 +6,7 @@ Glow-TTS (Kim et al. 2020, arXiv 2005.11129), section 3.1 and algorithm 1, as us
 import functools
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,17 +27,13 @@ def maximum_path(neg_cent: Tensor, mask: Tensor, backend: str | None = None) -> 
 
     Returns the path `[b, t_t, t_s]` with ones on it and zeros elsewhere, in the dtype of `neg_cent`, without gradient.
 
-    Raises:
-        ValueError: the shapes differ or the backend is unknown. All backends except "triton" also reject an utterance
-            without tokens or frames, with more tokens than frames, or with values that are not finite. "triton" does
-            not inspect the data because that would synchronize with the GPU; `triton_search.search` describes its
-            output in these cases.
+    Raises ValueError if the shapes differ or the backend is unknown. All backends except "triton" also reject an
+    utterance without tokens or frames, with more tokens than frames, or with values that are not finite. "triton" does
+    not inspect the data because that would synchronize with the GPU; see `triton_search.search` for its output then.
     """
     if neg_cent.dim() != 3 or neg_cent.shape != mask.shape:
-        raise ValueError(
-            "maximum_path: neg_cent and mask must both be [batch, frames, tokens], "
-            f"got {list(neg_cent.shape)} and {list(mask.shape)}"
-        )
+        shapes = f"{list(neg_cent.shape)} and {list(mask.shape)}"
+        raise ValueError(f"maximum_path: neg_cent and mask must both be [batch, frames, tokens], got {shapes}")
     if backend is None:
         backend = fastest(neg_cent.device.type)
     if backend not in BACKENDS:
@@ -54,14 +51,11 @@ def _cython(neg_cent: Tensor, mask: Tensor) -> Tensor:
     core = extension.load()
     if core is None:
         raise RuntimeError(f"maximum_path: backend 'cython' is not built; {extension.ADVICE}")
-    values, frames, tokens = _checked(neg_cent, mask)
-    path = core.search(values.numpy(), frames.numpy(), tokens.numpy(), torch.get_num_threads())
-    return torch.from_numpy(path).to(neg_cent)
+    return torch.from_numpy(core.search(*_checked(neg_cent, mask), torch.get_num_threads())).to(neg_cent)
 
 
 def _numpy(neg_cent: Tensor, mask: Tensor) -> Tensor:
-    values, frames, tokens = _checked(neg_cent, mask)
-    return torch.from_numpy(numpy_search.search(values.numpy(), frames.numpy(), tokens.numpy())).to(neg_cent)
+    return torch.from_numpy(numpy_search.search(*_checked(neg_cent, mask))).to(neg_cent)
 
 
 BACKENDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"triton": _triton, "cython": _cython, "numpy": _numpy}
@@ -80,8 +74,8 @@ def fastest(device: str) -> str:
     return "numpy" if extension.load() is None else "cython"
 
 
-def _checked(neg_cent: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return values `[b, t_t, t_s]` in float32 and the numbers of frames and tokens `[b]` in int32, on the CPU.
+def _checked(neg_cent: Tensor, mask: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return values `[b, t_t, t_s]` in float32 and the numbers of frames and tokens `[b]` in int32.
 
     Raises ValueError as `maximum_path`. The backends index by these numbers without further checks.
     """
@@ -100,4 +94,4 @@ def _checked(neg_cent: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
                 f"maximum_path: item {item} of the batch ({tokens[item]} tokens, {frames[item]} frames) "
                 "holds values that are not finite"
             )
-    return values, frames, tokens
+    return values.numpy(), frames.numpy(), tokens.numpy()

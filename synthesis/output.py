@@ -64,11 +64,6 @@ def report(path: str | Path, seconds: float, elapsed: float) -> None:
     print(line, file=sys.stderr if path == "-" else sys.stdout)
 
 
-def timings_as_json(speech: Speech) -> str:
-    """Return `Speech.timings` as JSON."""
-    return json.dumps(speech.timings(), ensure_ascii=False, indent=1) + "\n"
-
-
 def subtitles(speech: Speech) -> str:
     """Return the sentences of a speech as SubRip subtitles."""
 
@@ -83,4 +78,7 @@ def subtitles(speech: Speech) -> str:
     return "\n".join(blocks)
 
 
-TIMINGS: dict[str, Callable[[Speech], str]] = {".json": timings_as_json, ".srt": subtitles}
+TIMINGS: dict[str, Callable[[Speech], str]] = {
+    ".json": lambda speech: json.dumps(speech.timings(), ensure_ascii=False, indent=1) + "\n",
+    ".srt": subtitles,
+}
