@@ -77,8 +77,7 @@ class MultiHeadAttention(nn.Module):
             for conv in (self.conv_q, self.conv_k, self.conv_v)
         )
         if self.window_size is None:
-            p_dropout = self.p_dropout if self.training else 0.0
-            output = F.scaled_dot_product_attention(q, k, v, attn_mask, p_dropout)
+            output = F.scaled_dot_product_attention(q, k, v, attn_mask, self.p_dropout if self.training else 0.0)
         else:
             q = q / math.sqrt(self.k_channels)
             relative_scores = _relative_to_absolute(q @ self.emb_rel_k.transpose(1, 2), self.window_size)

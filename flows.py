@@ -60,7 +60,6 @@ class ResidualCoupling(Coupling):
         self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """Map `[b, inter / 2, t]` to `[b, h, t]`."""
         return self.enc(self.pre(x0, mask=x_mask), x_mask, g)
 
 
@@ -75,7 +74,6 @@ class PreConvCoupling(Coupling):
         self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """Map `[b, inter / 2, t]` to `[b, h, t]`."""
         return self.enc(self.pre(x0 + self.pre_transformer(x0, x_mask), mask=x_mask), x_mask, g)
 
 
@@ -92,7 +90,6 @@ class PreConv2Coupling(Coupling):
         self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """Map `[b, inter / 2, t]` to `[b, h, t]`."""
         h = self.pre(x0, mask=x_mask)
         return self.enc(h + self.pre_transformer(h, x_mask), x_mask, g)
 
@@ -110,7 +107,6 @@ class FFTCoupling(Coupling):
         self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """Map `[b, inter / 2, t]` to `[b, h, t]`."""
         h = self.pre(x0, mask=x_mask)
         return h + self.enc(h, x_mask, g)
 
@@ -124,7 +120,6 @@ class MonoInterResidualCoupling(Coupling):
         self.post = zero_conv(channels // 2, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """Map `[b, inter / 2, t]` to `[b, inter / 2, t]`."""
         return self.pre_transformer(x0, x_mask) + x0
 
 
@@ -136,7 +131,6 @@ class MonoPostResidualCoupling(MonoInterResidualCoupling):
     """
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """Map `[b, inter / 2, t]` to `[b, inter / 2, t]`."""
         return self.pre_transformer(x0, x_mask)
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False) -> FlowOutput:

@@ -190,10 +190,9 @@ def _refuse_speakers_as_text(metadata: Path, rows: Sequence[Row]) -> None:
     second, third = ([row[i] for _, row in rows if len(row) == 3] for i in (1, 2))
     if not any(" " in text for text in second) and sum(" " in text for text in third) > len(third) / 2:
         names = ", ".join(list(dict.fromkeys(second))[:3])
-        raise ValueError(
-            f"{metadata}: the second column ({names}, ...) looks like speakers, not like text: give "
-            "--columns id,speaker,text or, if it is text, --columns id,text,normalised"
-        )
+        choices = "--columns id,speaker,text or, if it is text, --columns id,text,normalised"
+        looks = f"the second column ({names}, ...) looks like speakers, not like text"
+        raise ValueError(f"{metadata}: {looks}: give {choices}")
 
 
 def _by_name(files: Iterable[Path]) -> dict[str, list[Path]]:
@@ -212,8 +211,7 @@ def _find_recording(name: str, recordings: dict[str, list[Path]], corpus: Path, 
     if len(candidates) > 1:
         paths = {path: Path(normalize("NFC", str(path.relative_to(corpus)))) for path in candidates}
         exact = [path for path, inside in paths.items() if called in (inside, inside.with_suffix(""))]
-        partly = [path for path, inside in paths.items() if _overlap(inside, called)]
-        candidates = exact or partly or candidates
+        candidates = exact or [path for path, inside in paths.items() if _overlap(inside, called)] or candidates
     if len(candidates) > 1:
         several = " or ".join(str(path) for path in candidates[:3])
         raise ValueError(f"{where}: {name} may be {several}: give its path from {corpus}")

@@ -43,11 +43,6 @@ EXAMPLES = [
     "The old sailor has lost the garden gate by the sea.",
     "Did you see the blue umbrella? My sister found it behind the school this morning.",
 ]
-CSS = """
-.gradio-container > main { width: 100%; max-width: 1200px !important; margin: 0 auto; }
-footer .divider { display: none; }
-.facts { color: var(--body-text-color-subdued); align-self: center; }
-"""
 
 
 class Voices:
@@ -297,7 +292,8 @@ def serve(page: "gr.Blocks", port: int | None, share: bool = False, quiet: bool 
         font=[gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif"],
         font_mono=[gr.themes.Font("monospace")],
     )
-    look: dict[str, Any] = {"theme": theme, "css": CSS, "footer_links": ["api"], "run_history": False}
+    css = Path(__file__).with_suffix(".css")
+    look: dict[str, Any] = {"theme": theme, "css_paths": css, "footer_links": ["api"], "run_history": False}
     try:
         return page.launch(
             prevent_thread_lock=True, server_port=port, share=share, quiet=quiet, max_file_size="100mb", **look

@@ -52,10 +52,8 @@ def check_widths(rows: Sequence[Row], path: str | Path) -> int:
     width = Counter(len(columns) for _, columns in rows).most_common(1)[0][0]
     for number, columns in rows:
         if len(columns) != width:
-            raise ValueError(
-                f"{path}, line {number}: {len(columns)} columns where most lines have {width}; "
-                f"a text must not contain |: {'|'.join(columns)!r}"
-            )
+            found = f"{len(columns)} columns where most lines have {width}"
+            raise ValueError(f"{path}, line {number}: {found}; a text must not contain |: {'|'.join(columns)!r}")
     return width
 
 

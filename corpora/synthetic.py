@@ -112,10 +112,9 @@ class Synthesizer:
     def __init__(self, seed: int) -> None:
         library_path, data_path = espeak.find()
         if not Path(library_path).is_file():
-            raise espeak.EspeakError(
-                f"the library {library_path} is needed as a file, and its path is not known: "
-                "pip install espeakng-loader, or give the path in PHONEMIZER_ESPEAK_LIBRARY"
-            )
+            unknown = f"the library {library_path} is needed as a file, and its path is not known"
+            remedy = "pip install espeakng-loader, or give the path in PHONEMIZER_ESPEAK_LIBRARY"
+            raise espeak.EspeakError(f"{unknown}: {remedy}")
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as copies:  # Windows cannot delete a loaded file
             self.engine = espeak.Espeak(shutil.copy(library_path, copies), data_path)
         library = self.engine.library

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kernels import triton_runs
-from monotonic_align import extension, numpy_search
+from monotonic_align import extension
 
 
 @torch.no_grad()
@@ -55,7 +55,33 @@ def _cython(neg_cent: Tensor, mask: Tensor) -> Tensor:
 
 
 def _numpy(neg_cent: Tensor, mask: Tensor) -> Tensor:
-    return torch.from_numpy(numpy_search.search(*_checked(neg_cent, mask))).to(neg_cent)
+    """Search in NumPy, vectorized over utterances and tokens: the reference form of the algorithm, and the fallback."""
+    values, frames, tokens = _checked(neg_cent, mask)
+    b, t_t, t_s = values.shape
+    # best[:, s + 1] is the score of the best path that ends in token s; column 0 is the state before token 0, from
+    # which a path can come at the first frame only
+    best = np.full((b, t_s + 1), -np.inf, dtype=np.float32)
+    best[:, 0] = 0.0
+    # starts[:, t, s] is the frame at which the best path that is in token s at frame t entered s
+    starts = np.empty((b, t_t, t_s), dtype=np.int32)
+    start = np.zeros((b, t_s), dtype=np.int32)
+    with np.errstate(invalid="ignore", over="ignore"):  # padding may hold any values; they do not affect valid cells
+        for t in range(t_t):
+            stay, enter = best[:, 1:], best[:, :-1]
+            entered = enter > stay
+            entered[:, t : t + 1] = True  # token t cannot begin before frame t
+            start[entered] = t
+            starts[:, t] = start
+            best[:, 1:] = np.where(entered, enter, stay) + values[:, t]
+            best[:, 0] = -np.inf
+
+    begins = np.repeat(frames[:, None], t_s + 1, axis=1)
+    for s in range(t_s - 1, -1, -1):
+        start = starts[np.arange(b), begins[:, s + 1] - 1, s]
+        begins[:, s] = np.where(s < tokens, start, frames)
+    frame = np.arange(t_t)[:, None]
+    path = (begins[:, None, :-1] <= frame) & (frame < begins[:, None, 1:])
+    return torch.from_numpy(path).to(neg_cent)
 
 
 BACKENDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"triton": _triton, "cython": _cython, "numpy": _numpy}
@@ -84,14 +110,11 @@ def _checked(neg_cent: Tensor, mask: Tensor) -> tuple[np.ndarray, np.ndarray, np
     frames = valid[:, :, :1].sum((1, 2), dtype=torch.int32)
     tokens = valid[:, :1, :].sum((1, 2), dtype=torch.int32)
     for item in torch.nonzero((tokens == 0) | (frames == 0) | (tokens > frames)).flatten().tolist():
-        raise ValueError(
-            f"maximum_path: item {item} of the batch has {tokens[item]} tokens and {frames[item]} frames; "
-            "it needs at least one token, and a frame for each token"
-        )
+        has = f"{tokens[item]} tokens and {frames[item]} frames"
+        needs = "it needs at least one token, and a frame for each token"
+        raise ValueError(f"maximum_path: item {item} of the batch has {has}; {needs}")
     if not values.sum().isfinite():  # a fast test that finds most batches valid
         for item in torch.nonzero((~values.isfinite() & valid).any(2).any(1)).flatten().tolist():
-            raise ValueError(
-                f"maximum_path: item {item} of the batch ({tokens[item]} tokens, {frames[item]} frames) "
-                "holds values that are not finite"
-            )
+            size = f"{tokens[item]} tokens, {frames[item]} frames"
+            raise ValueError(f"maximum_path: item {item} of the batch ({size}) holds values that are not finite")
     return values.numpy(), frames.numpy(), tokens.numpy()

@@ -166,10 +166,9 @@ class Voice(BaseVoice):
         for total, length in zip(durations.sum(1), lengths):
             if not total <= MAX_FRAMES_PER_TOKEN * length:  # also true for NaN
                 seconds = total * self.data.hop_length / self.sampling_rate
-                raise ValueError(
-                    f"the duration predictor asks for {seconds:.0f} seconds for {length} tokens: the checkpoint is "
-                    f"hardly trained, or length_scale ({scales.length_scale}) is too large"
-                )
+                asked = f"the duration predictor asks for {seconds:.0f} seconds for {length} tokens"
+                cause = f"the checkpoint is hardly trained, or length_scale ({scales.length_scale}) is too large"
+                raise ValueError(f"{asked}: {cause}")
         frames = [max(1, int(d.sum())) for d in durations]
         z = net.latent(planned, scales.noise_scale, max(frames))[0]
         g = None if planned.g is None else planned.g[:1]
