@@ -97,8 +97,7 @@ def slice_segments(x: Tensor, ids_str: Tensor, segment_size: int = 4) -> Tensor:
 
     Returns `[b, c, min(segment_size, t)]`.
     """
-    width = min(segment_size, x.size(2))
-    index = ids_str.unsqueeze(1) + torch.arange(width, device=x.device)
+    index = ids_str.unsqueeze(1) + torch.arange(min(segment_size, x.size(2)), device=x.device)
     return x.gather(2, index.unsqueeze(1).expand(-1, x.size(1), -1))
 
 
@@ -129,9 +128,8 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float | 
         parameters = [parameters]
     grads = [p.grad for p in parameters if p.grad is not None]
     norm = float(torch.nn.utils.get_total_norm(grads, norm_type)) if grads else 0.0
-    if clip_value is not None:
-        for grad in grads:
-            grad.clamp_(-clip_value, clip_value)
+    for grad in grads if clip_value is not None else ():
+        grad.clamp_(-clip_value, clip_value)
     return norm
 
 

@@ -95,8 +95,7 @@ def _in_bin(
 
 def _knots(unnormalized: Tensor, minimum: float, low: float, high: float) -> tuple[Tensor, Tensor]:
     """Return the bin sizes `[..., k]`, which sum to `high - low`, and the knots `[..., k + 1]`."""
-    k = unnormalized.shape[-1]
-    sizes = minimum + (1 - minimum * k) * unnormalized.softmax(-1)
+    sizes = minimum + (1 - minimum * unnormalized.shape[-1]) * unnormalized.softmax(-1)
     inner = (high - low) * sizes.cumsum(-1)[..., :-1] + low
     knots = F.pad(F.pad(inner, (1, 0), value=low), (0, 1), value=high)
     return knots[..., 1:] - knots[..., :-1], knots

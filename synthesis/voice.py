@@ -160,8 +160,7 @@ class Voice(BaseVoice):
         x = torch.tensor([t + [0] * (max(lengths) - len(t)) for t in tokens], device=self.device)
         x_lengths = torch.tensor(lengths, device=self.device)
         net = self.graphed or self.net
-        bundle = self.bundle(values, len(tokens))
-        planned = net.plan(x, x_lengths, bundle, scales.length_scale, scales.noise_scale_w)
+        planned = net.plan(x, x_lengths, self.bundle(values, len(tokens)), scales.length_scale, scales.noise_scale_w)
         durations = planned.durations.cpu().numpy()
         for total, length in zip(durations.sum(1), lengths):
             if not total <= MAX_FRAMES_PER_TOKEN * length:  # also true for NaN
