@@ -128,8 +128,9 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float | 
         parameters = [parameters]
     grads = [p.grad for p in parameters if p.grad is not None]
     norm = float(torch.nn.utils.get_total_norm(grads, norm_type)) if grads else 0.0
-    for grad in grads if clip_value is not None else ():
-        grad.clamp_(-clip_value, clip_value)
+    if clip_value is not None:
+        for grad in grads:
+            grad.clamp_(-clip_value, clip_value)
     return norm
 
 

@@ -19,12 +19,10 @@ from synthesis.speech import BaseVoice, Speech, Text
 def speak_to_file(
     voice: BaseVoice, text: Text, path: str | Path, timings: str | Path | None = None, raw: bool = False, **options: Any
 ) -> Speech | None:
-    """Speak one text, write the audio to `path` as `save` does, and print a report.
+    """Speak one text with `options` of `BaseVoice.speak`, write the audio as `save` does, and print a report.
 
-    Args:
-        text, options: arguments of `BaseVoice.speak`.
-        timings: a file for the times, in the format of `TIMINGS` that its suffix names, or None.
-        raw: stream samples to standard output instead; returns None then.
+    `timings` is a file for the times, in the format of `TIMINGS` that its suffix names, or None. With `raw`, samples
+    are streamed to standard output instead, and the result is None.
     """
     if raw:
         write_raw(voice, text, **options)

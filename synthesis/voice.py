@@ -108,13 +108,10 @@ class Voice(BaseVoice):
     ) -> np.ndarray:
         """Convert a recording of speaker `source` to the voice of speaker `target` (VITS, section 4.4).
 
-        Args:
-            sound: a file, or mono samples `[samples]`, float from -1 to 1, at `sampling_rate` in Hz; None is the
-                voice's own rate.
-            seed, conditions: as in `speak`.
-
-        Returns audio at the voice's sampling rate, float32 `[samples]`, a whole number of hops. Raises ValueError for a
-        single-speaker voice, an unknown speaker, or a recording that is unreadable, not finite or shorter than a hop.
+        `sound` is a file, or mono samples `[samples]`, float from -1 to 1, at `sampling_rate` in Hz; None is the voice's
+        own rate. `seed` and `conditions` are as in `speak`. Returns audio at the voice's sampling rate, float32
+        `[samples]`, a whole number of hops. Raises ValueError for a single-speaker voice, an unknown speaker, or a
+        recording that is unreadable, not finite or shorter than a hop.
         """
         if not self.data.n_speakers:
             raise ValueError("voice conversion needs a model of several speakers, and this model has a single voice")
