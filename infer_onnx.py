@@ -33,9 +33,9 @@ NOISE_FRAMES = 4096  # length of given noise, after which it repeats: 47 seconds
 class OnnxVoice(BaseVoice):
     """A voice in one or two ONNX files, with the interface of `synthesis.Voice`.
 
-    Args: `path`, the file; of two files, the encoder's, or the name with the suffix .onnx that export_onnx.py was given;
-    `config_path`, for files that do not describe themselves; `threads` of ONNX Runtime; 0 is all. Raises ValueError if
-    a file is missing or not an ONNX model of a voice, or if the config or onnxruntime is missing.
+    Args: `path`, the file; of two files, the encoder's, or the name with the suffix .onnx that export_onnx.py was
+    given; `config_path`, for files that do not describe themselves; `threads` of ONNX Runtime; 0 is all. Raises
+    ValueError if a file is missing or not an ONNX model of a voice, or if the config or onnxruntime is missing.
     """
 
     def __init__(self, path: str | Path, config_path: str | Path | None = None, threads: int = 0):

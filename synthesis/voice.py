@@ -108,8 +108,8 @@ class Voice(BaseVoice):
     ) -> np.ndarray:
         """Convert a recording of speaker `source` to the voice of speaker `target` (VITS, section 4.4).
 
-        `sound` is a file, or mono samples `[samples]`, float from -1 to 1, at `sampling_rate` in Hz; None is the voice's
-        own rate. `seed` and `conditions` are as in `speak`. Returns audio at the voice's sampling rate, float32
+        `sound` is a file, or mono samples `[samples]`, float from -1 to 1, at `sampling_rate` in Hz; None is the
+        voice's own rate. `seed` and `conditions` are as in `speak`. Returns audio at the voice's sampling rate, float32
         `[samples]`, a whole number of hops. Raises ValueError for a single-speaker voice, an unknown speaker, or a
         recording that is unreadable, not finite or shorter than a hop.
         """
