@@ -26,17 +26,17 @@ BATCH_SIZES = ["rows", "blocks", "tiles"]  # arguments that depend on the batch
 LAYER_SIZES = ["inner", "channels", "taps"]  # arguments of the weight kernels that depend on the layer
 
 
-def tiling(
-    rows: int, channels: int, elements: int = TILE, whole_rows: bool = False
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the rows and columns of a tile, and the number of tiles in each column and in each row of the matrix.
+def tiling(x: Tensor, elements: int = TILE, whole_rows: bool = False) -> tuple[tuple[int, int], ...]:
+    """Divide the matrix of the rows and channels of x `[..., c]` into tiles.
 
-    The columns are all channels with `whole_rows`, else the largest power of two up to `MAX_COLUMNS` that divides the
-    channels, so that none is idle.
+    Returns its size, the rows and columns of a tile, and the number of tiles in each column and in each row. The
+    columns of a tile are all channels with `whole_rows`, else the largest power of two up to `MAX_COLUMNS` that divides
+    the channels, so that none is idle.
     """
+    rows, channels = x.flatten(0, -2).shape
     width = triton.next_power_of_2(channels) if whole_rows else min(channels & -channels, MAX_COLUMNS)
     height = max(elements // width, 1)
-    return (height, width), (triton.cdiv(rows, height), triton.cdiv(channels, width))
+    return (rows, channels), (height, width), (triton.cdiv(rows, height), triton.cdiv(channels, width))
 
 
 def summing(grad: Tensor, sums: int, elements: int, whole_rows: bool = False) -> tuple[Any, ...]:
@@ -45,11 +45,10 @@ def summing(grad: Tensor, sums: int, elements: int, whole_rows: bool = False) ->
     Returns the memory `[programs, sums * c]` of partial sums, the numbers of rows and channels, the tiles for each
     program, the rows and columns of a tile of `elements`, and the grid.
     """
-    rows, channels = grad.flatten(0, -2).shape
-    tile, (row_tiles, column_tiles) = tiling(rows, channels, elements, whole_rows)
+    size, tile, (row_tiles, column_tiles) = tiling(grad, elements, whole_rows)
     each = max(MIN_TILES, triton.cdiv(row_tiles, MAX_PROGRAMS))
-    partial = grad.new_empty(triton.cdiv(row_tiles, each), sums * channels, dtype=torch.float32)
-    return partial, (rows, channels), each, tile, (len(partial), column_tiles)
+    partial = grad.new_empty(triton.cdiv(row_tiles, each), sums * size[1], dtype=torch.float32)
+    return partial, size, each, tile, (len(partial), column_tiles)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -154,10 +153,9 @@ class BiasAct(Function):
         mask = None if mask is None else _values_of_rows(mask, y)
         x, y = None if plus is None else _rows(plus), _rows(y)
         before, out = torch.empty_like(y) if both else None, torch.empty_like(y)
-        rows, channels = y.flatten(0, -2).shape
-        tile, grid = tiling(rows, channels)
+        size, tile, grid = tiling(y)
         adds, masks = x is not None, mask is not None
-        _bias_act[grid](x, y, bias, mask, before, out, rows, channels, slope, adds, both, masks, *tile, num_warps=WARPS)
+        _bias_act[grid](x, y, bias, mask, before, out, *size, slope, adds, both, masks, *tile, num_warps=WARPS)
         ctx.slope = slope
         ctx.save_for_backward(out if slope != 1.0 else None, mask)
         return _channels(out) if before is None else (_channels(before), _channels(out))
@@ -236,11 +234,10 @@ class Gate(Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, b: Tensor) -> Tensor:
         a, b = _rows(y), b.squeeze(2).float().contiguous()
-        n, t, channels = a.size(0), a.size(1), a.size(2) // 2
-        out = a.new_empty(n, t, channels)
-        tile, (blocks, column_tiles) = tiling(t, channels)
+        out = a.new_empty(len(a), a.size(1), a.size(2) // 2)
+        size, tile, (blocks, column_tiles) = tiling(out[0])
         ctx.b_stride = b.size(1) if b.size(0) > 1 else 0  # 0 if all items share one row
-        _gate[n * blocks, column_tiles](a, b, out, t, channels, blocks, ctx.b_stride, *tile, num_warps=WARPS)
+        _gate[len(a) * blocks, column_tiles](a, b, out, *size, blocks, ctx.b_stride, *tile, num_warps=WARPS)
         ctx.save_for_backward(a, b)
         return _channels(out)
 
@@ -248,15 +245,13 @@ class Gate(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         grad, (a, b) = _rows(grad), ctx.saved_tensors
-        n, t, channels = grad.shape
-        grad_a = torch.empty_like(a)
-        tile, (row_tiles, column_tiles) = tiling(t, channels, TILE // 2)
+        size, tile, (row_tiles, column_tiles) = tiling(grad[0], TILE // 2)
         blocks = triton.cdiv(row_tiles, MIN_TILES)
-        partial = a.new_empty(n, blocks, 2 * channels, dtype=torch.float32)
-        _gate_backward[n * blocks, column_tiles](
-            grad, a, b, grad_a, partial, t, channels, blocks, ctx.b_stride, MIN_TILES, *tile, num_warps=WARPS
+        grad_a, partial = torch.empty_like(a), a.new_empty(len(a), blocks, a.size(2), dtype=torch.float32)
+        _gate_backward[len(a) * blocks, column_tiles](
+            grad, a, b, grad_a, partial, *size, blocks, ctx.b_stride, MIN_TILES, *tile, num_warps=WARPS
         )
-        grad_b = partial.sum(1) if b.size(0) == n else column_sums(partial.flatten(0, 1)).unsqueeze(0)
+        grad_b = partial.sum(1) if len(b) == len(a) else column_sums(partial.flatten(0, 1)).unsqueeze(0)
         return _channels(grad_a), grad_b.unsqueeze(2)
 
 
@@ -312,12 +307,10 @@ class ResidualAndSkip(Function):
     ) -> tuple[Tensor, Tensor]:
         mask, x, y = _values_of_rows(mask, y), _rows(x), _rows(y)
         skips = None if skips is None else _rows(skips)
-        rows, channels = x.flatten(0, -2).shape
         x_out, skips_out = torch.empty_like(x), torch.empty_like(x, dtype=torch.float32)
-        tile, grid = tiling(rows, channels)
-        _residual_and_skip[grid](
-            x, skips, y, bias, mask, x_out, skips_out, rows, channels, skips is not None, *tile, num_warps=WARPS
-        )
+        size, tile, grid = tiling(x)
+        adds = skips is not None
+        _residual_and_skip[grid](x, skips, y, bias, mask, x_out, skips_out, *size, adds, *tile, num_warps=WARPS)
         ctx.save_for_backward(mask)
         ctx.dtype = y.dtype
         return _channels(x_out), _channels(skips_out)
@@ -327,11 +320,11 @@ class ResidualAndSkip(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_x, grad_skips = map(_rows, grads)
         (mask,) = ctx.saved_tensors
-        partial, (rows, channels), tiles, tile, grid = summing(grad_x, 2, TILE // 2)
+        partial, size, tiles, tile, grid = summing(grad_x, 2, TILE // 2)
         grad_x_in = torch.empty_like(grad_x)
-        grad_y = grad_x.new_empty(*grad_x.shape[:-1], 2 * channels, dtype=ctx.dtype)
+        grad_y = grad_x.new_empty(*grad_x.shape[:-1], partial.size(1), dtype=ctx.dtype)
         _residual_and_skip_backward[grid](
-            grad_x, grad_skips, mask, grad_x_in, grad_y, partial, rows, channels, tiles, *tile, num_warps=WARPS
+            grad_x, grad_skips, mask, grad_x_in, grad_y, partial, *size, tiles, *tile, num_warps=WARPS
         )
         grad_skips_in = grads[1] if ctx.needs_input_grad[1] else None
         return _channels(grad_x_in), grad_skips_in, _channels(grad_y), column_sums(partial), None
@@ -393,12 +386,11 @@ class AddNorm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
         x, y = None if x is None else _rows(x), _rows(y)
-        rows, channels = y.flatten(0, -2).shape
+        size, tile, grid = tiling(y, TILE // 2, whole_rows=True)
         total, out = torch.empty_like(y), torch.empty_like(y)
-        mean, rstd = (y.new_empty(rows, dtype=torch.float32) for _ in range(2))  # of each row; 1 / standard deviation
-        tile, grid = tiling(rows, channels, TILE // 2, whole_rows=True)
+        mean, rstd = (y.new_empty(size[0], dtype=torch.float32) for _ in range(2))  # rstd is 1 / standard deviation
         adds = x is not None
-        _add_norm[grid](x, y, gamma, beta, total, out, mean, rstd, rows, channels, eps, adds, *tile, num_warps=WARPS)
+        _add_norm[grid](x, y, gamma, beta, total, out, mean, rstd, *size, eps, adds, *tile, num_warps=WARPS)
         ctx.save_for_backward(total, gamma, mean, rstd)
         return _channels(out)
 
