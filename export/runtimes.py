@@ -101,8 +101,7 @@ class Reader(nn.Module):
 
     def __init__(self, inventory: Inventory, add_blank: bool):
         super().__init__()
-        self.inventory = inventory
-        self.add_blank = add_blank
+        self.inventory, self.add_blank = inventory, add_blank
 
     def forward(self, x: Tensor, x_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Args: x `[b, t]`; x_lengths `[b]`.

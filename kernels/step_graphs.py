@@ -28,8 +28,7 @@ class GraphedSteps:
     """
 
     def __init__(self, device: torch.device, patience: int = 0):
-        self.device = device
-        self.patience = patience
+        self.device, self.patience = device, patience
         self.kind: Hashable = None
         self.steps = 0  # of this kind
         self.graphs: dict[Hashable, Graph | None] = {}  # for each shape of batch; None before the capture

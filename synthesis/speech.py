@@ -156,9 +156,7 @@ class BaseVoice(ABC):
     _lock = threading.Lock()
 
     def __init__(self, data: DataConfig, n_vocab: int | None = None, step: int | None = None):
-        self.data = data
-        self.n_vocab = n_vocab
-        self.step = step
+        self.data, self.n_vocab, self.step = data, n_vocab, step
         self.sampling_rate = data.sampling_rate  # in Hz
         self.speakers = Speaker().names(data)
 

@@ -46,8 +46,7 @@ class Voice(BaseVoice):
     ):
         super().__init__(config.data, net.enc_p.emb.num_embeddings, step)
         remove_weight_norm(net).eval().requires_grad_(False)
-        self.net = net
-        self.config = config
+        self.net, self.config = net, config
         self.context = net.dec.context
         on_gpu = self.device.type == "cuda"
         if on_gpu:
