@@ -53,13 +53,6 @@ def _kernels() -> ModuleType:
     return triton_kernels
 
 
-def activate(x: Tensor, slope: float) -> Tensor:
-    """Apply leaky ReLU. A slope of 1 is the identity and a slope of 0 is ReLU."""
-    if slope == 1.0:
-        return x
-    return F.leaky_relu(x, slope) if slope else torch.relu(x)
-
-
 def weight(conv: "Convolution", x: Tensor) -> Tensor:
     """Return `conv.weight` for a convolution of x. On a GPU it has the compute type and, if cast, cuDNN's layout.
 
@@ -78,22 +71,19 @@ def weight(conv: "Convolution", x: Tensor) -> Tensor:
 
 
 def conv_act(
-    conv: "Convolution", x: Tensor, slope: float, plus: Tensor | None = None, mask: Tensor | None = None
-) -> Tensor:
-    """Compute `activate(plus + conv(x), slope) * mask` in the type of the convolution; mask `[b, 1, t]`."""
+    conv: "Convolution", x: Tensor, slope: float, plus: Tensor | None, mask: Tensor | None = None, both: bool = False
+) -> Any:
+    """Compute `leaky_relu(plus + conv(x), slope) * mask` in the type of the convolution; mask `[b, 1, t]`.
+
+    A slope of 1 is the identity and a slope of 0 is ReLU. With `both`, returns `plus + conv(x)` before the result.
+    """
     if conv.bias is not None and conv.use_kernels and supports(x):
-        return _kernels().BiasAct.apply(plus, conv.convolve(x), conv.bias, mask, slope, False)
+        return _kernels().BiasAct.apply(plus, conv.convolve(x), conv.bias, mask, slope, both)
     y = conv.convolve(x, conv.bias)
-    y = activate(y if plus is None else plus + y, slope)
-    return y if mask is None else masked(y, mask)
-
-
-def before_and_after_act(conv: "Convolution", x: Tensor, slope: float, plus: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Compute `plus + conv(x)` and its activation."""
-    if conv.bias is not None and conv.use_kernels and supports(x):
-        return _kernels().BiasAct.apply(plus, conv.convolve(x), conv.bias, None, slope, True)
-    y = conv_act(conv, x, 1.0, plus)
-    return y, activate(y, slope)
+    y = y if plus is None else plus + y
+    out = y if slope == 1.0 else F.leaky_relu(y, slope) if slope else torch.relu(y)
+    out = out if mask is None else masked(out, mask)
+    return (y, out) if both else out
 
 
 def gate(conv: "Convolution", x: Tensor, condition: Tensor | None = None) -> Tensor:
