@@ -389,8 +389,7 @@ class AddNorm(Function):
         size, tile, grid = tiling(y, TILE // 2, whole_rows=True)
         total, out = torch.empty_like(y), torch.empty_like(y)
         mean, rstd = (y.new_empty(size[0], dtype=torch.float32) for _ in range(2))  # rstd is 1 / standard deviation
-        adds = x is not None
-        _add_norm[grid](x, y, gamma, beta, total, out, mean, rstd, *size, eps, adds, *tile, num_warps=WARPS)
+        _add_norm[grid](x, y, gamma, beta, total, out, mean, rstd, *size, eps, x is not None, *tile, num_warps=WARPS)
         ctx.save_for_backward(total, gamma, mean, rstd)
         return _channels(out)
 

@@ -80,8 +80,7 @@ def _numpy(neg_cent: Tensor, mask: Tensor) -> Tensor:
         start = starts[np.arange(b), begins[:, s + 1] - 1, s]
         begins[:, s] = np.where(s < tokens, start, frames)
     frame = np.arange(t_t)[:, None]
-    path = (begins[:, None, :-1] <= frame) & (frame < begins[:, None, 1:])
-    return torch.from_numpy(path).to(neg_cent)
+    return torch.from_numpy((begins[:, None, :-1] <= frame) & (frame < begins[:, None, 1:])).to(neg_cent)
 
 
 BACKENDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"triton": _triton, "cython": _cython, "numpy": _numpy}
@@ -90,11 +89,7 @@ BACKENDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"triton": _triton, "c
 @functools.cache
 def fastest(device: str) -> str:
     """Return the fastest backend that runs on a type of device, "cuda" or "cpu"."""
-
-    def attempt() -> None:
-        one = torch.ones(1, 1, 1, device=device)
-        _triton(one, one)
-
+    attempt = functools.partial(_triton, *torch.ones(2, 1, 1, 1, device=device))
     if device == "cuda" and triton_runs(attempt, "alignments are searched on the CPU"):
         return "triton"
     return "numpy" if extension.load() is None else "cython"
