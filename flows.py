@@ -60,6 +60,7 @@ class ResidualCoupling(Coupling):
         self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """Map `[b, inter / 2, t]` to `[b, h, t]`."""
         return self.enc(self.pre(x0, mask=x_mask), x_mask, g)
 
 
@@ -74,6 +75,7 @@ class PreConvCoupling(Coupling):
         self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """Map `[b, inter / 2, t]` to `[b, h, t]`."""
         return self.enc(self.pre(x0 + self.pre_transformer(x0, x_mask), mask=x_mask), x_mask, g)
 
 
@@ -90,6 +92,7 @@ class PreConv2Coupling(Coupling):
         self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """Map `[b, inter / 2, t]` to `[b, h, t]`."""
         h = self.pre(x0, mask=x_mask)
         return self.enc(h + self.pre_transformer(h, x_mask), x_mask, g)
 
@@ -107,6 +110,7 @@ class FFTCoupling(Coupling):
         self.post = zero_conv(hidden_channels, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """Map `[b, inter / 2, t]` to `[b, h, t]`."""
         h = self.pre(x0, mask=x_mask)
         return h + self.enc(h, x_mask, g)
 
@@ -120,6 +124,7 @@ class MonoInterResidualCoupling(Coupling):
         self.post = zero_conv(channels // 2, channels // 2)
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """Map `[b, inter / 2, t]` to `[b, inter / 2, t]`."""
         return self.pre_transformer(x0, x_mask) + x0
 
 
@@ -131,6 +136,7 @@ class MonoPostResidualCoupling(MonoInterResidualCoupling):
     """
 
     def hidden(self, x0: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """Map `[b, inter / 2, t]` to `[b, inter / 2, t]`."""
         return self.pre_transformer(x0, x_mask)
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False) -> FlowOutput:
