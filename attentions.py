@@ -54,16 +54,11 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(f"MultiHeadAttention: channels ({channels}) must be a multiple of n_heads ({n_heads})")
         self.n_heads = n_heads
         self.k_channels = channels // n_heads
-        self.p_dropout = p_dropout
-        self.window_size = window_size
-        self.conv_q = Conv1d(channels, channels, 1)
-        self.conv_k = Conv1d(channels, channels, 1)
-        self.conv_v = Conv1d(channels, channels, 1)
-        self.conv_o = Conv1d(channels, channels, 1)
+        self.p_dropout, self.window_size = p_dropout, window_size
+        self.conv_q, self.conv_k, self.conv_v, self.conv_o = (Conv1d(channels, channels, 1) for _ in range(4))
         if window_size is not None:
-            shape = (1, 2 * window_size + 1, self.k_channels)
-            self.emb_rel_k = nn.Parameter(torch.randn(shape) * self.k_channels**-0.5)
-            self.emb_rel_v = nn.Parameter(torch.randn(shape) * self.k_channels**-0.5)
+            shape, scale = (1, 2 * window_size + 1, self.k_channels), self.k_channels**-0.5
+            self.emb_rel_k, self.emb_rel_v = (nn.Parameter(torch.randn(shape) * scale) for _ in range(2))
         for conv in (self.conv_q, self.conv_k, self.conv_v):
             nn.init.xavier_uniform_(conv.weight)
         if proximal_init:
@@ -77,8 +72,7 @@ class MultiHeadAttention(nn.Module):
             for conv in (self.conv_q, self.conv_k, self.conv_v)
         )
         if self.window_size is None:
-            p_dropout = self.p_dropout if self.training else 0.0
-            output = F.scaled_dot_product_attention(q, k, v, attn_mask, p_dropout)
+            output = F.scaled_dot_product_attention(q, k, v, attn_mask, self.p_dropout if self.training else 0.0)
         else:
             q = q / math.sqrt(self.k_channels)
             relative_scores = _relative_to_absolute(q @ self.emb_rel_k.transpose(1, 2), self.window_size)

@@ -102,10 +102,8 @@ def _open(path: str | Path, required_rate: int | None = None) -> Iterator[soundf
             if file.frames > MAX_FRAMES:
                 raise ValueError("the header does not state the length: encode the recording again, not through a pipe")
             if required_rate not in (None, file.samplerate):
-                raise ValueError(
-                    f"sampled at {file.samplerate} Hz, the configuration says {required_rate} Hz: "
-                    "convert the file, or set data.resample to true"
-                )
+                rates = f"sampled at {file.samplerate} Hz, the configuration says {required_rate} Hz"
+                raise ValueError(f"{rates}: convert the file, or set data.resample to true")
             yield file
     except (soundfile.LibsndfileError, ValueError) as error:
         reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else error

@@ -161,7 +161,7 @@ def check_speaking_options(args: argparse.Namespace) -> None:
     """Raise ValueError if an option for speaking, the output or a picture is empty or has no effect with the others."""
     from synthesis.output import TIMINGS
 
-    for option in ("timings", "picture", "output"):
+    for option in ("file", "convert", "timings", "picture", "output"):
         if getattr(args, option, None) == "":
             raise ValueError(f"--{option} is empty")
     if args.timings and Path(args.timings).suffix.lower() not in TIMINGS:

@@ -1,11 +1,12 @@
 """Functions that all parts of the network use: masks, alignment paths, segments, initialization."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from text import intersperse as intersperse  # VITS keeps it here
 
@@ -96,8 +97,7 @@ def slice_segments(x: Tensor, ids_str: Tensor, segment_size: int = 4) -> Tensor:
 
     Returns `[b, c, min(segment_size, t)]`.
     """
-    width = min(segment_size, x.size(2))
-    index = ids_str.unsqueeze(1) + torch.arange(width, device=x.device)
+    index = ids_str.unsqueeze(1) + torch.arange(min(segment_size, x.size(2)), device=x.device)
     return x.gather(2, index.unsqueeze(1).expand(-1, x.size(1), -1))
 
 
@@ -136,20 +136,9 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float | 
 
 def map_tensors(function: Callable[[Tensor], Tensor], nest: Nest) -> Nest:
     """Apply a function to every tensor in nested tuples, NamedTuples, lists and dicts; other values stay."""
-    result: Any = nest
-    if isinstance(nest, Tensor):
-        result = function(nest)
-    elif isinstance(nest, Mapping):
-        result = {key: map_tensors(function, value) for key, value in nest.items()}
-    elif isinstance(nest, (tuple, list)):
-        items = [map_tensors(function, item) for item in nest]
-        result = type(nest)(*items) if hasattr(nest, "_fields") else type(nest)(items)
-    return result
+    return tree_map_only(Tensor, function, nest)
 
 
 def tensors_in(nest: Any) -> list[Tensor]:
     """Return the tensors in nested tuples, NamedTuples, lists and dicts, in order."""
-    if isinstance(nest, Tensor):
-        return [nest]
-    items = nest.values() if isinstance(nest, Mapping) else nest if isinstance(nest, (tuple, list)) else ()
-    return [tensor for item in items for tensor in tensors_in(item)]
+    return [leaf for leaf in tree_leaves(nest) if isinstance(leaf, Tensor)]

@@ -59,10 +59,8 @@ def speaker_table(lists: Sequence[Sequence[Clip]], n_speakers: int) -> dict[str,
     first_clips = [{clip.speaker: clip for clip in reversed(clips)} for clips in lists]
     for clips in first_clips:
         if None in clips and n_speakers:
-            raise ValueError(
-                f"data.n_speakers is {n_speakers}, but {clips[None].path} has no speaker: "
-                "the filelists need lines path|speaker|text"
-            )
+            missing = f"data.n_speakers is {n_speakers}, but {clips[None].path} has no speaker"
+            raise ValueError(f"{missing}: the filelists need lines path|speaker|text")
         if not n_speakers and len(clips) > 1:
             raise ValueError(f"the filelist has {len(clips)} speakers: set data.n_speakers to their number")
     if not n_speakers:
@@ -71,17 +69,13 @@ def speaker_table(lists: Sequence[Sequence[Clip]], n_speakers: int) -> dict[str,
     numbers = {label for label in training if label.isdecimal()}
     names = sorted(set(training) - numbers)
     if numbers and names:
-        raise ValueError(
-            f"{training[names[0]].where}: speaker {names[0]!r} is a name, while {min(numbers)!r} is a number: "
-            "use one kind of label"
-        )
+        mixed = f"speaker {names[0]!r} is a name, while {min(numbers)!r} is a number"
+        raise ValueError(f"{training[names[0]].where}: {mixed}: use one kind of label")
     table = {label: int(label) for label in sorted(numbers, key=int)} or {name: i for i, name in enumerate(names)}
     label = max(table, key=table.__getitem__)
     if table[label] >= n_speakers:
-        raise ValueError(
-            f"{training[label].where}: speaker {label!r} has id {table[label]}: "
-            f"data.n_speakers, now {n_speakers}, must be {table[label] + 1} or more"
-        )
+        needed = f"data.n_speakers, now {n_speakers}, must be {table[label] + 1} or more"
+        raise ValueError(f"{training[label].where}: speaker {label!r} has id {table[label]}: {needed}")
     for named in others:
         for label in sorted(set(named) - set(table)):
             raise ValueError(f"{named[label].where}: speaker {label!r} is not in the training list")
@@ -98,16 +92,13 @@ def speaker_ids(clips: Sequence[Clip], data: Any) -> list[int] | None:
     if not data.n_speakers:
         return None
     if not setting(data, "speakers") and not all(label.isdecimal() for label in table):
-        raise ValueError(
-            f"speakers are names, such as {next(iter(table))!r}, and data.speakers is empty: "
-            "fill it with corpus.speaker_table of the training list"
-        )
+        unnumbered = f"speakers are names, such as {next(iter(table))!r}, and data.speakers is empty"
+        raise ValueError(f"{unnumbered}: fill it with corpus.speaker_table of the training list")
     for clip in clips:
         if not table.get(str(clip.speaker), data.n_speakers) < data.n_speakers:
-            raise ValueError(
-                f"{clip.where}: speaker {clip.speaker!r} has no id below {data.n_speakers}; "
-                f"data.speakers has {', '.join(itertools.islice(table, MAX_NAMED))}"
-            )
+            known = ", ".join(itertools.islice(table, MAX_NAMED))
+            missing = f"speaker {clip.speaker!r} has no id below {data.n_speakers}"
+            raise ValueError(f"{clip.where}: {missing}; data.speakers has {known}")
     return [table[str(clip.speaker)] for clip in clips]
 
 
@@ -162,28 +153,25 @@ def check_corpus(clips: Sequence[Clip], data: Any, cache: str | Path | None = No
     unchanged recordings are not decoded again.
     """
     sounds = _measured([clip.path for clip in clips], cache)
-    frames = [
-        0 if sound.problem else resampled_frames(sound.frames, sound.rate, data.sampling_rate) // data.hop_length
-        for sound in sounds
-    ]
     findings: list[Finding] = []
     paces: list[tuple[Clip, float]] = []
     unknown: Counter[str] = Counter()
-    symbols = 0
-    for clip, sound, length in zip(clips, sounds, frames):
+    frames, symbols = [], 0
+    for clip, sound in zip(clips, sounds):
+        samples = 0 if sound.problem else resampled_frames(sound.frames, sound.rate, data.sampling_rate)
+        frames.append(samples // data.hop_length)
         written = cleaned(clip.text, data)
         tokens = len(token_ids(written, data, warn=False))
         symbols += len(written)
         unknown += unknown_symbols(written, setting(data, "extra_symbols"))
-        findings += _findings(clip, sound, len(written), tokens, length, data)
+        findings += _findings(clip, sound, len(written), tokens, frames[-1], data)
         if written and not sound.problem:
             speech = sound.frames / sound.rate - sound.leading - sound.trailing
             paces.append((clip, len(written) / max(speech, WINDOW)))
     findings += _unusual(paces)
     report = Report(len(clips), sum(sound.frames / sound.rate for sound in sounds if sound.rate), frames)
     for clip, kind, reason, _, detail in sorted(findings, key=lambda finding: -finding[3]):
-        name = f"{clip.path}: {detail}" if detail else clip.path
-        getattr(report, kind).setdefault(reason, []).append(name)
+        getattr(report, kind).setdefault(reason, []).append(f"{clip.path}: {detail}" if detail else clip.path)
     if unknown:
         foreign = unknown.total() > UNKNOWN_SHARE * symbols
         (report.errors if foreign else report.warnings)["symbols without an id, which are left out"] = [
@@ -202,8 +190,7 @@ def _findings(clip: Clip, sound: Sound, symbols: int, tokens: int, frames: int, 
         detail = f"{sound.rate} Hz instead of {data.sampling_rate} Hz"
         yield clip, "errors", "other sampling rate, with data.resample false", 0, detail
     if tokens > frames:
-        detail = f"{tokens} tokens, {frames} frames"
-        yield clip, "errors", "more tokens than frames", tokens - frames, detail
+        yield clip, "errors", "more tokens than frames", tokens - frames, f"{tokens} tokens, {frames} frames"
     for end, pause in (("leading", sound.leading), ("trailing", sound.trailing)):
         if pause > PAUSE:
             yield clip, "warnings", f"{end} silence above {PAUSE} s", pause, f"{pause:.2f} s"

@@ -67,13 +67,11 @@ def demo(steps: int, speakers: int, clips: int, text: str, device: str) -> Path:
     started = time.monotonic()
     arguments = ["-c", str(CONFIGS / f"{name}.json"), "-m", name, "--max-steps", str(steps)]
     train.main([*arguments, "--device", device, "--processes", "1"])
-    minutes = (time.monotonic() - started) / 60
-    print(f"3. Speaking after {minutes:.1f} minutes of training: {text}", flush=True)
+    print(f"3. Speaking after {(time.monotonic() - started) / 60:.1f} minutes of training: {text}", flush=True)
     folder = run_folder(name)
     voice = synthesis.Voice.load(folder, device=device)
     names: Sequence[str | None] = list(voice.speakers)[:speakers] or [None]
-    spoken = [voice.speak(text, speaker, NOISE_SCALE, seed=1) for speaker in names]
-    save(folder, voice, spoken)
+    save(folder, voice, [voice.speak(text, speaker, NOISE_SCALE, seed=1) for speaker in names])
     return folder
 
 

@@ -29,9 +29,9 @@ def launch(run: Callable[..., None], device: str, processes: int | None, *args: 
     or "auto", which is CUDA if there is a GPU; `processes`, their number on this machine, None for one for each GPU or
     one on the CPU. Raises ValueError if `processes` is below 1 or above the number of GPUs, or CUDA is not available.
     """
-    gpus = torch.cuda.device_count()
+    gpus, asked = torch.cuda.device_count(), f"{processes} processes were asked for; --processes must be"
     if processes is not None and processes < 1:
-        raise ValueError(f"{processes} processes were asked for; --processes must be at least 1")
+        raise ValueError(f"{asked} at least 1")
     if device == "cuda" and not gpus:
         raise ValueError("--device cuda: PyTorch sees no GPU here; --device cpu trains without one")
     kind = "cuda" if gpus and device != "cpu" else "cpu"
@@ -39,9 +39,7 @@ def launch(run: Callable[..., None], device: str, processes: int | None, *args: 
         return _join(run, kind, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://", *args)
     processes = processes or (gpus if kind == "cuda" else 1)
     if kind == "cuda" and processes > gpus:
-        raise ValueError(
-            f"{processes} processes were asked for; --processes must be at most {gpus}, the number of GPUs"
-        )
+        raise ValueError(f"{asked} at most {gpus}, the number of GPUs")
     if processes == 1:
         return run(_device(kind, 0), *args)
     with tempfile.TemporaryDirectory() as folder:

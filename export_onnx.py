@@ -47,13 +47,9 @@ def export(
 ) -> None:
     """Write a voice on the CPU to one ONNX file, whole or not at all.
 
-    Args:
-        noise_inputs: take all random numbers as inputs.
-        comment: text for the metadata.
-        for_runtimes: accept the ids of Piper and sherpa-onnx besides the network's tokens.
-        weights: "half", "int8", or None for fp32.
-
-    Raises ValueError if the network is not trained or broken, or if Piper and sherpa-onnx do not support the voice.
+    Args: `noise_inputs`, take all random numbers as inputs; `comment`, text for the metadata; `for_runtimes`, accept
+    the ids of Piper and sherpa-onnx besides the network's tokens; `weights`, "half", "int8", or None for fp32. Raises
+    ValueError if the network is not trained or broken, or if Piper and sherpa-onnx do not support the voice.
     """
     from export import graph as graphs
 

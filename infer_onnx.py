@@ -33,19 +33,16 @@ NOISE_FRAMES = 4096  # length of given noise, after which it repeats: 47 seconds
 class OnnxVoice(BaseVoice):
     """A voice in one or two ONNX files, with the interface of `synthesis.Voice`.
 
-    Args:
-        path: the file; of two files, the encoder's, or the name with the suffix .onnx that export_onnx.py was given.
-        config_path: config file, for files that do not describe themselves.
-        threads: of ONNX Runtime; 0 is all.
-
-    Raises ValueError if a file is missing or not an ONNX model of a voice, or if the config or onnxruntime is missing.
+    Args: `path`, the file; of two files, the encoder's, or the name with the suffix .onnx that export_onnx.py was
+    given; `config_path`, for files that do not describe themselves; `threads` of ONNX Runtime; 0 is all. Raises
+    ValueError if a file is missing or not an ONNX model of a voice, or if the config or onnxruntime is missing.
     """
 
     def __init__(self, path: str | Path, config_path: str | Path | None = None, threads: int = 0):
         path = Path(path)
         if not path.is_file() and path.with_suffix(ENCODER).is_file():
             path = path.with_suffix(ENCODER)
-        self.session = _session(path, threads)
+        self.session = load_session(path, threads)
         self.inputs = {entry.name: entry.shape for entry in self.session.get_inputs()}
         self.outputs = [entry.name for entry in self.session.get_outputs()]
         if not {"input", "input_lengths", "scales"} <= set(self.inputs):
@@ -55,7 +52,7 @@ class OnnxVoice(BaseVoice):
         facts = self.session.get_modelmeta().custom_metadata_map
         if "z" in self.outputs:
             beside = path.with_name(path.name.removesuffix(ENCODER) + DECODER)
-            self.decoder = _session(beside, threads)
+            self.decoder = load_session(beside, threads)
             if self.decoder.get_modelmeta().custom_metadata_map != facts:
                 raise ValueError(f"{beside} and {path} are not of one export: export the voice again")
         try:
@@ -112,8 +109,8 @@ class OnnxVoice(BaseVoice):
         return drawing
 
 
-def _session(path: Path, threads: int) -> "InferenceSession":
-    """Load a model. Raises ValueError if there is none."""
+def load_session(path: Path, threads: int) -> "InferenceSession":
+    """Load a model on the CPU; 0 threads are all. Raises ValueError if there is none."""
     onnxruntime = cli.extra("onnxruntime")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")

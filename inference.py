@@ -103,9 +103,6 @@ def convert(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
 
 def check_options(args: argparse.Namespace) -> None:
     """Raise ValueError for an option that is empty or has no effect in this combination."""
-    for option in ("file", "convert"):
-        if getattr(args, option) == "":
-            raise ValueError(f"--{option} is empty")
     cli.check_speaking_options(args)
     for option in ("timings", "picture") if args.text is None else ():
         if getattr(args, option):

@@ -43,20 +43,19 @@ Splits = dict[str, list[Clip]]
 def ljspeech(corpus: Path) -> Splits:
     """Return the clips of LJSpeech-1.1 in VITS's split, below the link DUMMY1. Raises ValueError for another layout."""
     facts = json.loads((FACTS / "ljspeech_splits.json").read_text())
-    splits: Splits = {"train": [], "val": [], "test": []}
+    found: list[tuple[str, str, Clip]] = []
     without_audio = []
     rows, width = _read_metadata(corpus / "metadata.csv")
     if width != 3:
         raise ValueError(f"{corpus}/metadata.csv has {width} columns; LJ Speech has id|text|text")
     for _, (name, written, normalised) in rows:
         if (corpus / "wavs" / f"{name}.wav").is_file():
-            split = _split_of(*name.partition("-")[::2], facts)
-            splits[split].append(Clip(f"DUMMY1/{name}.wav", None, _one_line(normalised or written)))
+            chapter, _, number = name.partition("-")
+            found.append((chapter, number, Clip(f"DUMMY1/{name}.wav", None, _one_line(normalised or written))))
         else:
             without_audio.append(name)
     _report_left_out("no recording", without_audio)
-    _report_counts(splits, facts["expected"])
-    return splits
+    return _split_as_vits(found, facts)
 
 
 def vctk(corpus: Path) -> Splits:
@@ -72,7 +71,7 @@ def vctk(corpus: Path) -> Splits:
     if not audio.is_dir() or not (corpus / "txt").is_dir():
         raise ValueError(f"{corpus} is not VCTK: it needs a folder txt and one of {', '.join(VCTK_AUDIO_FOLDERS)}")
     recordings = {path.stem.removesuffix("_mic1"): path for path in _find_audio(audio)}
-    splits: Splits = {"train": [], "val": [], "test": []}
+    found: list[tuple[str, str, Clip]] = []
     without_audio, without_number = [], []
     for transcript in sorted((corpus / "txt").glob("*/*.txt")):
         speaker, _, utterance = transcript.stem.partition("_")
@@ -82,12 +81,10 @@ def vctk(corpus: Path) -> Splits:
             without_audio.append(transcript.stem)
         else:
             path = f"DUMMY2/{recordings[transcript.stem].relative_to(audio).as_posix()}"
-            clip = Clip(path, numbers[speaker], _one_line(read_text(transcript)))
-            splits[_split_of(speaker, utterance, facts)].append(clip)
+            found.append((speaker, utterance, Clip(path, numbers[speaker], _one_line(read_text(transcript)))))
     _report_left_out("speaker has no number in VITS", without_number)
     _report_left_out("no recording", without_audio)
-    _report_counts(splits, facts["expected"])
-    return splits
+    return _split_as_vits(found, facts)
 
 
 def vctk_audio(corpus: Path) -> Path:
@@ -165,10 +162,8 @@ def _clips_of_metadata(metadata: Path, found: list[Path], columns: Sequence[str]
     if width == 1:
         raise ValueError(f"{metadata} has one column: separate id and text by |")
     if len(columns) != width or "id" not in columns or not {"text", "normalised"} & set(columns):
-        raise ValueError(
-            f"{metadata} has {width} columns: name them, as in --columns id,speaker,text; "
-            "id and text (or normalised) are needed"
-        )
+        needed = "name them, as in --columns id,speaker,text; id and text (or normalised) are needed"
+        raise ValueError(f"{metadata} has {width} columns: {needed}")
     recordings = _by_name(found)
     clips: dict[Path, Clip] = {}
     without_audio, again = [], []
@@ -195,10 +190,9 @@ def _refuse_speakers_as_text(metadata: Path, rows: Sequence[Row]) -> None:
     second, third = ([row[i] for _, row in rows if len(row) == 3] for i in (1, 2))
     if not any(" " in text for text in second) and sum(" " in text for text in third) > len(third) / 2:
         names = ", ".join(list(dict.fromkeys(second))[:3])
-        raise ValueError(
-            f"{metadata}: the second column ({names}, ...) looks like speakers, not like text: give "
-            "--columns id,speaker,text or, if it is text, --columns id,text,normalised"
-        )
+        choices = "--columns id,speaker,text or, if it is text, --columns id,text,normalised"
+        looks = f"the second column ({names}, ...) looks like speakers, not like text"
+        raise ValueError(f"{metadata}: {looks}: give {choices}")
 
 
 def _by_name(files: Iterable[Path]) -> dict[str, list[Path]]:
@@ -217,8 +211,7 @@ def _find_recording(name: str, recordings: dict[str, list[Path]], corpus: Path, 
     if len(candidates) > 1:
         paths = {path: Path(normalize("NFC", str(path.relative_to(corpus)))) for path in candidates}
         exact = [path for path, inside in paths.items() if called in (inside, inside.with_suffix(""))]
-        partly = [path for path, inside in paths.items() if _overlap(inside, called)]
-        candidates = exact or partly or candidates
+        candidates = exact or [path for path, inside in paths.items() if _overlap(inside, called)] or candidates
     if len(candidates) > 1:
         several = " or ".join(str(path) for path in candidates[:3])
         raise ValueError(f"{where}: {name} may be {several}: give its path from {corpus}")
@@ -278,23 +271,27 @@ def _find_audio(root: Path) -> list[Path]:
     )
 
 
-def _split_of(group: str, number: str, facts: dict[str, Any]) -> str:
-    """Return the split of one clip. The facts list val and test by chapter or speaker; all others are for training."""
-    return next((split for split in ("val", "test") if number in facts[split].get(group, "").split()), "train")
-
-
 def _report_left_out(reason: str, names: Sequence[str]) -> None:
     if names:
         more = ", ..." if len(names) > MAX_NAMED else ""
         print(f"Left out, {reason}: {len(names)} clips ({', '.join(names[:MAX_NAMED])}{more})")
 
 
-def _report_counts(splits: Splits, expected: dict[str, int]) -> None:
-    if not any(splits.values()):
+def _split_as_vits(found: Sequence[tuple[str, str, Clip]], facts: dict[str, Any]) -> Splits:
+    """Return the splits of clips with their chapters or speakers and numbers, and print where their sizes differ.
+
+    The facts list val and test by chapter or speaker; all others are for training. Raises ValueError for no clips.
+    """
+    if not found:
         raise ValueError("no clip has both a text and a recording: give the folder that the corpus's archive contains")
+    splits: Splits = {"train": [], "val": [], "test": []}
+    for group, number, clip in found:
+        split = next((split for split in ("val", "test") if number in facts[split].get(group, "").split()), "train")
+        splits[split].append(clip)
     for split, clips in splits.items():
-        if len(clips) != expected[split]:
-            print(f"{split}: {len(clips)} clips, where the corpus of VITS has {expected[split]}")
+        if len(clips) != facts["expected"][split]:
+            print(f"{split}: {len(clips)} clips, where the corpus of VITS has {facts['expected'][split]}")
+    return splits
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

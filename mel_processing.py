@@ -62,7 +62,8 @@ def spec_to_mel_torch(
     """
     with without_autocast(spec):
         spec = _full_precision(spec)
-        basis = _mel_basis(n_fft, num_mels, sampling_rate, fmin, fmax, dtype=spec.dtype, device=spec.device)
+        settings = {"sr": sampling_rate, "n_fft": n_fft, "n_mels": num_mels, "fmin": fmin, "fmax": fmax}
+        basis = _mel_basis(spec.dtype, spec.device, **settings)
         return torch.log(torch.clamp(torch.matmul(basis, spec), min=1e-5))
 
 
@@ -133,18 +134,9 @@ def _hann_window(win_size: int, dtype: torch.dtype, device: torch.device) -> Ten
 
 
 @cache
-def _mel_basis(
-    n_fft: int,
-    num_mels: int,
-    sampling_rate: int,
-    fmin: float,
-    fmax: float | None,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
+def _mel_basis(dtype: torch.dtype, device: torch.device, **settings: Any) -> Tensor:
     """Return the triangular filters of equal area on Slaney's mel scale, `[num_mels, n_fft // 2 + 1]`."""
     from librosa.filters import mel  # imported late because librosa takes a second to import
 
-    basis = mel(sr=sampling_rate, n_fft=n_fft, n_mels=num_mels, fmin=fmin, fmax=fmax)
     with torch.inference_mode(False):
-        return torch.from_numpy(basis).to(device, dtype)
+        return torch.from_numpy(mel(**settings)).to(device, dtype)

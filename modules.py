@@ -194,8 +194,7 @@ class ElementwiseAffine(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.m = nn.Parameter(torch.zeros(channels, 1))
-        self.logs = nn.Parameter(torch.zeros(channels, 1))
+        self.m, self.logs = (nn.Parameter(torch.zeros(channels, 1)) for _ in range(2))
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False) -> FlowOutput:
         """Args: x `[b, c, t]`; x_mask `[b, 1, t]`. Returns `[b, c, t]` and the log-determinant `[b]`."""

@@ -48,10 +48,8 @@ def clean_filelist(
     lines = []
     for (number, columns), cleaned in zip(rows, tqdm(_map(clean, texts, jobs), str(path), len(texts), disable=None)):
         if not cleaned.strip():
-            raise ValueError(
-                f"{path}, line {number}: {', '.join(cleaner_names)} leave nothing of {columns[text_index]!r}; "
-                "remove the line or write its text in letters"
-            )
+            emptied = f"{', '.join(cleaner_names)} leave nothing of {columns[text_index]!r}"
+            raise ValueError(f"{path}, line {number}: {emptied}; remove the line or write its text in letters")
         unknown.update(unknown_symbols(cleaned))
         lines.append("|".join([*columns[:text_index], cleaned, *columns[text_index + 1 :]]) + "\n")
     write_text(f"{path}.{out_extension}", "".join(lines))

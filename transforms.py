@@ -34,8 +34,7 @@ def piecewise_rational_quadratic_transform(
         inverse: apply the inverse of the spline.
         tails: with "linear", the spline maps [-tail_bound, tail_bound] onto itself and is the identity elsewhere; with
             None, it maps [0, 1] onto itself.
-        min_bin_width, min_bin_height: minimum sizes of a bin, as fractions of the interval.
-        min_derivative: minimum slope at a knot.
+        min_bin_width, min_bin_height, min_derivative: minimum sizes of a bin, as fractions of the interval, and slope.
 
     Returns outputs and the logarithm of the absolute derivative, both `[...]`. Raises ValueError for unknown `tails`,
     for more bins than the minimum size allows and, without tails, for inputs outside [0, 1].
@@ -95,8 +94,7 @@ def _in_bin(
 
 def _knots(unnormalized: Tensor, minimum: float, low: float, high: float) -> tuple[Tensor, Tensor]:
     """Return the bin sizes `[..., k]`, which sum to `high - low`, and the knots `[..., k + 1]`."""
-    k = unnormalized.shape[-1]
-    sizes = minimum + (1 - minimum * k) * unnormalized.softmax(-1)
+    sizes = minimum + (1 - minimum * unnormalized.shape[-1]) * unnormalized.softmax(-1)
     inner = (high - low) * sizes.cumsum(-1)[..., :-1] + low
     knots = F.pad(F.pad(inner, (1, 0), value=low), (0, 1), value=high)
     return knots[..., 1:] - knots[..., :-1], knots

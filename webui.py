@@ -11,6 +11,7 @@ Examples:
 import contextlib
 import functools
 import html
+import inspect
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -35,17 +36,13 @@ MAX_TEXT = 5000  # characters
 MAX_RECORDING = 60  # seconds
 MAX_LOADED = 8  # voices kept in memory
 MAX_PORT = (1 << 16) - 1
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # events of the page that are not part of its API
 SEEDS = 1 << 31  # random seeds are below this, so that they are easy to type
 EXAMPLES = [
     "Hello world, how are you?",
     "The old sailor has lost the garden gate by the sea.",
     "Did you see the blue umbrella? My sister found it behind the school this morning.",
 ]
-CSS = """
-.gradio-container > main { width: 100%; max-width: 1200px !important; margin: 0 auto; }
-footer .divider { display: none; }
-.facts { color: var(--body-text-color-subdued); align-self: center; }
-"""
 
 
 class Voices:
@@ -222,41 +219,29 @@ def build(voices: Voices) -> "gr.Blocks":
             source, target, conversion = conversion_tab(voices, name)
             no_conversion = gr.Markdown("Conversion needs a voice of several speakers; this one has a single speaker.")
         dependent = [about, speaker, source, target, conversion, no_conversion]  # shown and filled by `opened`
-        name.change(functools.partial(chosen, voices), name, dependent, api_visibility="private")
-        page.load(opened, None, [name, *dependent], api_visibility="private")
+        name.change(functools.partial(chosen, voices), name, dependent, **PRIVATE)
+        page.load(opened, None, [name, *dependent], **PRIVATE)
     return page.queue(default_concurrency_limit=2)
 
 
 def speech_tab(voices: Voices, name: "gr.Dropdown") -> "gr.Dropdown":
     """Create the inputs on the left, sound and picture on the right. Returns the speaker's component."""
-    default, progress_bar = Scales(), gr.Progress()
-
-    def speak_for_page(  # gradio reads the API's names from this signature, and finds its progress bar by the default
-        name: str,
-        text: str,
-        speaker: str | None,
-        noise_scale: float,
-        noise_scale_w: float,
-        length_scale: float,
-        seed: str | None,
-        progress: Callable[..., Any] = progress_bar,
-    ) -> tuple[Any, ...]:
-        return speak(voices, name, text, speaker, noise_scale, noise_scale_w, length_scale, seed, progress)
-
+    noise_scale, length_scale, noise_scale_w = Scales()
+    speak_for_page: Any = functools.partial(speak, voices)
+    # gradio reads the API's names from the signature, and finds its progress bar by the default
+    *names, progress = inspect.signature(speak_for_page).parameters.values()
+    speak_for_page.__signature__ = inspect.Signature([*names, progress.replace(default=gr.Progress())])
     with gr.Row():
         with gr.Column():
             text = gr.Textbox(EXAMPLES[1], lines=5, max_lines=12, max_length=MAX_TEXT, label="Text")
             speaker = speaker_choice("Speaker", visible=False)
             button = gr.Button("Speak", variant="primary")
-            gr.Examples([[example] for example in EXAMPLES], [text], api_visibility="private")
+            gr.Examples([[example] for example in EXAMPLES], [text], **PRIVATE)
             with gr.Accordion("More settings", open=False) as settings:
-                length = gr.Slider(0.3, 3, default.length_scale, label="Length", info="above 1 is slower")
-                noise = gr.Slider(
-                    0, 1.5, default.noise_scale, label="Variation of the sound", info="0 is the most probable sound"
-                )
-                noise_w = gr.Slider(
-                    0, 1.5, default.noise_scale_w, label="Variation of the rhythm", info="0 is the most even rhythm"
-                )
+                length = gr.Slider(0.3, 3, length_scale, label="Length", info="above 1 is slower")
+                sound, rhythm = "0 is the most probable sound", "0 is the most even rhythm"
+                noise = gr.Slider(0, 1.5, noise_scale, label="Variation of the sound", info=sound)
+                noise_w = gr.Slider(0, 1.5, noise_scale_w, label="Variation of the rhythm", info=rhythm)
                 # not gr.Number, which turns an empty field into 0 when the settings are unfolded
                 seed = gr.Textbox(label="Seed", info="the same seed gives the same audio", placeholder="random")
         with gr.Column():
@@ -266,22 +251,10 @@ def speech_tab(voices: Voices, name: "gr.Dropdown") -> "gr.Dropdown":
                 keep = gr.Button("Keep this seed", size="sm", scale=0, min_width=140, visible=False)
             image = gr.Image(show_label=False, interactive=False, buttons=["download", "fullscreen"])
     used = gr.State()
-    gr.on(
-        [button.click, text.submit],
-        speak_for_page,
-        [name, text, speaker, noise, noise_w, length, seed],
-        [audio, image, facts, used],
-        show_progress_on=audio,
-        api_name="speak",
-    )
-    used.change(lambda: gr.update(visible=True), None, keep, api_visibility="private")
-    keep.click(
-        lambda used: (used, gr.update(open=True)),
-        used,
-        [seed, settings],
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    asked, answer = [name, text, speaker, noise, noise_w, length, seed], [audio, image, facts, used]
+    gr.on([button.click, text.submit], speak_for_page, asked, answer, show_progress_on=audio, api_name="speak")
+    used.change(lambda: gr.update(visible=True), None, keep, **PRIVATE)
+    keep.click(lambda used: (used, gr.update(open=True)), used, [seed, settings], show_progress="hidden", **PRIVATE)
     return speaker
 
 
@@ -319,7 +292,8 @@ def serve(page: "gr.Blocks", port: int | None, share: bool = False, quiet: bool 
         font=[gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif"],
         font_mono=[gr.themes.Font("monospace")],
     )
-    look: dict[str, Any] = {"theme": theme, "css": CSS, "footer_links": ["api"], "run_history": False}
+    css = Path(__file__).with_suffix(".css")
+    look: dict[str, Any] = {"theme": theme, "css_paths": css, "footer_links": ["api"], "run_history": False}
     try:
         return page.launch(
             prevent_thread_lock=True, server_port=port, share=share, quiet=quiet, max_file_size="100mb", **look

@@ -65,7 +65,6 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
     trainer = Trainer(config, device)
     began = time.perf_counter()
     training_mel, mels = learn(trainer, loader, validation, len(epochs.sampler), args)
-    seconds = time.perf_counter() - began
     result = {
         "config": Path(args.config).stem,
         "seed": config.train.seed,
@@ -73,7 +72,7 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
         "precision": choose_precision(config.train, device),
         "plain": args.plain,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "seconds": round(seconds, 1),
+        "seconds": round(time.perf_counter() - began, 1),
         "training_mel": round(training_mel / config.train.c_mel, 4),
         "validations": len(mels),
         "mel": round(statistics.mean(mels), 4),

@@ -51,8 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for _ in range(len(sampler) + 4 * args.workers):  # one epoch, and the batches that workers prepare in advance
             next(batches)
         start = time.perf_counter()
-        utterances = sum(len(batch.text) for batch in islice(batches, args.batches))
-        rate = utterances / (time.perf_counter() - start)
+        rate = sum(len(batch.text) for batch in islice(batches, args.batches)) / (time.perf_counter() - start)
         print(json.dumps({"workers": args.workers, "utterances_a_second": round(rate, 1)}))
 
 

@@ -31,7 +31,7 @@ import cli
 import config as configs
 from export import runtimes
 from export_onnx import export, export_split
-from infer_onnx import OnnxVoice
+from infer_onnx import OnnxVoice, load_session
 from models import SynthesizerTrn
 from synthesis.speech import BaseVoice, Text
 from synthesis.voice import Voice, find_device
@@ -64,10 +64,8 @@ def random_voice(config_path: Path, device: str, **options: bool) -> Voice:
 
 def speaking(voice: BaseVoice, seed: int | None = None, stream: bool = True) -> Say:
     """Return a function that speaks as a stream or, without `stream`, decodes a sentence in one pass."""
-    options: dict[str, Any] = {"speaker": 0 if voice.data.n_speakers else None, "seed": seed, "pause": 0}
-    if stream:
-        return lambda text: voice.speak(text, stream=True, **options)
-    return lambda text: iter([voice.speak(text, **options).audio])
+    speak: Callable[..., Any] = partial(voice.speak, speaker=0 if voice.data.n_speakers else None, seed=seed, pause=0)
+    return partial(speak, stream=True) if stream else lambda text: iter([speak(text).audio])
 
 
 def by_torch(voice: Voice, folder: Path, threads: int) -> Say:
@@ -84,16 +82,13 @@ def by_onnx(write: Callable[..., object], voice: Voice, folder: Path, threads: i
 
 def by_piper(voice: Voice, folder: Path, threads: int) -> Say:
     """Export, and return a function that speaks with Piper."""
-    import onnxruntime
     import piper
 
     path = folder / "voice.onnx"
     export(voice, path, for_runtimes=True)
     runtimes.RUNTIMES["piper"](voice, path)
     spoken = piper.PiperVoice.load(path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    spoken.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    spoken.session = load_session(path, threads)
     return lambda text: (chunk.audio_float_array for chunk in spoken.synthesize(str(text)))
 
 

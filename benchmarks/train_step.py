@@ -115,7 +115,12 @@ def measure(device: torch.device, args: argparse.Namespace) -> None:
         steps = endless_steps(trainer, args.batches, bar, args.wait)
         steps(args.warmup)
         warmup = timer() - began
-        rounds = timed_rounds(steps, args.rounds)
+        rounds = []  # mean seconds of a step
+        for _ in range(args.rounds):
+            start = timer()  # waits for the GPU
+            record = steps(len(BUCKETS))
+            rounds.append((timer() - start) / len(BUCKETS))
+            assert all(value.isfinite() for value in record.values())
     result = {
         "config": Path(args.config).stem,
         "precision": choose_precision(config.train, device),
@@ -192,17 +197,6 @@ def endless_steps(trainer: Trainer, count: int, bar: tqdm, wait_always: bool) ->
         return record
 
     return steps
-
-
-def timed_rounds(steps: Steps, count: int) -> list[float]:
-    """Return the mean seconds per step of each round."""
-    rounds = []
-    for _ in range(count):
-        start = timer()  # waits for the GPU
-        record = steps(len(BUCKETS))
-        rounds.append((timer() - start) / len(BUCKETS))
-        assert all(value.isfinite() for value in record.values())
-    return rounds
 
 
 def flops_of(trainer: Trainer, steps: Steps, seconds: float, device: torch.device) -> dict[str, float]:

@@ -52,10 +52,8 @@ def check_widths(rows: Sequence[Row], path: str | Path) -> int:
     width = Counter(len(columns) for _, columns in rows).most_common(1)[0][0]
     for number, columns in rows:
         if len(columns) != width:
-            raise ValueError(
-                f"{path}, line {number}: {len(columns)} columns where most lines have {width}; "
-                f"a text must not contain |: {'|'.join(columns)!r}"
-            )
+            found = f"{len(columns)} columns where most lines have {width}"
+            raise ValueError(f"{path}, line {number}: {found}; a text must not contain |: {'|'.join(columns)!r}")
     return width
 
 
@@ -69,19 +67,14 @@ def read_filelist(path: str | Path) -> list[Clip]:
     rows = [(number, [column.strip() for column in columns]) for number, columns in read_rows(path)]
     for number, columns in rows:
         if len(columns) not in (2, 3):
-            raise ValueError(
-                f"{path}, line {number}: {len(columns)} columns; expected path|text or path|speaker|text, "
-                "no | in the text"
-            )
+            expected = "expected path|text or path|speaker|text, no | in the text"
+            raise ValueError(f"{path}, line {number}: {len(columns)} columns; {expected}")
         if not columns[0]:
             raise ValueError(f"{path}, line {number}: the path is empty")
-    speakers = check_widths(rows, path) == 3
-    return [
-        Clip(_found(columns[0], path), columns[1] if speakers else None, columns[-1], number)
-        for number, columns in rows
-    ]
-
-
-def _found(recording: str, filelist: str | Path) -> str:
-    beside = Path(filelist).parent / recording
-    return str(beside) if not os.path.exists(recording) and beside.exists() else recording
+    check_widths(rows, path)
+    clips = []
+    for number, (recording, *speaker, text) in rows:
+        beside = Path(path).parent / recording
+        found = str(beside) if not os.path.exists(recording) and beside.exists() else recording
+        clips.append(Clip(found, speaker[0] if speaker else None, text, number))
+    return clips

@@ -77,8 +77,10 @@ def make_corpus(
     (folder / "wavs").mkdir(parents=True, exist_ok=True)
     synthesizer = Synthesizer(seed)
     splits: dict[str, list[Clip]] = {"train": [], "val": []}
-    for speaker, texts in enumerate(_shares(compose(utterances, seed), speakers)):
-        for i, text in enumerate(texts):
+    texts, others = compose(utterances, seed), speakers - 1
+    half = len(texts) // 2 if others else len(texts)  # for the first voice; the others have equal parts of the rest
+    for speaker, share in enumerate([texts[:half], *(texts[half + i :: others] for i in range(others))]):
+        for i, text in enumerate(share):
             path = folder / "wavs" / f"{speaker}_{i:04d}.wav"
             save_audio(path, synthesizer.speak(text, VOICES[speaker], sampling_rate), sampling_rate)
             splits["val" if i % VALIDATION_SHARE == 0 else "train"].append(Clip(path.as_posix(), str(speaker), text))
@@ -110,10 +112,9 @@ class Synthesizer:
     def __init__(self, seed: int) -> None:
         library_path, data_path = espeak.find()
         if not Path(library_path).is_file():
-            raise espeak.EspeakError(
-                f"the library {library_path} is needed as a file, and its path is not known: "
-                "pip install espeakng-loader, or give the path in PHONEMIZER_ESPEAK_LIBRARY"
-            )
+            unknown = f"the library {library_path} is needed as a file, and its path is not known"
+            remedy = "pip install espeakng-loader, or give the path in PHONEMIZER_ESPEAK_LIBRARY"
+            raise espeak.EspeakError(f"{unknown}: {remedy}")
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as copies:  # Windows cannot delete a loaded file
             self.engine = espeak.Espeak(shutil.copy(library_path, copies), data_path)
         library = self.engine.library
@@ -138,14 +139,6 @@ class Synthesizer:
         if samples and count > 0:
             self._blocks.append(ctypes.string_at(samples, 2 * count))
         return 0
-
-
-def _shares(texts: list[str], speakers: int) -> list[list[str]]:
-    """Return half of the texts for the first voice and equal parts of the rest for the others."""
-    if speakers == 1:
-        return [texts]
-    half = len(texts) // 2
-    return [texts[:half], *(texts[half + i :: speakers - 1] for i in range(speakers - 1))]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

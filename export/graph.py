@@ -102,12 +102,10 @@ def write(
     noise_inputs: bool,
     weights: str | None,
 ) -> None:
-    """Write one graph of a voice to a file with the metadata `facts`, whole or not at all.
+    """Trace a module of a voice and write it to a file with the metadata `facts`, whole or not at all.
 
-    Args:
-        graph: the module to trace, with the inputs `example`, by name, and outputs of the names `outputs`.
-        noise_inputs: take the random draws as inputs; see `noise_from_inputs`.
-        weights: a key of `shrink.SHRINK`, or None for fp32.
+    `example` holds its inputs by name, `outputs` the names of its outputs. With `noise_inputs`, the random draws are
+    inputs (see `noise_from_inputs`). `weights` is a key of `shrink.SHRINK`, or None for fp32.
     """
     axes = AXES | {name: {0: "batch_size"} for name in voice.net.conditions}
     with replacing(path) as unfinished, warnings.catch_warnings(), torch.no_grad():

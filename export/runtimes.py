@@ -59,11 +59,9 @@ def front_end(voice: Voice) -> str:
     if name in CHARACTER_CLEANERS:
         return ""
     if name not in ("english_cleaners2", "english_cleaners3") and not name.startswith("phonemes_"):
-        raise ValueError(
-            f"this voice reads the output of {' and '.join(cleaners) or 'no cleaner'}, which Piper and sherpa-onnx "
-            "cannot make: they support english_cleaners2, english_cleaners3, phonemes_LANGUAGE and, character by "
-            f"character, {', '.join(CHARACTER_CLEANERS)}"
-        )
+        made = f"the output of {' and '.join(cleaners) or 'no cleaner'}, which Piper and sherpa-onnx cannot make"
+        supported = "english_cleaners2, english_cleaners3, phonemes_LANGUAGE and, character by character,"
+        raise ValueError(f"this voice reads {made}: they support {supported} {', '.join(CHARACTER_CLEANERS)}")
     # the name of the voice's file, because the runtimes do not know all codes that refer to it, such as fr-fr
     return espeak.load().voice_of(language(cleaners)).rpartition("/")[2].lower()
 
@@ -101,16 +99,9 @@ class Reader(nn.Module):
     Batches of different lengths are allowed, although both runtimes send one utterance at a time.
     """
 
-    keys: Tensor
-    joined: Tensor
-
     def __init__(self, inventory: Inventory, add_blank: bool):
         super().__init__()
-        self.inventory = inventory
-        self.add_blank = add_blank
-        keys = [left * inventory.size + right for left, right in inventory.joins]
-        self.register_buffer("keys", torch.tensor(keys, dtype=torch.long))
-        self.register_buffer("joined", torch.tensor(list(inventory.joins.values()), dtype=torch.long))
+        self.inventory, self.add_blank = inventory, add_blank
 
     def forward(self, x: Tensor, x_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Args: x `[b, t]`; x_lengths `[b]`.
@@ -135,12 +126,13 @@ class Reader(nn.Module):
 
     def _joined(self, x: Tensor) -> Tensor:
         """Replace the left id of each pair by the joined one and the right id by 0; `[b, t]` to `[b, t]`."""
-        if not len(self.keys):
+        joins, size = self.inventory.joins, self.inventory.size
+        if not joins:
             return x
-        pairs = x * self.inventory.size + F.pad(x[:, 1:], (0, 1))
-        match = pairs.unsqueeze(2) == self.keys  # [b, t, joins]
+        pairs = x * size + F.pad(x[:, 1:], (0, 1))
+        match = pairs.unsqueeze(2) == torch.tensor([left * size + right for left, right in joins])  # [b, t, joins]
         found = match.any(2)
-        x = torch.where(found, (match * self.joined).sum(2), x)
+        x = torch.where(found, (match * torch.tensor(list(joins.values()))).sum(2), x)
         return x.masked_fill(F.pad(found, (1, 0))[:, :-1], 0)
 
     def _without_glides(self, x: Tensor) -> Tensor:
@@ -242,11 +234,9 @@ def for_piper(voice: Voice, path: Path) -> list[str]:
     }
     file = path.with_name(path.name + ".json")
     write_text(file, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
-    speaker = " -s 0" if voice.data.n_speakers > 1 else ""
-    return [
-        f"{file}: the config file of Piper",
-        f'python -m piper -m {shlex.quote(str(path))}{speaker} -f speech.wav "Some words."',
-    ]
+    model, speaker = shlex.quote(str(path)), " -s 0" if voice.data.n_speakers > 1 else ""
+    command = f'python -m piper -m {model}{speaker} -f speech.wav "Some words."'
+    return [f"{file}: the config file of Piper", command]
 
 
 def for_sherpa(voice: Voice, path: Path) -> list[str]:

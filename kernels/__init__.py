@@ -24,7 +24,6 @@ def triton_runs(attempt: Callable[[], object], otherwise: str) -> bool:
     try:
         attempt()
     except Exception as error:  # Triton compiles on this machine, and its failures have no common type
-        reason = (str(error).splitlines() or [repr(error)])[0]
-        logger.warning("Triton does not run here, %s: %s", otherwise, reason)
+        logger.warning("Triton does not run here, %s: %s", otherwise, (str(error).splitlines() or [repr(error)])[0])
         return False
     return True

@@ -36,7 +36,7 @@ class Convolution(nn.modules.conv._ConvNd):
 
     def before_and_after(self, x: Tensor, slope: float, plus: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return `plus + conv(x)` and its leaky ReLU."""
-        return fused.before_and_after_act(self, x, slope, plus)
+        return fused.conv_act(self, x, slope, plus, both=True)
 
     def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Compute the convolution alone, with the given bias or none."""

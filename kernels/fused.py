@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn.utils.parametrize import is_parametrized
 
-from commons import fused_add_tanh_sigmoid_multiply, map_tensors, masked
+from commons import fused_add_tanh_sigmoid_multiply, masked
 from kernels import triton_runs
 
 if TYPE_CHECKING:
@@ -55,28 +53,6 @@ def _kernels() -> ModuleType:
     return triton_kernels
 
 
-def _rows(x: Tensor) -> Tensor:
-    """View `[b, c, ...]` as contiguous `[b, ..., c]`; a copy only if x is not in channels-last layout."""
-    return x.movedim(1, -1).contiguous()
-
-
-def _channels(rows: Tensor) -> Tensor:
-    """View `[b, ..., c]` as `[b, c, ...]`, the inverse of `_rows`."""
-    return rows.movedim(-1, 1)
-
-
-def _row_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
-    """Expand a mask `[b or 1, 1, t]` to one value for each row of x `[b, c, t]`."""
-    return None if mask is None else mask.expand(x.size(0), 1, x.size(2)).contiguous()
-
-
-def activate(x: Tensor, slope: float) -> Tensor:
-    """Apply leaky ReLU. A slope of 1 is the identity and a slope of 0 is ReLU."""
-    if slope == 1.0:
-        return x
-    return F.leaky_relu(x, slope) if slope else torch.relu(x)
-
-
 def weight(conv: "Convolution", x: Tensor) -> Tensor:
     """Return `conv.weight` for a convolution of x. On a GPU it has the compute type and, if cast, cuDNN's layout.
 
@@ -87,73 +63,27 @@ def weight(conv: "Convolution", x: Tensor) -> Tensor:
         return conv.weight
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
     if not kernel:
-        return _channels(conv.weight.movedim(1, -1).to(dtype, memory_format=torch.contiguous_format))
+        return conv.weight.movedim(1, -1).to(dtype, memory_format=torch.contiguous_format).movedim(-1, 1)
     if is_parametrized(conv, "weight"):
         parts = cast(Any, conv.parametrizations).weight
-        return _Weight.apply(parts.original1, parts.original0, dtype)
-    return conv.weight if conv.weight.dtype == dtype else _Weight.apply(conv.weight, None, dtype)
-
-
-class _Weight(Function):
-    @staticmethod
-    def forward(ctx: Any, v: Tensor, g: Tensor | None, dtype: torch.dtype) -> Tensor:
-        v = v.contiguous()
-        w, norm = _kernels().weight(v.flatten(2), g, dtype)
-        ctx.save_for_backward(v, g, norm)
-        return w.transpose(1, 2).view(v.shape)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        v, g, norm = ctx.saved_tensors
-        grad = grad.flatten(2).transpose(1, 2).contiguous()
-        grad_v, grad_g = _kernels().weight_backward(grad, v.flatten(2), g, norm)
-        return grad_v.view(v.shape), grad_g, None
+        return _kernels().Weight.apply(parts.original1, parts.original0, dtype)
+    return conv.weight if conv.weight.dtype == dtype else _kernels().Weight.apply(conv.weight, None, dtype)
 
 
 def conv_act(
-    conv: "Convolution", x: Tensor, slope: float, plus: Tensor | None = None, mask: Tensor | None = None
-) -> Tensor:
-    """Compute `activate(plus + conv(x), slope) * mask` in the type of the convolution; mask `[b, 1, t]`."""
+    conv: "Convolution", x: Tensor, slope: float, plus: Tensor | None, mask: Tensor | None = None, both: bool = False
+) -> Any:
+    """Compute `leaky_relu(plus + conv(x), slope) * mask` in the type of the convolution; mask `[b, 1, t]`.
+
+    A slope of 1 is the identity and a slope of 0 is ReLU. With `both`, returns `plus + conv(x)` before the result.
+    """
     if conv.bias is not None and conv.use_kernels and supports(x):
-        return _BiasAct.apply(plus, conv.convolve(x), conv.bias, mask, slope, False)
+        return _kernels().BiasAct.apply(plus, conv.convolve(x), conv.bias, mask, slope, both)
     y = conv.convolve(x, conv.bias)
-    y = activate(y if plus is None else plus + y, slope)
-    return y if mask is None else masked(y, mask)
-
-
-def before_and_after_act(conv: "Convolution", x: Tensor, slope: float, plus: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Compute `plus + conv(x)` and its activation."""
-    if conv.bias is not None and conv.use_kernels and supports(x):
-        return _BiasAct.apply(plus, conv.convolve(x), conv.bias, None, slope, True)
-    y = conv_act(conv, x, 1.0, plus)
-    return y, activate(y, slope)
-
-
-class _BiasAct(Function):
-    """Return the value after the activation or, with `both`, the values before and after it."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, plus: Tensor | None, y: Tensor, bias: Tensor, mask: Tensor | None, slope: float, both: bool
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        mask = _row_mask(mask, y)
-        before, out = _kernels().bias_act(map_tensors(_rows, plus), _rows(y), bias, slope, both, mask)
-        ctx.slope = slope
-        ctx.save_for_backward(out if slope != 1.0 else None, mask)
-        return (_channels(before), _channels(out)) if both else _channels(out)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        *before_act, grad = map(_rows, grads)
-        before, bias = before_act[0] if before_act else None, None
-        out, mask = ctx.saved_tensors
-        plus_learns, _, bias_learns, *_ = ctx.needs_input_grad
-        if bias_learns or before is not None or out is not None or mask is not None:
-            grad, bias = _kernels().bias_act_backward(before, grad, out, ctx.slope, bias_learns, mask)
-        grad = _channels(grad)
-        return grad if plus_learns else None, grad, bias, None, None, None
+    y = y if plus is None else plus + y
+    out = y if slope == 1.0 else F.leaky_relu(y, slope) if slope else torch.relu(y)
+    out = out if mask is None else masked(out, mask)
+    return (y, out) if both else out
 
 
 def gate(conv: "Convolution", x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -163,23 +93,9 @@ def gate(conv: "Convolution", x: Tensor, condition: Tensor | None = None) -> Ten
     """
     if conv.use_kernels and supports(x):
         bias = cast(Tensor, conv.bias).view(1, -1, 1)
-        return _Gate.apply(conv.convolve(x), bias if condition is None else bias + condition)
+        return _kernels().Gate.apply(conv.convolve(x), bias if condition is None else bias + condition)
     y = conv(x)
     return fused_add_tanh_sigmoid_multiply(y, 0.0 if condition is None else condition, y.size(1) // 2)
-
-
-class _Gate(Function):
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, b: Tensor) -> Tensor:
-        y, b = _rows(y), b.squeeze(2).float().contiguous()
-        ctx.save_for_backward(y, b)
-        return _channels(_kernels().gate(y, b))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        y, b = _kernels().gate_backward(_rows(grad), *ctx.saved_tensors)
-        return _channels(y), b.unsqueeze(2)
 
 
 def residual_and_skip(
@@ -190,68 +106,21 @@ def residual_and_skip(
     Args: acts, x `[b, h, t]`; skips `[b, h, t]`, None for zero; mask `[b, 1, t]`. The kernel sums the skips in fp32.
     """
     if conv.use_kernels and supports(x):
-        return _ResidualAndSkip.apply(x, skips, conv.convolve(acts), conv.bias, mask)
+        return _kernels().ResidualAndSkip.apply(x, skips, conv.convolve(acts), conv.bias, mask)
     residual, skip = conv(acts).chunk(2, 1)
     return masked(x + residual, mask), skip if skips is None else skips + skip
-
-
-class _ResidualAndSkip(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, skips: Tensor | None, y: Tensor, bias: Tensor, mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        row_mask = _row_mask(mask, y)
-        ctx.save_for_backward(row_mask)
-        ctx.dtype = y.dtype
-        x, skips = _kernels().residual_and_skip(_rows(x), map_tensors(_rows, skips), _rows(y), bias, row_mask)
-        return _channels(x), _channels(skips)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_x: Tensor, grad_skips: Tensor) -> tuple[Tensor | None, ...]:
-        grads = _rows(grad_x), _rows(grad_skips)
-        x, y, bias = _kernels().residual_and_skip_backward(*grads, *ctx.saved_tensors, ctx.dtype)
-        return _channels(x), grad_skips if ctx.needs_input_grad[1] else None, _channels(y), bias, None
 
 
 def add_norm(x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: float, use_kernels: bool = True) -> Tensor:
     """Compute layer norm over the channels of `x + y` `[b, c, t]`; gamma, beta `[c]`. The kernel returns y's type."""
     if use_kernels and supports(y):
-        return _AddNorm.apply(x, y, gamma, beta, eps)
+        return _kernels().AddNorm.apply(x, y, gamma, beta, eps)
     y = y if x is None else x + y
     return F.layer_norm(y.transpose(1, 2), gamma.shape, gamma, beta, eps).transpose(1, 2)
-
-
-class _AddNorm(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
-        out, total, mean, rstd = _kernels().add_norm(map_tensors(_rows, x), _rows(y), gamma, beta, eps)
-        ctx.save_for_backward(total, gamma, mean, rstd)
-        return _channels(out)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad, gamma, beta = _kernels().add_norm_backward(_rows(grad), *ctx.saved_tensors)
-        grad = _channels(grad)
-        return grad if ctx.needs_input_grad[0] else None, grad, gamma, beta, None
 
 
 def l1_mean(real: Tensor, generated: Tensor, use_kernels: bool = True) -> Tensor:
     """Compute the mean absolute difference of two tensors `[b, c, ...]` in fp32; only `generated` gets a gradient."""
     if use_kernels and supports(generated) and real.dtype == generated.dtype:
-        return _L1Mean.apply(real, generated)
+        return _kernels().L1Mean.apply(real, generated)
     return (real.detach().float() - generated.float()).abs().mean()
-
-
-class _L1Mean(Function):
-    @staticmethod
-    def forward(ctx: Any, real: Tensor, generated: Tensor) -> Tensor:
-        real, generated = _rows(real), _rows(generated)
-        ctx.save_for_backward(real, generated)
-        return _kernels().l1_mean(real, generated)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, _channels(_kernels().l1_mean_backward(grad.float().contiguous(), *ctx.saved_tensors))

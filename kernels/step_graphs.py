@@ -28,8 +28,7 @@ class GraphedSteps:
     """
 
     def __init__(self, device: torch.device, patience: int = 0):
-        self.device = device
-        self.patience = patience
+        self.device, self.patience = device, patience
         self.kind: Hashable = None
         self.steps = 0  # of this kind
         self.graphs: dict[Hashable, Graph | None] = {}  # for each shape of batch; None before the capture
@@ -68,9 +67,8 @@ class Graph:
         given = map_tensors(lambda x: torch.empty_like(x, device=device), batch)
         self.inputs = tensors_in(given)
         self.graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.current_stream(device)
         # thread_local, because other threads use CUDA meanwhile: NCCL's watchdog, a loader that pins memory
-        with torch.cuda.graph(self.graph, pool, stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self.graph, pool, torch.cuda.current_stream(device), capture_error_mode="thread_local"):
             record = step(given)
             self.values = torch.stack([value.detach().float() for value in record.values()])
         self.names = list(record)

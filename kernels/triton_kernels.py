@@ -1,14 +1,19 @@
 """Triton kernels behind `fused`. Each makes one pass over memory and computes in fp32.
 
-Tensors are contiguous rows of channels, `[..., c]`. Kernels work on tiles of `R` rows and `C` columns; `inside` masks
+The kernels see contiguous rows of channels, `[..., c]`, and work on tiles of `R` rows and `C` columns; `inside` masks
 the elements that exist. Sums over rows (gradients of biases and gains) need no atomic operations, so that results are
-reproducible: every program stores a partial sum, and `column_sums` adds them up.
+reproducible: every program stores a partial sum, and `column_sums` adds them up. The autograd functions launch the
+kernels. Their tensors are `[b, c, ...]` in channels-last layout.
 """
+
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 TILE = 4096  # elements of a tile
 WARPS = 4  # for each program
@@ -21,23 +26,44 @@ BATCH_SIZES = ["rows", "blocks", "tiles"]  # arguments that depend on the batch
 LAYER_SIZES = ["inner", "channels", "taps"]  # arguments of the weight kernels that depend on the layer
 
 
-def tiling(
-    rows: int, channels: int, elements: int = TILE, whole_rows: bool = False
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the rows and columns of a tile, and the number of tiles in each column and in each row of the matrix.
+def tiling(x: Tensor, elements: int = TILE, whole_rows: bool = False) -> tuple[tuple[int, int], ...]:
+    """Divide the matrix of the rows and channels of x `[..., c]` into tiles.
 
-    The columns are all channels with `whole_rows`, else the largest power of two up to `MAX_COLUMNS` that divides the
-    channels, so that none is idle.
+    Returns its size, the rows and columns of a tile, and the number of tiles in each column and in each row. The
+    columns of a tile are all channels with `whole_rows`, else the largest power of two up to `MAX_COLUMNS` that divides
+    the channels, so that none is idle.
     """
+    rows, channels = x.flatten(0, -2).shape
     width = triton.next_power_of_2(channels) if whole_rows else min(channels & -channels, MAX_COLUMNS)
     height = max(elements // width, 1)
-    return (height, width), (triton.cdiv(rows, height), triton.cdiv(channels, width))
+    return (rows, channels), (height, width), (triton.cdiv(rows, height), triton.cdiv(channels, width))
 
 
-def partial_sums(grad: Tensor, tiles: int, columns: int) -> tuple[int, Tensor]:
-    """Return the tiles for each program of a backward pass, and the memory `[programs, columns]` of its sums."""
-    each = max(MIN_TILES, triton.cdiv(tiles, MAX_PROGRAMS))
-    return each, grad.new_empty(triton.cdiv(tiles, each), columns, dtype=torch.float32)
+def summing(grad: Tensor, sums: int, elements: int, whole_rows: bool = False) -> tuple[Any, ...]:
+    """Plan a backward pass over `grad` `[..., c]` that computes `sums` sums over the rows for each channel.
+
+    Returns the memory `[programs, sums * c]` of partial sums, the numbers of rows and channels, the tiles for each
+    program, the rows and columns of a tile of `elements`, and the grid.
+    """
+    size, tile, (row_tiles, column_tiles) = tiling(grad, elements, whole_rows)
+    each = max(MIN_TILES, triton.cdiv(row_tiles, MAX_PROGRAMS))
+    partial = grad.new_empty(triton.cdiv(row_tiles, each), sums * size[1], dtype=torch.float32)
+    return partial, size, each, tile, (len(partial), column_tiles)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """View `[b, c, ...]` as contiguous `[b, ..., c]`; a copy only if x is not in channels-last layout."""
+    return x.movedim(1, -1).contiguous()
+
+
+def _channels(rows: Tensor) -> Tensor:
+    """View `[b, ..., c]` as `[b, c, ...]`, the inverse of `_rows`."""
+    return rows.movedim(-1, 1)
+
+
+def _values_of_rows(mask: Tensor, x: Tensor) -> Tensor:
+    """Expand a mask `[b or 1, 1, t]` to one value for each row of x `[b, c, t]`."""
+    return mask.expand(x.size(0), 1, x.size(2)).contiguous()
 
 
 @triton.jit
@@ -114,38 +140,44 @@ def _bias_act_backward(
     tl.store(partial + tl.program_id(0) * channels + c, tl.sum(total, 0))
 
 
-def bias_act(
-    x: Tensor | None, y: Tensor, bias: Tensor, slope: float, both: bool, mask: Tensor | None = None
-) -> tuple[Tensor | None, Tensor]:
-    """Return `x + y + bias`, None unless `both`, and `leaky_relu(x + y + bias, slope) * mask`.
+class BiasAct(Function):
+    """Compute `leaky_relu(plus + y + bias, slope) * mask`; with `both`, return the value before the activation too.
 
-    Args: x, y `[..., c]`; bias `[c]`; mask: contiguous, one value for each row.
+    Args: plus `[b, c, ...]` or None; y `[b, c, ...]`; bias `[c]`; mask `[b or 1, 1, t]` or None.
     """
-    before, out = torch.empty_like(y) if both else None, torch.empty_like(y)
-    rows, channels = y.flatten(0, -2).shape
-    tile, grid = tiling(rows, channels)
-    adds, masks = x is not None, mask is not None
-    _bias_act[grid](x, y, bias, mask, before, out, rows, channels, slope, adds, both, masks, *tile, num_warps=WARPS)
-    return before, out
 
+    @staticmethod
+    def forward(
+        ctx: Any, plus: Tensor | None, y: Tensor, bias: Tensor, mask: Tensor | None, slope: float, both: bool
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        mask = None if mask is None else _values_of_rows(mask, y)
+        x, y = None if plus is None else _rows(plus), _rows(y)
+        before, out = torch.empty_like(y) if both else None, torch.empty_like(y)
+        size, tile, grid = tiling(y)
+        adds, masks = x is not None, mask is not None
+        _bias_act[grid](x, y, bias, mask, before, out, *size, slope, adds, both, masks, *tile, num_warps=WARPS)
+        ctx.slope = slope
+        ctx.save_for_backward(out if slope != 1.0 else None, mask)
+        return _channels(out) if before is None else (_channels(before), _channels(out))
 
-def bias_act_backward(
-    grad_before: Tensor | None, grad: Tensor, out: Tensor | None, slope: float, bias_learns: bool, mask: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return the gradient of y, which is also that of x, and the gradient of the bias, None unless `bias_learns`.
-
-    Args: grad_before, grad: gradients before and after the activation; out: the output of the activation.
-    """
-    rows, channels = grad.flatten(0, -2).shape
-    tile, (row_tiles, column_tiles) = tiling(rows, channels)
-    tiles, partial = partial_sums(grad, row_tiles, channels)
-    act, both, masks = slope != 1.0, grad_before is not None, mask is not None
-    grad_y = torch.empty_like(grad) if act or both or masks else grad
-    _bias_act_backward[len(partial), column_tiles](
-        grad_before, grad, out, mask, grad_y, partial, rows, channels, slope, tiles, both, act, masks, *tile,
-        num_warps=WARPS,
-    )  # fmt: skip
-    return grad_y, column_sums(partial) if bias_learns else None
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        *before_act, grad = map(_rows, grads)
+        before, grad_y, grad_bias = before_act[0] if before_act else None, grad, None
+        out, mask = ctx.saved_tensors
+        plus_learns, _, bias_learns, *_ = ctx.needs_input_grad
+        both, act, masks = before is not None, out is not None, mask is not None
+        if bias_learns or both or act or masks:
+            grad_y = torch.empty_like(grad) if both or act or masks else grad
+            partial, size, tiles, tile, grid = summing(grad, 1, TILE)
+            _bias_act_backward[grid](
+                before, grad, out, mask, grad_y, partial, *size, ctx.slope, tiles, both, act, masks, *tile,
+                num_warps=WARPS,
+            )  # fmt: skip
+            grad_bias = column_sums(partial) if bias_learns else None
+        grad_y = _channels(grad_y)
+        return grad_y if plus_learns else None, grad_y, grad_bias, None, None, None
 
 
 @triton.jit
@@ -196,28 +228,31 @@ def _gate_backward(
     tl.store(partial + channels + c, tl.sum(total_v, 0))
 
 
-def gate(a: Tensor, b: Tensor) -> Tensor:
-    """Compute WaveNet's gate of `a + b`. Args: a `[n, t, 2h]`; b `[n or 1, 2h]` in fp32. Returns `[n, t, h]`."""
-    n, t, channels = a.size(0), a.size(1), a.size(2) // 2
-    out = a.new_empty(n, t, channels)
-    tile, (blocks, column_tiles) = tiling(t, channels)
-    b_stride = b.size(1) if b.size(0) > 1 else 0  # 0 if all items share one row
-    _gate[n * blocks, column_tiles](a, b, out, t, channels, blocks, b_stride, *tile, num_warps=WARPS)
-    return out
+class Gate(Function):
+    """Compute WaveNet's gate of `y + b`. Args: y `[n, 2h, t]`; b `[n or 1, 2h, 1]`. Returns `[n, h, t]`."""
 
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, b: Tensor) -> Tensor:
+        a, b = _rows(y), b.squeeze(2).float().contiguous()
+        out = a.new_empty(len(a), a.size(1), a.size(2) // 2)
+        size, tile, (blocks, column_tiles) = tiling(out[0])
+        ctx.b_stride = b.size(1) if b.size(0) > 1 else 0  # 0 if all items share one row
+        _gate[len(a) * blocks, column_tiles](a, b, out, *size, blocks, ctx.b_stride, *tile, num_warps=WARPS)
+        ctx.save_for_backward(a, b)
+        return _channels(out)
 
-def gate_backward(grad: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of a and b."""
-    n, t, channels = a.size(0), a.size(1), a.size(2) // 2
-    grad_a = torch.empty_like(a)
-    tile, (row_tiles, column_tiles) = tiling(t, channels, TILE // 2)
-    blocks = triton.cdiv(row_tiles, MIN_TILES)
-    partial = a.new_empty(n, blocks, 2 * channels, dtype=torch.float32)
-    b_stride = b.size(1) if b.size(0) > 1 else 0
-    _gate_backward[n * blocks, column_tiles](
-        grad, a, b, grad_a, partial, t, channels, blocks, b_stride, MIN_TILES, *tile, num_warps=WARPS
-    )
-    return grad_a, partial.sum(1) if b.size(0) == n else column_sums(partial.flatten(0, 1)).unsqueeze(0)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        grad, (a, b) = _rows(grad), ctx.saved_tensors
+        size, tile, (row_tiles, column_tiles) = tiling(grad[0], TILE // 2)
+        blocks = triton.cdiv(row_tiles, MIN_TILES)
+        grad_a, partial = torch.empty_like(a), a.new_empty(len(a), blocks, a.size(2), dtype=torch.float32)
+        _gate_backward[len(a) * blocks, column_tiles](
+            grad, a, b, grad_a, partial, *size, blocks, ctx.b_stride, MIN_TILES, *tile, num_warps=WARPS
+        )
+        grad_b = partial.sum(1) if len(b) == len(a) else column_sums(partial.flatten(0, 1)).unsqueeze(0)
+        return _channels(grad_a), grad_b.unsqueeze(2)
 
 
 @triton.jit(do_not_specialize=BATCH_SIZES)
@@ -260,33 +295,39 @@ def _residual_and_skip_backward(
     tl.store(partial + channels + c, tl.sum(total_skip, 0))
 
 
-def residual_and_skip(x: Tensor, skips: Tensor | None, y: Tensor, bias: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `(x + r) * mask` and, in fp32, `skips + s`, where r and s are the halves of `y + bias`.
+class ResidualAndSkip(Function):
+    """Compute `(x + r) * mask` and, in fp32, `skips + s`, where r and s are the halves of `y + bias`.
 
-    Args: x `[n, t, h]`; skips `[n, t, h]` in fp32 or None; y `[n, t, 2h]`; bias `[2h]`; mask `[n, t]`.
+    Args: x `[b, h, t]`; skips `[b, h, t]` in fp32 or None; y `[b, 2h, t]`; bias `[2h]`; mask `[b or 1, 1, t]`.
     """
-    rows, channels = x.flatten(0, -2).shape
-    x_out, skips_out = torch.empty_like(x), torch.empty_like(x, dtype=torch.float32)
-    tile, grid = tiling(rows, channels)
-    _residual_and_skip[grid](
-        x, skips, y, bias, mask, x_out, skips_out, rows, channels, skips is not None, *tile, num_warps=WARPS
-    )
-    return x_out, skips_out
 
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, skips: Tensor | None, y: Tensor, bias: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        mask, x, y = _values_of_rows(mask, y), _rows(x), _rows(y)
+        skips = None if skips is None else _rows(skips)
+        x_out, skips_out = torch.empty_like(x), torch.empty_like(x, dtype=torch.float32)
+        size, tile, grid = tiling(x)
+        adds = skips is not None
+        _residual_and_skip[grid](x, skips, y, bias, mask, x_out, skips_out, *size, adds, *tile, num_warps=WARPS)
+        ctx.save_for_backward(mask)
+        ctx.dtype = y.dtype
+        return _channels(x_out), _channels(skips_out)
 
-def residual_and_skip_backward(
-    grad_x: Tensor, grad_skips: Tensor, mask: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, of y in `dtype`, and of the bias. The gradient of the skips is `grad_skips`."""
-    rows, channels = grad_x.flatten(0, -2).shape
-    grad_x_in = torch.empty_like(grad_x)
-    grad_y = grad_x.new_empty(*grad_x.shape[:-1], 2 * channels, dtype=dtype)
-    tile, (row_tiles, column_tiles) = tiling(rows, channels, TILE // 2)
-    tiles, partial = partial_sums(grad_x, row_tiles, 2 * channels)
-    _residual_and_skip_backward[len(partial), column_tiles](
-        grad_x, grad_skips, mask, grad_x_in, grad_y, partial, rows, channels, tiles, *tile, num_warps=WARPS
-    )
-    return grad_x_in, grad_y, column_sums(partial)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_x, grad_skips = map(_rows, grads)
+        (mask,) = ctx.saved_tensors
+        partial, size, tiles, tile, grid = summing(grad_x, 2, TILE // 2)
+        grad_x_in = torch.empty_like(grad_x)
+        grad_y = grad_x.new_empty(*grad_x.shape[:-1], partial.size(1), dtype=ctx.dtype)
+        _residual_and_skip_backward[grid](
+            grad_x, grad_skips, mask, grad_x_in, grad_y, partial, *size, tiles, *tile, num_warps=WARPS
+        )
+        grad_skips_in = grads[1] if ctx.needs_input_grad[1] else None
+        return _channels(grad_x_in), grad_skips_in, _channels(grad_y), column_sums(partial), None
 
 
 @triton.jit(do_not_specialize=BATCH_SIZES)
@@ -339,29 +380,28 @@ def _add_norm_backward(
     tl.store(partial + channels + c, tl.sum(shift_total, 0), c < channels)
 
 
-def add_norm(
-    x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the layer norm of `x + y` `[..., c]`, the sum, and the mean and 1 / standard deviation of each row."""
-    rows, channels = y.flatten(0, -2).shape
-    total, out = torch.empty_like(y), torch.empty_like(y)
-    mean, rstd = (y.new_empty(rows, dtype=torch.float32) for _ in range(2))
-    tile, grid = tiling(rows, channels, TILE // 2, whole_rows=True)
-    adds = x is not None
-    _add_norm[grid](x, y, gamma, beta, total, out, mean, rstd, rows, channels, eps, adds, *tile, num_warps=WARPS)
-    return out, total, mean, rstd
+class AddNorm(Function):
+    """Compute the layer norm of `x + y` over the channels. Args: x, y `[b, c, t]`, x or None; gamma, beta `[c]`."""
 
+    @staticmethod
+    def forward(ctx: Any, x: Tensor | None, y: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
+        x, y = None if x is None else _rows(x), _rows(y)
+        size, tile, grid = tiling(y, TILE // 2, whole_rows=True)
+        total, out = torch.empty_like(y), torch.empty_like(y)
+        mean, rstd = (y.new_empty(size[0], dtype=torch.float32) for _ in range(2))  # rstd is 1 / standard deviation
+        _add_norm[grid](x, y, gamma, beta, total, out, mean, rstd, *size, eps, x is not None, *tile, num_warps=WARPS)
+        ctx.save_for_backward(total, gamma, mean, rstd)
+        return _channels(out)
 
-def add_norm_backward(grad: Tensor, total: Tensor, gamma: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, ...]:
-    """Return the gradients of the sum, gamma and beta."""
-    rows, channels = grad.flatten(0, -2).shape
-    grad_in = torch.empty_like(grad)
-    tile, (row_tiles, _) = tiling(rows, channels, TILE // 2, whole_rows=True)
-    tiles, partial = partial_sums(grad, row_tiles, 2 * channels)
-    _add_norm_backward[(len(partial),)](
-        grad, total, gamma, mean, rstd, grad_in, partial, rows, channels, tiles, *tile, num_warps=WARPS
-    )
-    return grad_in, *column_sums(partial).chunk(2)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grad = _rows(grad)
+        grad_in = torch.empty_like(grad)
+        partial, size, tiles, tile, grid = summing(grad, 2, TILE // 2, whole_rows=True)
+        _add_norm_backward[grid](grad, *ctx.saved_tensors, grad_in, partial, *size, tiles, *tile, num_warps=WARPS)
+        grad_in = _channels(grad_in)
+        return grad_in if ctx.needs_input_grad[0] else None, grad_in, *column_sums(partial).chunk(2), None
 
 
 @triton.jit(do_not_specialize=BATCH_SIZES)
@@ -384,18 +424,24 @@ def _l1_backward(grad, a, b, grad_b, rows, TILE: tl.constexpr):
     tl.store(grad_b + offsets, (sign * (tl.load(grad) / rows)).to(grad_b.dtype.element_ty), inside)
 
 
-def l1_mean(a: Tensor, b: Tensor) -> Tensor:
-    """Return the mean absolute difference of two tensors of one memory layout, a scalar in fp32."""
-    partial = a.new_empty(triton.cdiv(a.numel(), TILE * MIN_TILES), dtype=torch.float32)
-    _l1[(len(partial),)](a, b, partial, a.numel(), MIN_TILES, TILE, num_warps=WARPS)
-    return partial.sum() / a.numel()
+class L1Mean(Function):
+    """Compute the mean absolute difference of two tensors, a scalar in fp32. Only the second gets a gradient."""
 
+    @staticmethod
+    def forward(ctx: Any, real: Tensor, generated: Tensor) -> Tensor:
+        a, b = _rows(real), _rows(generated)
+        partial = a.new_empty(triton.cdiv(a.numel(), TILE * MIN_TILES), dtype=torch.float32)
+        _l1[(len(partial),)](a, b, partial, a.numel(), MIN_TILES, TILE, num_warps=WARPS)
+        ctx.save_for_backward(a, b)
+        return partial.sum() / a.numel()
 
-def l1_mean_backward(grad: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return the gradient of b; grad is a scalar in fp32."""
-    grad_b = torch.empty_like(b)
-    _l1_backward[(triton.cdiv(b.numel(), TILE),)](grad, a, b, grad_b, b.numel(), TILE, num_warps=WARPS)
-    return grad_b
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        a, b = ctx.saved_tensors
+        grad, grad_b = grad.float().contiguous(), torch.empty_like(b)
+        _l1_backward[(triton.cdiv(b.numel(), TILE),)](grad, a, b, grad_b, b.numel(), TILE, num_warps=WARPS)
+        return None, _channels(grad_b)
 
 
 @triton.jit(do_not_specialize=LAYER_SIZES)
@@ -426,29 +472,29 @@ def _weight_backward(grad, v, g, norm, grad_v, grad_g, inner, channels, taps, NO
     tl.store(grad_v + row * inner + offsets, value, inside)
 
 
-def weight(v: Tensor, g: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """Return `g * v / |v|`, or v if g is None, as `[n, k, c]` in `dtype`, and the norms `|v|` `[n]` over c and k.
+class Weight(Function):
+    """Compute `g * v / |v|`, or v if g is None, in `dtype` and a layout whose channels are last.
 
-    Args: v `[n, c, k]` and g `[n, ...]`, contiguous in fp32.
+    Args: v `[n, c, ...]` and g `[n, ...]`, in fp32; the norms `|v|` `[n]` are over all but the first dimension.
     """
-    n, channels, taps = v.shape
-    w, norm = v.new_empty(n, taps, channels, dtype=dtype), None if g is None else v.new_empty(n)
-    inner, block = channels * taps, _weight_block(channels * taps)
-    _weight[(n,)](v, g, w, norm, inner, channels, taps, g is not None, block, num_warps=2 * WARPS)
-    return w, norm
 
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, g: Tensor | None, dtype: torch.dtype) -> Tensor:
+        v = v.contiguous()
+        n, channels, taps = v.flatten(2).shape
+        w, norm = v.new_empty(n, taps, channels, dtype=dtype), None if g is None else v.new_empty(n)
+        inner = channels * taps
+        block = 1024 if inner <= 1024 else max(8192, triton.next_power_of_2(inner))  # few sizes: each is compiled
+        ctx.sizes = inner, channels, taps, g is not None, block
+        _weight[(n,)](v, g, w, norm, *ctx.sizes, num_warps=2 * WARPS)
+        ctx.save_for_backward(v, g, norm)
+        return w.transpose(1, 2).view(v.shape)
 
-def weight_backward(grad: Tensor, v: Tensor, g: Tensor | None, norm: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Return the gradients of v and g; grad `[n, k, c]`."""
-    n, channels, taps = v.shape
-    grad_v, grad_g = torch.empty_like(v), None if g is None else torch.empty_like(g)
-    inner, block = channels * taps, _weight_block(channels * taps)
-    _weight_backward[(n,)](
-        grad, v, g, norm, grad_v, grad_g, inner, channels, taps, g is not None, block, num_warps=2 * WARPS
-    )
-    return grad_v, grad_g
-
-
-def _weight_block(inner: int) -> int:
-    """Return the block for rows of `inner` elements: one of few sizes, because each is compiled."""
-    return 1024 if inner <= 1024 else max(8192, triton.next_power_of_2(inner))
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        v, g, norm = ctx.saved_tensors
+        grad = grad.flatten(2).transpose(1, 2).contiguous()
+        grad_v, grad_g = torch.empty_like(v), None if g is None else torch.empty_like(g)
+        _weight_backward[(len(v),)](grad, v, g, norm, grad_v, grad_g, *ctx.sizes, num_warps=2 * WARPS)
+        return grad_v, grad_g, None

@@ -6,11 +6,12 @@ Glow-TTS (Kim et al. 2020, arXiv 2005.11129), section 3.1 and algorithm 1, as us
 import functools
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kernels import triton_runs
-from monotonic_align import extension, numpy_search
+from monotonic_align import extension
 
 
 @torch.no_grad()
@@ -26,17 +27,13 @@ def maximum_path(neg_cent: Tensor, mask: Tensor, backend: str | None = None) -> 
 
     Returns the path `[b, t_t, t_s]` with ones on it and zeros elsewhere, in the dtype of `neg_cent`, without gradient.
 
-    Raises:
-        ValueError: the shapes differ or the backend is unknown. All backends except "triton" also reject an utterance
-            without tokens or frames, with more tokens than frames, or with values that are not finite. "triton" does
-            not inspect the data because that would synchronize with the GPU; `triton_search.search` describes its
-            output in these cases.
+    Raises ValueError if the shapes differ or the backend is unknown. All backends except "triton" also reject an
+    utterance without tokens or frames, with more tokens than frames, or with values that are not finite. "triton" does
+    not inspect the data because that would synchronize with the GPU; see `triton_search.search` for its output then.
     """
     if neg_cent.dim() != 3 or neg_cent.shape != mask.shape:
-        raise ValueError(
-            "maximum_path: neg_cent and mask must both be [batch, frames, tokens], "
-            f"got {list(neg_cent.shape)} and {list(mask.shape)}"
-        )
+        shapes = f"{list(neg_cent.shape)} and {list(mask.shape)}"
+        raise ValueError(f"maximum_path: neg_cent and mask must both be [batch, frames, tokens], got {shapes}")
     if backend is None:
         backend = fastest(neg_cent.device.type)
     if backend not in BACKENDS:
@@ -54,14 +51,36 @@ def _cython(neg_cent: Tensor, mask: Tensor) -> Tensor:
     core = extension.load()
     if core is None:
         raise RuntimeError(f"maximum_path: backend 'cython' is not built; {extension.ADVICE}")
-    values, frames, tokens = _checked(neg_cent, mask)
-    path = core.search(values.numpy(), frames.numpy(), tokens.numpy(), torch.get_num_threads())
-    return torch.from_numpy(path).to(neg_cent)
+    return torch.from_numpy(core.search(*_checked(neg_cent, mask), torch.get_num_threads())).to(neg_cent)
 
 
 def _numpy(neg_cent: Tensor, mask: Tensor) -> Tensor:
+    """Search in NumPy, vectorized over utterances and tokens: the reference form of the algorithm, and the fallback."""
     values, frames, tokens = _checked(neg_cent, mask)
-    return torch.from_numpy(numpy_search.search(values.numpy(), frames.numpy(), tokens.numpy())).to(neg_cent)
+    b, t_t, t_s = values.shape
+    # best[:, s + 1] is the score of the best path that ends in token s; column 0 is the state before token 0, from
+    # which a path can come at the first frame only
+    best = np.full((b, t_s + 1), -np.inf, dtype=np.float32)
+    best[:, 0] = 0.0
+    # starts[:, t, s] is the frame at which the best path that is in token s at frame t entered s
+    starts = np.empty((b, t_t, t_s), dtype=np.int32)
+    start = np.zeros((b, t_s), dtype=np.int32)
+    with np.errstate(invalid="ignore", over="ignore"):  # padding may hold any values; they do not affect valid cells
+        for t in range(t_t):
+            stay, enter = best[:, 1:], best[:, :-1]
+            entered = enter > stay
+            entered[:, t : t + 1] = True  # token t cannot begin before frame t
+            start[entered] = t
+            starts[:, t] = start
+            best[:, 1:] = np.where(entered, enter, stay) + values[:, t]
+            best[:, 0] = -np.inf
+
+    begins = np.repeat(frames[:, None], t_s + 1, axis=1)
+    for s in range(t_s - 1, -1, -1):
+        start = starts[np.arange(b), begins[:, s + 1] - 1, s]
+        begins[:, s] = np.where(s < tokens, start, frames)
+    frame = np.arange(t_t)[:, None]
+    return torch.from_numpy((begins[:, None, :-1] <= frame) & (frame < begins[:, None, 1:])).to(neg_cent)
 
 
 BACKENDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"triton": _triton, "cython": _cython, "numpy": _numpy}
@@ -70,18 +89,14 @@ BACKENDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"triton": _triton, "c
 @functools.cache
 def fastest(device: str) -> str:
     """Return the fastest backend that runs on a type of device, "cuda" or "cpu"."""
-
-    def attempt() -> None:
-        one = torch.ones(1, 1, 1, device=device)
-        _triton(one, one)
-
+    attempt = functools.partial(_triton, *torch.ones(2, 1, 1, 1, device=device))
     if device == "cuda" and triton_runs(attempt, "alignments are searched on the CPU"):
         return "triton"
     return "numpy" if extension.load() is None else "cython"
 
 
-def _checked(neg_cent: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return values `[b, t_t, t_s]` in float32 and the numbers of frames and tokens `[b]` in int32, on the CPU.
+def _checked(neg_cent: Tensor, mask: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return values `[b, t_t, t_s]` in float32 and the numbers of frames and tokens `[b]` in int32.
 
     Raises ValueError as `maximum_path`. The backends index by these numbers without further checks.
     """
@@ -90,14 +105,11 @@ def _checked(neg_cent: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     frames = valid[:, :, :1].sum((1, 2), dtype=torch.int32)
     tokens = valid[:, :1, :].sum((1, 2), dtype=torch.int32)
     for item in torch.nonzero((tokens == 0) | (frames == 0) | (tokens > frames)).flatten().tolist():
-        raise ValueError(
-            f"maximum_path: item {item} of the batch has {tokens[item]} tokens and {frames[item]} frames; "
-            "it needs at least one token, and a frame for each token"
-        )
+        has = f"{tokens[item]} tokens and {frames[item]} frames"
+        needs = "it needs at least one token, and a frame for each token"
+        raise ValueError(f"maximum_path: item {item} of the batch has {has}; {needs}")
     if not values.sum().isfinite():  # a fast test that finds most batches valid
         for item in torch.nonzero((~values.isfinite() & valid).any(2).any(1)).flatten().tolist():
-            raise ValueError(
-                f"maximum_path: item {item} of the batch ({tokens[item]} tokens, {frames[item]} frames) "
-                "holds values that are not finite"
-            )
-    return values, frames, tokens
+            size = f"{tokens[item]} tokens, {frames[item]} frames"
+            raise ValueError(f"maximum_path: item {item} of the batch ({size}) holds values that are not finite")
+    return values.numpy(), frames.numpy(), tokens.numpy()

@@ -26,17 +26,7 @@ class BuildWithThreads(build_ext):
             super().build_extension(ext)
 
 
-def main() -> None:
-    """Run setuptools in this folder."""
-    os.chdir(Path(__file__).resolve().parent)
-    setup(
-        name="core",
-        packages=[],
-        py_modules=[],
-        ext_modules=cythonize([Extension("core", ["core.pyx"])], build_dir="build", quiet=True),
-        cmdclass={"build_ext": BuildWithThreads},
-    )
-
-
 if __name__ == "__main__":
-    main()
+    os.chdir(Path(__file__).resolve().parent)
+    modules = cythonize([Extension("core", ["core.pyx"])], build_dir="build", quiet=True)
+    setup(name="core", packages=[], py_modules=[], ext_modules=modules, cmdclass={"build_ext": BuildWithThreads})

@@ -36,8 +36,7 @@ else:  # Triton 3.2, which comes with PyTorch 2.6
 
 @triton.jit
 def _load_row(values, t, frames, token, tokens, t_s):
-    inside = token < tl.where(t < frames, tokens, 0)
-    return tl.load(values + t * t_s + token, mask=inside, other=0.0).to(tl.float32)
+    return tl.load(values + t * t_s + token, mask=token < tl.where(t < frames, tokens, 0), other=0.0).to(tl.float32)
 
 
 @triton.jit

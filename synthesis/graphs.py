@@ -31,12 +31,9 @@ class GraphedNet:
     """A network whose steps run as CUDA graphs for one utterance at a time.
 
     Batches and utterances that are longer than the graphs run without them, and so do all after a capture fails.
-    Either way, a seed gives the same results.
-
-    Args:
-        dec: a decoder to use in place of the network's, such as its copy in fp16.
-        capture: returns, for a function, another that runs it again, and the tensors of its results, which every run
-            overwrites. A run may also overwrite the results of other functions.
+    Either way, a seed gives the same results. `dec` is a decoder to use in place of the network's, such as its copy in
+    fp16. `capture` returns, for a function, another that runs it again, and the tensors of its results, which every run
+    overwrites. A run may also overwrite the results of other functions.
     """
 
     def __init__(self, net: SynthesizerTrn, dec: nn.Module | None = None, capture: Capture | None = None):

@@ -19,12 +19,10 @@ from synthesis.speech import BaseVoice, Speech, Text
 def speak_to_file(
     voice: BaseVoice, text: Text, path: str | Path, timings: str | Path | None = None, raw: bool = False, **options: Any
 ) -> Speech | None:
-    """Speak one text, write the audio to `path` as `save` does, and print a report.
+    """Speak one text with `options` of `BaseVoice.speak`, write the audio as `save` does, and print a report.
 
-    Args:
-        text, options: arguments of `BaseVoice.speak`.
-        timings: a file for the times, in the format of `TIMINGS` that its suffix names, or None.
-        raw: stream samples to standard output instead; returns None then.
+    `timings` is a file for the times, in the format of `TIMINGS` that its suffix names, or None. With `raw`, samples
+    are streamed to standard output instead, and the result is None.
     """
     if raw:
         write_raw(voice, text, **options)
@@ -64,11 +62,6 @@ def report(path: str | Path, seconds: float, elapsed: float) -> None:
     print(line, file=sys.stderr if path == "-" else sys.stdout)
 
 
-def timings_as_json(speech: Speech) -> str:
-    """Return `Speech.timings` as JSON."""
-    return json.dumps(speech.timings(), ensure_ascii=False, indent=1) + "\n"
-
-
 def subtitles(speech: Speech) -> str:
     """Return the sentences of a speech as SubRip subtitles."""
 
@@ -83,4 +76,7 @@ def subtitles(speech: Speech) -> str:
     return "\n".join(blocks)
 
 
-TIMINGS: dict[str, Callable[[Speech], str]] = {".json": timings_as_json, ".srt": subtitles}
+TIMINGS: dict[str, Callable[[Speech], str]] = {
+    ".json": lambda speech: json.dumps(speech.timings(), ensure_ascii=False, indent=1) + "\n",
+    ".srt": subtitles,
+}

@@ -156,9 +156,7 @@ class BaseVoice(ABC):
     _lock = threading.Lock()
 
     def __init__(self, data: DataConfig, n_vocab: int | None = None, step: int | None = None):
-        self.data = data
-        self.n_vocab = n_vocab
-        self.step = step
+        self.data, self.n_vocab, self.step = data, n_vocab, step
         self.sampling_rate = data.sampling_rate  # in Hz
         self.speakers = Speaker().names(data)
 
@@ -175,11 +173,10 @@ class BaseVoice(ABC):
     def check_symbols(self) -> None:
         """Raise ValueError if the network has its own table of symbols."""
         if not self.symbols:
-            raise ValueError(
-                f"this model has its own table of {self.n_vocab} symbols, and the table here has "
-                f"{len(table_of_symbols(self.data.extra_symbols))}: it reads only token ids, unless data.extra_symbols "
-                "of its config lists the symbols beyond those of VITS"
-            )
+            here = len(table_of_symbols(self.data.extra_symbols))
+            own = f"this model has its own table of {self.n_vocab} symbols, and the table here has {here}"
+            unless = "unless data.extra_symbols of its config lists the symbols beyond those of VITS"
+            raise ValueError(f"{own}: it reads only token ids, {unless}")
 
     def read(self, text: Text, phonemes: bool = False) -> list[Line]:
         """Split a text into pieces and convert them to token ids.

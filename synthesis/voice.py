@@ -46,8 +46,7 @@ class Voice(BaseVoice):
     ):
         super().__init__(config.data, net.enc_p.emb.num_embeddings, step)
         remove_weight_norm(net).eval().requires_grad_(False)
-        self.net = net
-        self.config = config
+        self.net, self.config = net, config
         self.context = net.dec.context
         on_gpu = self.device.type == "cuda"
         if on_gpu:
@@ -109,13 +108,10 @@ class Voice(BaseVoice):
     ) -> np.ndarray:
         """Convert a recording of speaker `source` to the voice of speaker `target` (VITS, section 4.4).
 
-        Args:
-            sound: a file, or mono samples `[samples]`, float from -1 to 1, at `sampling_rate` in Hz; None is the
-                voice's own rate.
-            seed, conditions: as in `speak`.
-
-        Returns audio at the voice's sampling rate, float32 `[samples]`, a whole number of hops. Raises ValueError for a
-        single-speaker voice, an unknown speaker, or a recording that is unreadable, not finite or shorter than a hop.
+        `sound` is a file, or mono samples `[samples]`, float from -1 to 1, at `sampling_rate` in Hz; None is the
+        voice's own rate. `seed` and `conditions` are as in `speak`. Returns audio at the voice's sampling rate, float32
+        `[samples]`, a whole number of hops. Raises ValueError for a single-speaker voice, an unknown speaker, or a
+        recording that is unreadable, not finite or shorter than a hop.
         """
         if not self.data.n_speakers:
             raise ValueError("voice conversion needs a model of several speakers, and this model has a single voice")
@@ -161,16 +157,14 @@ class Voice(BaseVoice):
         x = torch.tensor([t + [0] * (max(lengths) - len(t)) for t in tokens], device=self.device)
         x_lengths = torch.tensor(lengths, device=self.device)
         net = self.graphed or self.net
-        bundle = self.bundle(values, len(tokens))
-        planned = net.plan(x, x_lengths, bundle, scales.length_scale, scales.noise_scale_w)
+        planned = net.plan(x, x_lengths, self.bundle(values, len(tokens)), scales.length_scale, scales.noise_scale_w)
         durations = planned.durations.cpu().numpy()
         for total, length in zip(durations.sum(1), lengths):
             if not total <= MAX_FRAMES_PER_TOKEN * length:  # also true for NaN
                 seconds = total * self.data.hop_length / self.sampling_rate
-                raise ValueError(
-                    f"the duration predictor asks for {seconds:.0f} seconds for {length} tokens: the checkpoint is "
-                    f"hardly trained, or length_scale ({scales.length_scale}) is too large"
-                )
+                asked = f"the duration predictor asks for {seconds:.0f} seconds for {length} tokens"
+                cause = f"the checkpoint is hardly trained, or length_scale ({scales.length_scale}) is too large"
+                raise ValueError(f"{asked}: {cause}")
         frames = [max(1, int(d.sum())) for d in durations]
         z = net.latent(planned, scales.noise_scale, max(frames))[0]
         g = None if planned.g is None else planned.g[:1]

@@ -48,15 +48,7 @@ _ABBREVIATIONS = {
 _ABBREVIATION = re.compile(rf"\b({'|'.join(_ABBREVIATIONS)})\.")
 _SPACES = re.compile(r"\s{2,}|[^\S ]")  # does not match a single space, the most frequent case, for speed
 _WITHOUT_SOUND = re.compile(r"[(){}\[\]-]")  # brackets, and the hyphen with which espeak joins French words
-_SPOKEN_SIGNS = {
-    " -- ": ", ",
-    "--": ", ",
-    "&": " and ",
-    "@": " at ",
-    "%": " percent ",
-    "+": " plus ",
-    "=": " equals ",
-}
+_SPOKEN_SIGNS = {" -- ": ", ", "--": ", ", "&": " and ", "@": " at ", "%": " percent ", "+": " plus ", "=": " equals "}
 _NOT_A_CHARACTER = re.compile(r"[^a-z;:,.!?\"' ]")
 
 # Punctuation marks outside the symbol table and their equivalents inside it, which come first in the six strings below.

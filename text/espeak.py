@@ -47,10 +47,8 @@ class Espeak:
             raise EspeakError(f"espeak-ng at {library_path} does not load: {error}") from error
         data = os.fsencode(data_path) if data_path else None
         if self.library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DO_NOT_EXIT) <= 0:
-            raise EspeakError(
-                f"espeak-ng at {library_path} does not start with the data in {data_path or 'its place'}; "
-                "that folder must exist, and its path be no longer than 150 characters"
-            )
+            failure = f"espeak-ng at {library_path} does not start with the data in {data_path or 'its place'}"
+            raise EspeakError(f"{failure}; that folder must exist, and its path be no longer than 150 characters")
         self._to_phonemes = self.library.espeak_TextToPhonemes
         self._to_phonemes.restype = ctypes.c_char_p
         self._to_phonemes.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
@@ -92,11 +90,9 @@ class Espeak:
     def voice_of(self, language: str) -> str:
         """Return the voice of a language code. Raises EspeakError, with the nearest codes and all codes, if unknown."""
         if language not in self.languages:
-            near = difflib.get_close_matches(language, self.languages, n=3, cutoff=0.3)
-            raise EspeakError(
-                f"espeak-ng has no language {language!r}; nearest: {', '.join(near) or 'none'}; "
-                f"all: {' '.join(sorted(self.languages))}"
-            )
+            near = ", ".join(difflib.get_close_matches(language, self.languages, n=3, cutoff=0.3)) or "none"
+            every = " ".join(sorted(self.languages))
+            raise EspeakError(f"espeak-ng has no language {language!r}; nearest: {near}; all: {every}")
         return self.languages[language]
 
     def phonemes(self, text: str) -> str:
@@ -142,10 +138,8 @@ def find() -> tuple[str, str | None]:
     except ImportError:
         system = ctypes.util.find_library("espeak-ng")
     if not system:
-        raise EspeakError(
-            "phonemes need espeak-ng, which is missing: pip install espeakng-loader, or use the system's "
-            "espeak-ng, with its library named in PHONEMIZER_ESPEAK_LIBRARY"
-        )
+        remedy = "use the system's espeak-ng, with its library named in PHONEMIZER_ESPEAK_LIBRARY"
+        raise EspeakError(f"phonemes need espeak-ng, which is missing: pip install espeakng-loader, or {remedy}")
     return system, data
 
 

@@ -68,7 +68,7 @@ def _money(match: re.Match) -> str:
 
 
 def _time(match: re.Match) -> str:
-    hour, minute = match.groups()
+    hour, minute = _words(str(int(match[1]))), match[2]
     if minute == "00":
-        return f"{_words(str(int(hour)))} o'clock"
-    return f"{_words(str(int(hour)))} {'oh ' if minute[0] == '0' else ''}{_words(str(int(minute)))}"
+        return f"{hour} o'clock"
+    return f"{hour} {'oh ' if minute[0] == '0' else ''}{_words(str(int(minute)))}"
