@@ -3,16 +3,14 @@
 import importlib.util
 import json
 import re
-import statistics
 from pathlib import Path
 
 import pytest
 import soundfile
 import tiny
 import tiny_voices
-import torch
 
-import trainer
+import train
 
 BENCHMARKS = tiny.ROOT / "benchmarks"
 PROGRAMS = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
@@ -85,41 +83,6 @@ def test_train_step_knows_every_kernel_of_this_repository():
 
 
 @pytest.mark.parametrize("speakers", [0, 2])
-def test_learning_reports_the_validations_of_the_last_steps(speakers, workspace, monkeypatch, capsys):
-    """Of 6 steps, the last 4 count: validations after steps 4 and 6, then one with the mean of the weights."""
-    tiny.write_corpus(workspace, speakers=speakers)
-    config = tiny.write_config(Path("tiny.json"), tiny.MANY_VOICES if speakers else {})
-    losses, weights, validations = [], [], []
-    step, evaluate = trainer.Trainer.step, trainer.Trainer.evaluate
-
-    def recorded_step(self, batch):
-        record = step(self, batch)
-        losses.append(record["loss/g/mel"].item() / self.config.train.c_mel)
-        weights.append(torch.cat([weight.detach().flatten() for weight in self.generator.weights]))
-        return record
-
-    def recorded_evaluate(self, batches):
-        result = evaluate(self, batches)
-        now = torch.cat([weight.detach().flatten() for weight in self.generator.weights])
-        validations.append((len(losses), result["mel"], now))
-        return result
-
-    monkeypatch.setattr(trainer.Trainer, "step", recorded_step)
-    monkeypatch.setattr(trainer.Trainer, "evaluate", recorded_evaluate)
-    arguments = [config, "--steps=6", "--last=4", "--every=2", "--seed=5", "--device=cpu"]
-    result = result_of("learning", arguments, capsys)
-    steps, mels, measured = zip(*validations)
-    assert steps == (4, 6, 6) and len(losses) == 6
-    assert result["seed"] == 5 and result["validations"] == 2
-    assert result["mel"] == pytest.approx(statistics.mean(mels[:2]), abs=1e-4)
-    assert [result["mel_least"], result["mel_most"]] == pytest.approx(sorted(mels[:2]), abs=1e-4)
-    assert result["mel_of_mean_weights"] == pytest.approx(mels[2], abs=1e-4)
-    assert result["training_mel"] == pytest.approx(statistics.mean(losses[2:]), abs=1e-4)
-    assert torch.allclose(measured[2], torch.stack(weights[2:]).mean(0), atol=1e-6)
-    assert not torch.allclose(measured[2], weights[-1], atol=1e-6)
-
-
-@pytest.mark.parametrize("speakers", [0, 2])
 def test_loader_times_batches(speakers, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     lines = []
@@ -131,6 +94,19 @@ def test_loader_times_batches(speakers, tmp_path, monkeypatch, capsys):
     assert result["utterances_a_second"] > 0
 
 
+def test_durations_compares_forms_on_a_frozen_voice(workspace, capsys):
+    path = tiny.write_config(workspace / "tiny.json")
+    train.main(["-c", path, "-m", "voice", "--device=cpu", "--max-steps=1"])
+    program("durations").main(["features", "voice", "features.pt", "--device=cpu"])
+    steps = ["--steps=3", "--fresh-steps=2", "--device=cpu"]
+    program("durations").main(["train", "features.pt", "--forms", "mse", "dur_disc_3_noise", *steps])
+    mse, adversarial = [json.loads(line) for line in capsys.readouterr().out.splitlines()[-2:]]
+    assert mse["draws"] == 0 < adversarial["draws"]  # only the noise input makes draws differ
+    assert "loss_d" not in mse and adversarial["loss_d"] > 0 and adversarial["loss_g"] > 0
+    for result in (mse, adversarial):
+        assert result["spread"] > 0 and 0 < result["fresh_dur_disc_2"] < 2 and result["fresh_dur_disc_3"] > 0
+
+
 @pytest.mark.parametrize(
     "name, arguments, message",
     [
@@ -140,7 +116,6 @@ def test_loader_times_batches(speakers, tmp_path, monkeypatch, capsys):
         ("train_step", ["--device=cpu", "--profile=profile.txt"], "--profile needs a GPU"),
         ("train_step", ["--device=cpu", "--batches=0"], "--batches is 0"),
         ("synthesis", ["--repeats=0"], "--repeats is 0"),
-        ("learning", [str(tiny.ROOT / "configs/demo.json"), "--every=0"], "--every is 0"),
         ("loader", ["nowhere.txt"], "nowhere.txt"),
     ],
 )

@@ -108,7 +108,16 @@ def test_train_ms_is_the_same_program(workspace):
 @pytest.mark.parametrize(("workers", "config_given"), [(0, True), (2, False)])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(workspace, monkeypatch, workers, config_given):
     tiny.write_corpus(workspace, 7, 3, speakers=2)
-    settings = {"train": {"num_workers": workers, "eval_interval": 3, "log_interval": 1, "lr_decay": 0.9}}
+    settings = {
+        "train": {
+            "num_workers": workers,
+            "eval_interval": 3,
+            "log_interval": 1,
+            "lr_decay": 0.9,
+            "ema": 0.9,
+            "patience": 99,
+        }
+    }
     with_config(*ALL_PARTS, settings, name="whole")("--max-steps", 8)
     broken = with_config(*ALL_PARTS, settings, name="broken")
     step = trainer.Trainer.step

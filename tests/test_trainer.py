@@ -1,6 +1,7 @@
 """The training step: gradients, padding, learning durations, skipped updates, accumulation, several processes."""
 
 import copy
+import dataclasses
 import weakref
 from itertools import islice
 
@@ -18,6 +19,8 @@ import train
 import trainer
 from commons import map_tensors
 from discriminators import MultiPeriodDiscriminator
+from durations import dequantize
+from synthesis import Voice
 from trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -117,6 +120,32 @@ def test_the_duration_discriminator_learns_from_means_over_tokens(version):
     assert record["loss/g/dur_gen"].item() == pytest.approx((1 - after[mask]).square().mean().item(), rel=1e-5)
 
 
+def test_dur_disc_3_sees_durations_of_the_alignment_as_real_numbers():
+    config = tiny.config(DURATION_DISCRIMINATOR, model={"duration_discriminator_type": "dur_disc_3"})
+    run = Trainer(config, CPU)
+    discriminator = run.learners["duration_discriminator"]
+    seen = []
+    network = discriminator.wrapped
+    discriminator.wrapped = lambda *arguments: seen.append(arguments) or network(*arguments)
+    out = run.generate(batch(config))[1]
+    list(run.discriminator_losses(batch(config), out))
+    ((_, x_mask, real, _, _),) = seen
+    valid = x_mask.bool()
+    frames, whole = real.exp()[valid], out.attn.sum(2)[valid]
+    assert ((frames - whole).abs() <= 0.5 + 1e-4).all() and (frames - whole).abs().max() > 0.1
+    assert not real[~valid].any() and not torch.equal(dequantize(out.durations.logw_, x_mask), real)
+    scores = discriminator.network(out.durations.x, x_mask, real + 50, real - 50)
+    assert max(score.abs().max() for (score,) in scores) > 1  # no sigmoid
+
+
+def test_a_linear_duration_discriminator_logs_a_warning(caplog):
+    Trainer(tiny.config(DURATION_DISCRIMINATOR, model={"duration_discriminator_type": "dur_disc_1"}), CPU)
+    assert "dur_disc_1 is linear" in caplog.text
+    caplog.clear()
+    Trainer(tiny.config(DURATION_DISCRIMINATOR, model={"duration_discriminator_type": "dur_disc_3"}), CPU)
+    assert "linear" not in caplog.text
+
+
 def test_the_duration_discriminator_starts_at_its_step():
     config = tiny.config(DURATION_DISCRIMINATOR, train={"duration_discriminator_start": 2})
     run = Trainer(config, CPU)
@@ -163,6 +192,70 @@ def test_the_best_validation_is_chosen_by_duration_error_in_the_duration_stage()
     run.position.step = 2
     assert run.is_best({"mel": 0.6, "duration_error": 2.0}) and not run.is_best({"mel": 0.4, "duration_error": 2.5})
     assert run.position.best == 2.0
+
+
+def test_the_best_voice_is_chosen_by_any_measure_and_patience_ends_training():
+    run = Trainer(tiny.config(train={"best": "dnsmos", "patience": 2}), CPU)
+    assert run.is_best({"dnsmos": 2.0}) and run.is_best({"dnsmos": 3.0}) and not run.is_best({"dnsmos": 2.5})
+    assert not run.is_best({"mel": 0.1}) and not run.is_exhausted()  # not the measure: does not count
+    assert not run.is_best({"dnsmos": float("nan")}) and run.is_exhausted()
+    assert run.is_best({"dnsmos": 3.5}) and not run.is_exhausted()
+    lower = Trainer(tiny.config(train={"best": "cer"}), CPU)
+    assert lower.is_best({"cer": 0.2}) and lower.is_best({"cer": 0.1}) and not lower.is_best({"cer": 0.3})
+    assert not lower.is_exhausted()  # without patience never
+
+
+def test_averaged_weights_follow_their_definition_and_are_those_of_a_validation():
+    config = tiny.config(train={"ema": 0.7})
+    run = Trainer(config, CPU)
+    expected = None
+    for step in range(6):
+        run.step(batch(config))
+        run.position.step += 1
+        weights = torch.cat([weight.detach().flatten() for weight in run.generator.weights])
+        decay = min(0.7, (1 + step) / (trainer.AVERAGE_START + step))
+        expected = weights if expected is None else decay * expected + (1 - decay) * weights
+    average = torch.cat([weight.flatten() for weight in run.generator.average])
+    assert torch.allclose(average, expected, atol=1e-6) and not torch.allclose(average, weights, atol=1e-4)
+    before = snapshot(run.generator)
+    with run.evaluating() as net:
+        used = torch.cat([weight.flatten() for weight in net.parameters()])
+    assert torch.equal(used, average) and not changed(before, run.generator)
+    plain = Trainer(tiny.config(), CPU)
+    plain.step(batch(config))
+    assert plain.generator.average is None
+
+
+def test_synthesis_and_fine_tuning_use_the_averaged_weights(tmp_path):
+    run = Trainer(tiny.config(train={"ema": 0.7}), CPU)
+    for _ in range(3):
+        run.step(batch(run.config))
+        run.position.step += 1
+    checkpoint.save_run(run, tmp_path)
+    checkpoint.save_voice(run, tmp_path / "G_best.pth")
+    names = [checkpoint.reference_name(name) for name, _ in run.generator.network.named_parameters()]
+    average = dict(zip(names, run.generator.average))
+    content = checkpoint.read(tmp_path / "G_3.pth")
+    assert tiny.equal(content["ema"], average) and not content["model"][names[0]].equal(average[names[0]])
+    best = checkpoint.read(tmp_path / "G_best.pth")
+    assert all(best["model"][name].equal(average[name]) for name in names) and best["optimizer"] is None
+    spoken = [Voice.load(tmp_path / file).speak("hˈa.", seed=1).audio for file in ("G_3.pth", "G_best.pth")]
+    assert (spoken[0] == spoken[1]).all()
+    other = Trainer(tiny.config(), CPU)
+    checkpoint.transfer(other.generator.network, tmp_path / "G_3.pth", dataclasses.asdict(run.config.model))
+    assert tiny.equal(dict(zip(names, (weight.detach() for weight in other.generator.weights))), average)
+
+
+def test_a_run_continues_its_average(tmp_path):
+    config = tiny.config(train={"ema": 0.7})
+    run = Trainer(config, CPU)
+    run.step(batch(config))
+    run.position.step = 1
+    checkpoint.save_run(run, tmp_path)
+    again = Trainer(config, CPU)
+    assert checkpoint.resume_run(again, tmp_path) and tiny.equal(again.generator.average, run.generator.average)
+    without = Trainer(tiny.config(), CPU)  # `train.ema` was set to 0
+    assert checkpoint.resume_run(without, tmp_path) and without.generator.average is None
 
 
 def test_a_run_that_resumes_in_fp16_keeps_its_own_scale(tmp_path):
