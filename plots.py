@@ -37,7 +37,7 @@ MAX_HIDDEN = 0.2  # share of values that such an axis may lack, because they are
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
 MARKERS = "os^Dv*P"  # of runs, which are thus distinguishable without colors
 DISCRIMINATORS = 6  # of waveforms: `discriminators.MultiPeriodDiscriminator` adds their losses
-LOWER, BALANCE = "lower is better", "no direction: balance"
+LOWER, HIGHER, BALANCE = "lower is better", "higher is better", "no direction: balance"
 
 
 class Panel(NamedTuple):
@@ -65,6 +65,16 @@ PANELS = (
         "c_kl",
     ),
     Panel("Validation", "Durations", f"error, frames per token\n{LOWER}", validated="validation/duration_error"),
+    Panel(
+        "Validation",
+        "Variation of durations",
+        "std of log durations,\npredicted / aligned, best is 1",
+        validated="validation/duration_spread",
+    ),
+    Panel("Evaluation", "Characters", f"error rate, fraction\n{LOWER}", validated="evaluation/cer"),
+    Panel("Evaluation", "Words", f"error rate, fraction\n{LOWER}", validated="evaluation/wer"),
+    Panel("Evaluation", "Quality", f"DNSMOS, 1 to 5\n{HIGHER}", validated="evaluation/dnsmos"),
+    Panel("Evaluation", "Artifacts", f"PLCMOS, 1 to 5\n{HIGHER}", validated="evaluation/plcmos"),
     Panel("Generator losses", "Total", f"weighted sum of losses\n{BALANCE}", "loss/g/total"),
     Panel("Generator losses", "Adversarial", LEAST_SQUARES, "loss/g/gen", undecided=DISCRIMINATORS / 4),
     Panel("Generator losses", "Feature matching", f"L1 distance of feature maps\n{BALANCE}", "loss/g/fm"),

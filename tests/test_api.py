@@ -145,7 +145,7 @@ def test_old_names_can_be_imported(path):
 def test_choices_and_tables():
     flows = "pre_conv pre_conv2 fft mono_layer_inter_residual mono_layer_post_residual"
     assert " ".join(models.AVAILABLE_FLOW_TYPES) == flows
-    assert models.AVAILABLE_DURATION_DISCRIMINATOR_TYPES == ["dur_disc_1", "dur_disc_2"]
+    assert models.AVAILABLE_DURATION_DISCRIMINATOR_TYPES == ["dur_disc_1", "dur_disc_2", "dur_disc_3"]
     golden = json.loads((tiny.ROOT / "tests/golden/symbols.json").read_text("utf-8"))
     symbols = resolve("text.symbols.symbols")
     assert list(symbols) == golden and len(symbols) == 178

@@ -29,15 +29,16 @@ STAGES = pytest.mark.parametrize("stage", [{}, {"train": {"duration_stage_start"
 SHIPPED = sorted(path for path in (tiny.ROOT / "configs").glob("*.json") if path.name != "schema.json")
 # parameters of generator, discriminator and duration discriminator in each shipped config
 SIZES = {
+    "ablation": (23_376_385, 11_797_252, 555_841),
     "demo": (2_243_377, 208_015),
     "demo_ms": (2_389_105, 208_015),
     "ljs_base": (36_321_072, 46_747_132),
     "ljs_nosdp": (35_349_761, 46_747_132),
     "vctk_base": (39_700_208, 46_747_132),
     "vits2_ljs_base": (36_982_896, 46_747_132),
-    "vits2_ljs_nosdp": (36_011_585, 46_747_132, 554_305),
+    "vits2_ljs_nosdp": (36_048_641, 46_747_132, 555_841),
     "vits2_ljs_paper": (36_048_641, 46_747_132, 555_841),
-    "vits2_vctk_base": (39_440_065, 46_747_132, 554_305),
+    "vits2_vctk_base": (39_477_121, 46_747_132, 605_185),
     "vits2_vctk_standard": (41_745_392, 46_747_132),
 }
 
@@ -340,10 +341,26 @@ def test_validation_results_are_means_over_frames_and_tokens():
     without_posterior_noise(run)
     one, other = batch(config, (50,), (6,)), batch(config, (33,), (4,))
     a, b, both = run.evaluate([one]), run.evaluate([other]), run.evaluate([one, other])
-    for name in a:
+    for name in set(a) - {"duration_spread"}:
         weights = (50, 33) if name in ("mel", "kl") else (6, 4)
         expected = (a[name] * weights[0] + b[name] * weights[1]) / sum(weights)
         assert both[name] == pytest.approx(expected, rel=1e-4), name
+
+
+def test_the_duration_spread_is_a_ratio_of_standard_deviations_over_all_tokens():
+    config = tiny.config(model={"use_sdp": False})
+    run = Trainer(config, CPU)
+    without_posterior_noise(run)
+    batches = [batch(config, (50,), (6,)), batch(config, (33,), (4,))]
+    predicted, aligned = [], []
+    with run.evaluating() as net, torch.no_grad():
+        for one in batches:
+            spec, _, lengths = run.spectrograms(one.wav, one.wav_lengths)
+            out = net(one.text, one.text_lengths, spec, lengths, one.conditions)
+            predicted.append(out.durations.logw.flatten())
+            aligned.append(out.attn.sum(2).flatten().log())
+    expected = torch.cat(predicted).std(correction=0) / torch.cat(aligned).std(correction=0)
+    assert run.evaluate(batches)["duration_spread"] == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_learning_rates_warm_up_and_then_decay_by_epochs():
