@@ -44,7 +44,6 @@ from models import DURATION_CHANNELS, DURATION_KERNEL
 from synthesis.voice import find_device
 from trainer import DURATION_DISCRIMINATOR_DROPOUT, DURATION_DISCRIMINATOR_KERNEL, Trainer
 
-BATCH = 64
 LEARNING_RATE, BETAS, EPS = 2e-4, (0.8, 0.99), 1e-9  # as in the shipped configs
 DRAWS = 8
 PASSES = 3  # over the training data, because a pass leaves out what does not fill a batch
@@ -100,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     training.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), metavar="FORM", help="forms")
     training.add_argument("--seeds", nargs="+", type=int, default=[1], metavar="N", help="seeds of each form")
     training.add_argument("--steps", type=int, default=3000, metavar="N", help="steps of the predictor")
+    training.add_argument("--batch-size", type=int, default=64, metavar="N", help="utterances per step")
     training.add_argument("--fresh-steps", type=int, default=1000, metavar="N", help="steps of new discriminators")
     for command in (features, training):
         cli.add_device(command)
@@ -156,9 +156,9 @@ def collate(clips: Sequence[Clip]) -> Clips:
     return Clips(x, x_mask, torch.log(w + 1e-6) * x_mask)
 
 
-def batches(clips: Sequence[Clip]) -> Iterator[Clips]:
+def batches(clips: Sequence[Clip], size: int) -> Iterator[Clips]:
     """Yield random batches without end."""
-    size = min(BATCH, len(clips))
+    size = min(size, len(clips))
     while True:
         order = torch.randperm(len(clips)).tolist()
         for i in range(0, len(clips) - size + 1, size):
@@ -212,7 +212,7 @@ def measure(form: Form, training: list[Clip], heldout: Clips, seed: int, args: a
     optimizer = adamw(predictor)
     adversary = Learner(form.discriminator, channels, device) if form.discriminator else None
     values: dict[str, float] = {}
-    for clips in islice(batches(training), args.steps):
+    for clips in islice(batches(training, args.batch_size), args.steps):
         logw = predictor(clips.x, clips.x_mask)
         loss = predictor.loss(logw, clips.logw_, clips.x_mask).sum()
         if adversary:
@@ -231,7 +231,7 @@ def measure(form: Form, training: list[Clip], heldout: Clips, seed: int, args: a
     values["draws"] = draws.std(0).mean().item()
     for kind in FRESH:
         fresh = Learner(kind, channels, device)
-        for clips in islice(batches(training), args.fresh_steps):
+        for clips in islice(batches(training, args.batch_size), args.fresh_steps):
             fresh.step(clips, predictor(clips.x, clips.x_mask))
         fresh.network.eval()
         with torch.no_grad():
