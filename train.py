@@ -377,7 +377,8 @@ def fit(run: Run) -> None:
                 break
         if last:
             break
-    if run.evaluation and not stopping:
+    if run.evaluation and run.evaluation.running and not stopping:
+        logger.info("waiting for the evaluation of step %d", run.evaluation.running[0])
         collect(run, wait=True)
     if stopping and position.step < run.total:
         logger.info("stopped at step %d; the same command resumes from there", position.step)
