@@ -263,9 +263,7 @@ class Trainer:
         return "duration_error" if self.in_duration_stage() else "mel"
 
     def is_best(self, results: dict[str, float]) -> bool:
-        """Return whether the results are the best so far, and count those that are not. Others than `best_measure` of
-        them are ignored; without it the answer is False.
-        """
+        """Return whether `best_measure` is the best so far, and count since when. False if it is not in the results."""
         measure, position = self.best_measure(), self.position
         if measure not in results:
             return False
