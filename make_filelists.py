@@ -22,7 +22,7 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from text import unknown_symbols
 from text.cleaners import get_cleaner
 
 FACTS = Path(__file__).parent / "filelists"
+VCTK_SPEAKERS = 109  # size of the speaker embedding of VITS, one more than the numbers that it gives
 MAX_SHARE = 100  # clips for validation and for test, if their numbers are not given
 CONFIGS = Path(__file__).parent / "configs"
 ONE_VOICE, MANY_VOICES = "vits2_ljs_nosdp.json", "vits2_vctk_base.json"  # the configs to start from
@@ -176,10 +177,13 @@ def write_filelists(splits: Splits, prefix: str, out: Path) -> list[Path]:
     return paths
 
 
-def write_cleaned(splits: Splits, prefix: str, out: Path, cleaners: Sequence[str]) -> list[Path]:
+def write_cleaned(
+    splits: Splits, prefix: str, out: Path, cleaners: Sequence[str], speakers: dict[str, int] | None = None
+) -> list[Path]:
     """Write the lists, their copies with cleaned text, records of cleaner and rate, and a config. Return the paths.
 
-    Clips of whose text the cleaners keep nothing are left out of both lists.
+    `speakers` are the ids of speakers; None numbers those of the lists. Clips of whose text the cleaners keep nothing
+    are left out of both lists.
     """
     unknown: Counter[str] = Counter()
     kept, cleaned = {}, {}
@@ -202,20 +206,27 @@ def write_cleaned(splits: Splits, prefix: str, out: Path, cleaners: Sequence[str
         write_record(copy, ListRecord(tuple(cleaners), rate))
     report_unknown(unknown)
     if kept["val"]:
-        write_config(kept, prefix, out, cleaners, rate)
+        write_config(kept, prefix, out, cleaners, rate, speakers)
     else:
         print("No config is written, because training needs a validation list and there are no val clips")
     return paths
 
 
-def write_config(splits: Splits, prefix: str, out: Path, cleaners: Sequence[str], rate: int | None) -> Path:
+def write_config(
+    splits: Splits,
+    prefix: str,
+    out: Path,
+    cleaners: Sequence[str],
+    rate: int | None,
+    speakers: dict[str, int] | None = None,
+) -> Path:
     """Write `OUT/PREFIX_config.json` for the cleaned lists and return its path.
 
     An existing config keeps its other settings. `rate` is the sampling rate of the recordings in Hz; recordings above
     `HIGHEST_RATE` are resampled to `DEFAULT_RATE`. Raises ValueError if an existing config is invalid.
     """
-    labels = {clip.speaker for clips in splits.values() for clip in clips if clip.speaker is not None}
-    many = len(labels) > 1
+    speakers = _speaker_ids(splits) if speakers is None else speakers
+    many = len(speakers) > 1
     path = out / f"{prefix}_config.json"
     start = path if path.exists() else CONFIGS / (MANY_VOICES if many else ONE_VOICE)
     sections = dataclasses.asdict(config.load(start))
@@ -228,8 +239,8 @@ def write_config(splits: Splits, prefix: str, out: Path, cleaners: Sequence[str]
         "validation_files": lists["val"],
         "text_cleaners": list(cleaners),
         "sampling_rate": sampling_rate,
-        "n_speakers": len(labels) if many else 0,
-        "speakers": _speaker_ids(labels) if many else {},
+        "n_speakers": len(speakers) if many else 0,
+        "speakers": speakers if many and any(str(i) != name for name, i in speakers.items()) else {},
         "cleaned_text": True,
     }
     if many and not sections["model"]["gin_channels"]:
@@ -237,16 +248,16 @@ def write_config(splits: Splits, prefix: str, out: Path, cleaners: Sequence[str]
     config.from_dict(given, str(path))
     write_text(path, json.dumps(given, indent=2, ensure_ascii=False) + "\n")
     resampled = f", to which the recordings at {rate} Hz are resampled" if rate not in (None, sampling_rate) else ""
-    voices = f"{len(labels)} speakers" if many else "one voice"
+    voices = f"{len(speakers)} speakers" if many else "one voice"
     print(f"{path}: config for {voices} at {sampling_rate} Hz{resampled}: python train.py -c {path} -m {prefix}")
     return path
 
 
-def _speaker_ids(labels: Iterable[str]) -> dict[str, int]:
-    """Return the table of speakers; empty if their labels are the numbers from 0, as VITS writes them."""
-    labels = sorted(labels, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
-    numbered = [str(i) for i in range(len(labels))]
-    return {} if labels == numbered else {label: i for i, label in enumerate(labels)}
+def _speaker_ids(splits: Splits) -> dict[str, int]:
+    """Number the speakers from 0, those that are numbers first and in their order."""
+    labels = {clip.speaker for clips in splits.values() for clip in clips if clip.speaker is not None}
+    numbers = sorted((label for label in labels if label.isdecimal()), key=lambda label: (int(label), label))
+    return {label: i for i, label in enumerate([*numbers, *sorted(labels - set(numbers))])}
 
 
 def _has_speakers(splits: Splits) -> bool:
@@ -344,6 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--test", type=int, metavar="CLIPS", help=f"number of test clips {share}")
     add("--seed", type=int, default=SEED, metavar="N", help="seed of the random split")
     args = parser.parse_args(arguments)
+    speakers: dict[str, int] | None = None
     with cli.errors_in_one_line("make_filelists"):
         for cleaner in args.clean or ():
             get_cleaner(cleaner)  # checked before anything is written
@@ -354,6 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif args.kind == "vctk":
             prefix, splits = "vctk", vctk(args.corpus)
             link(vctk_audio(args.corpus), Path("DUMMY2"))
+            speakers = {str(number): number for number in range(VCTK_SPEAKERS)}  # also those without clips
         else:
             prefix = args.corpus.resolve().name if args.name is None else args.name
             if not prefix or set(prefix) & set("/\\") or prefix in (".", ".."):
@@ -373,7 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 args.out / f"{prefix}_segments",
             )
         if args.clean:
-            write_cleaned(splits, prefix, args.out, args.clean)
+            write_cleaned(splits, prefix, args.out, args.clean, speakers)
             return
         for path in write_filelists(splits, prefix, args.out):
             if Path(f"{path}.cleaned").exists():
