@@ -284,6 +284,17 @@ def _measured(paths: Sequence[str], cache: str | Path | None) -> list[Sound]:
     return [sounds[path] for path in paths]
 
 
+def _check_speakers(lists: Sequence[Sequence[Clip]], data: Any) -> None:
+    """Raise ValueError if speakers do not fit the config. Print a warning if it has other numbers than the lists."""
+    for clips in lists if data.speakers else ():
+        speaker_ids(clips, data)
+    if not data.speakers:
+        speaker_table(lists, data.n_speakers)
+    trained = len({clip.speaker for clip in lists[0]})
+    if data.n_speakers > trained:
+        print(f"warning: data.n_speakers is {data.n_speakers}, and the training list has {trained} speakers")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the report of a config's corpus or of filelists. The exit code is 2 if there are errors."""
     parser = cli.Parser(__doc__)
@@ -298,12 +309,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if bool(args.config) == bool(args.filelists):
         parser.error("give either -c CONFIG or filelists")
+    for option, value in (("--sampling-rate", args.sampling_rate), ("--hop-length", args.hop_length)):
+        if value < 1:
+            parser.error(f"{option} is {value}, and should be 1 or more")
     reports = []
     with cli.errors_in_one_line("corpus"):
         if args.config:
             data = config.load(args.config).data
             lists = [read_filelist(path) for path in (data.training_files, data.validation_files)]
-            speaker_table(lists, data.n_speakers)
+            _check_speakers(lists, data)
             reports.append(check_corpus([*itertools.chain(*lists)], data, args.cache))
         for path in args.filelists:
             settings = SimpleNamespace(**vars(args), cleaned_text=path.endswith(".cleaned"), add_blank=False)

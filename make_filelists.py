@@ -1,60 +1,79 @@
 """Write the filelists of a corpus: the clips for training, validation and test, and their speakers.
 
-ljspeech and vctk use the splits and the speaker numbers of VITS. folder splits recordings of your own at random,
-always in the same way.
+ljspeech and vctk use the splits and the speaker numbers of VITS. folder reads a corpus of any of these layouts, which
+it recognizes, and splits it at random, always in the same way:
 
-With `--clean english_cleaners2` the phonemized copies for training are written as well. A folder holds metadata.csv,
-with the columns id|text or id|text|normalised or those of `--columns`, or a .txt file for each recording. With
-`--speaker_folders` each sub-folder is a speaker. An id is the file name of a recording or, if several folders have
-a file of that name, its path from the corpus, with or without suffix.
+%LAYOUTS%
+
+With `--clean english_cleaners2` the phonemized copies for training and a config for them are written as well, ready
+for `python train.py -c filelists/NAME_config.json`. An id in a table is the file name of a recording or, if several
+folders have a file of that name, its path from the table, with or without suffix.
 
 Examples:
   python make_filelists.py ljspeech /path/LJSpeech-1.1 --clean english_cleaners2
   python make_filelists.py vctk /path/VCTK-Corpus
   python make_filelists.py folder my_corpus --name my --clean phonemes_de
+  python make_filelists.py folder my_corpus --layout texts --speaker-folders
   python make_filelists.py folder --help
 """
 
+import dataclasses
 import json
 import os
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 import cli
-from corpora.filelist import Clip, Row, check_widths, read_rows, read_text
+import config
+from corpora import clips as reading
+from corpora.filelist import Clip, ListRecord, read_text, write_record
+from corpora.layouts import LAYOUTS, VCTK_AUDIO_FOLDERS, Options, read_metadata, recognize, seen, vctk_audio
+from corpora.recordings import Files
 from files import write_text
-from preprocess import clean_filelist, report_unknown
+from preprocess import clean_texts, report_unknown
+from text import unknown_symbols
 from text.cleaners import get_cleaner
 
 FACTS = Path(__file__).parent / "filelists"
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
-# Folders of recordings in copies of VCTK. VITS asks its users to create the first, at 22,050 Hz.
-VCTK_AUDIO_FOLDERS = ("downsampled_wavs", "wav48", "wav48_silence_trimmed")
-MAX_NAMED = 5  # clips listed in a message
+VCTK_SPEAKERS = 109  # size of the speaker embedding of VITS, one more than the numbers that it gives
 MAX_SHARE = 100  # clips for validation and for test, if their numbers are not given
+CONFIGS = Path(__file__).parent / "configs"
+ONE_VOICE, MANY_VOICES = "vits2_ljs_nosdp.json", "vits2_vctk_base.json"  # the configs to start from
+HIGHEST_RATE = 24000  # Hz, for which these configs are made; recordings at higher rates are resampled
+DEFAULT_RATE = 22050  # Hz
+SEED = 1234  # of random splits, as in VITS
+SPEAKER_CHANNELS = 256  # model.gin_channels for many speakers, as in VITS
 
 Splits = dict[str, list[Clip]]
 
 
 def ljspeech(corpus: Path) -> Splits:
-    """Return the clips of LJSpeech-1.1 in VITS's split, below the link DUMMY1. Raises ValueError for another layout."""
+    """Return the clips of LJSpeech-1.1 in VITS's split, below the link DUMMY1.
+
+    The corpus may be partial, in any audio format, and lack the third column. Without a clip of VITS's validation set,
+    the split is drawn at random. Raises ValueError for another layout.
+    """
     facts = json.loads((FACTS / "ljspeech_splits.json").read_text())
     found: list[tuple[str, str, Clip]] = []
-    without_audio = []
-    rows, width = _read_metadata(corpus / "metadata.csv")
-    if width != 3:
+    left_out: dict[str, list[str]] = {"no recording": [], "no text": []}
+    rows, width = read_metadata(corpus / "metadata.csv")
+    if width not in (2, 3):
         raise ValueError(f"{corpus}/metadata.csv has {width} columns; LJ Speech has id|text|text")
-    for _, (name, written, normalised) in rows:
-        if (corpus / "wavs" / f"{name}.wav").is_file():
-            chapter, _, number = name.partition("-")
-            found.append((chapter, number, Clip(f"DUMMY1/{name}.wav", None, _one_line(normalised or written))))
+    files = Files(corpus / "wavs") if (corpus / "wavs").is_dir() else Files(corpus)
+    reading.report_unread(files)
+    for number, (name, written, *normalised) in rows:
+        path = files.find(name, corpus, f"{corpus}/metadata.csv, line {number}")
+        text = reading.one_line(next(filter(None, normalised), written))
+        if path and text:
+            chapter, _, number_of_clip = path.stem.partition("-")
+            inside = path.relative_to(files.root).as_posix()
+            found.append((chapter, number_of_clip, Clip(f"DUMMY1/{inside}", None, text)))
         else:
-            without_audio.append(name)
-    _report_left_out("no recording", without_audio)
+            left_out["no text" if path else "no recording"].append(name)
+    reading.report_left_out(left_out)
     return _split_as_vits(found, facts)
 
 
@@ -70,7 +89,9 @@ def vctk(corpus: Path) -> Splits:
     audio = vctk_audio(corpus)
     if not audio.is_dir() or not (corpus / "txt").is_dir():
         raise ValueError(f"{corpus} is not VCTK: it needs a folder txt and one of {', '.join(VCTK_AUDIO_FOLDERS)}")
-    recordings = {path.stem.removesuffix("_mic1"): path for path in _find_audio(audio)}
+    files = Files(audio)
+    reading.report_unread(files)
+    recordings = {path.stem.removesuffix("_mic1"): path for path in files.recordings}
     found: list[tuple[str, str, Clip]] = []
     without_audio, without_number = [], []
     for transcript in sorted((corpus / "txt").glob("*/*.txt")):
@@ -81,16 +102,9 @@ def vctk(corpus: Path) -> Splits:
             without_audio.append(transcript.stem)
         else:
             path = f"DUMMY2/{recordings[transcript.stem].relative_to(audio).as_posix()}"
-            found.append((speaker, utterance, Clip(path, numbers[speaker], _one_line(read_text(transcript)))))
-    _report_left_out("speaker has no number in VITS", without_number)
-    _report_left_out("no recording", without_audio)
+            found.append((speaker, utterance, Clip(path, numbers[speaker], reading.one_line(read_text(transcript)))))
+    reading.report_left_out({"speaker has no number in VITS": without_number, "no recording": without_audio})
     return _split_as_vits(found, facts)
-
-
-def vctk_audio(corpus: Path) -> Path:
-    """Return the folder of VCTK's recordings, or the path of the first choice if there is none."""
-    folders = [corpus / name for name in VCTK_AUDIO_FOLDERS]
-    return next((path for path in folders if path.is_dir()), folders[0])
 
 
 def folder(
@@ -99,45 +113,167 @@ def folder(
     speaker_folders: bool = False,
     val: int | None = None,
     test: int | None = None,
-    seed: int = 1234,
+    seed: int = SEED,
+    layout: str | None = None,
+    metadata: str | None = None,
+    speaker_level: int | None = None,
+    segments: Path = Path("filelists/segments"),
 ) -> Splits:
     """Return the clips of a folder, split at random by `seed`. Raises ValueError if something is missing or ambiguous.
 
-    The texts are in metadata.csv or, without that file, in .txt files, beside the recordings or with their names in
-    another folder. `columns` names the columns of metadata.csv: "id", "speaker", "text" and "normalised", which is
-    preferred to "text"; other columns are ignored. With `speaker_folders`, the name of a recording's folder is its
-    speaker. `val` and `test` are numbers of clips; None is one in twenty, at most 100.
+    `layout` is a name in `corpora.layouts.LAYOUTS`; None recognizes it. `columns` names the columns of a table without
+    header: "id", "speaker", "text" and "normalised", which is preferred to "text"; other columns are ignored.
+    `metadata` is the name of the table. With `speaker_folders` or `speaker_level`, the name of a folder is the speaker
+    (see `corpora.clips.with_speakers_of_folders`). `val` and `test` are numbers of clips; None is one in twenty, at
+    most 100. Segments that are cut from recordings are written to the folder `segments`.
     """
     for split, size in (("val", val), ("test", test)):
         if size is not None and size < 0:
             raise ValueError(f"{size} {split} clips were requested; the number must be 0 or more")
-    found = _find_audio(corpus)
-    if not found:
-        raise ValueError(f"{corpus} has no recordings ({', '.join(AUDIO_SUFFIXES)})")
-    metadata = corpus / "metadata.csv"
-    clips = _clips_of_metadata(metadata, found, columns) if metadata.is_file() else _clips_of_texts(corpus, found)
-    if speaker_folders:
-        clips = [clip._replace(speaker=Path(clip.path).parent.name) for clip in clips]
+    files = Files(corpus)
+    reading.report_unread(files)
+    options = Options(columns, metadata)
+    if layout is None:
+        layout, reader = recognize(files, options)
+    elif layout in LAYOUTS:
+        reader = LAYOUTS[layout](files, options)
+    else:
+        raise ValueError(f"there is no layout {layout!r}{cli.did_you_mean(layout, LAYOUTS)}; all: {', '.join(LAYOUTS)}")
+    print(f"{corpus}: layout {layout} ({reader.title})")
+    clips = reading.clips_of(reader, segments)
+    if not clips:
+        nothing = f"no clip has both a text and a recording in the layout {layout}, which needs {reader.looked_for}"
+        raise ValueError(f"{corpus}: {nothing}. {seen(files)}")
+    if speaker_folders or speaker_level is not None:
+        clips = reading.with_speakers_of_folders(clips, corpus, speaker_level)
+    reading.report_speakers(clips)
     share = max(1, min(MAX_SHARE, len(clips) // 20))
     val, test = (share if size is None else size for size in (val, test))
     if len(clips) <= val + test:
         raise ValueError(f"{corpus}: {len(clips)} clips are too few for {val} val and {test} test clips")
-    random.Random(seed).shuffle(clips)
-    return {"train": sorted(clips[val + test :]), "val": sorted(clips[:val]), "test": sorted(clips[val : val + test])}
+    return _split_at_random(clips, val, test, seed)
 
 
 def write_filelists(splits: Splits, prefix: str, out: Path) -> list[Path]:
-    """Write `OUT/PREFIX_audio[_sid]_text_SPLIT_filelist.txt` for every split that has clips. Return the paths."""
+    """Write `OUT/PREFIX_audio[_sid]_text_SPLIT_filelist.txt` for every split that has clips. Return the paths.
+
+    Lists of an earlier run for a split without clips are removed, because their clips may be in another split now.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    many = any(clip.speaker for clips in splits.values() for clip in clips)
+    many = _has_speakers(splits)
     paths = []
     for split, clips in splits.items():
+        path = _list_path(out, prefix, split, many)
         if clips:
-            path = out / f"{prefix}_audio_{'sid_' if many else ''}text_{split}_filelist.txt"
             write_text(path, "".join(clip.row(many) + "\n" for clip in clips))
             print(f"{path}: {len(clips)} clips")
             paths.append(path)
+        for old in _earlier_lists(out, prefix, split, many, empty=not clips):
+            if clips:
+                print(f"{old} belongs to an earlier list of other columns: remove it")
+            else:
+                old.unlink()
+                print(f"{old} of an earlier run is removed, because there are no {split} clips")
     return paths
+
+
+def write_cleaned(
+    splits: Splits, prefix: str, out: Path, cleaners: Sequence[str], speakers: dict[str, int] | None = None
+) -> list[Path]:
+    """Write the lists, their copies with cleaned text, records of cleaner and rate, and a config. Return the paths.
+
+    `speakers` are the ids of speakers; None numbers those of the lists. Clips of whose text the cleaners keep nothing
+    are left out of both lists.
+    """
+    unknown: Counter[str] = Counter()
+    kept, cleaned = {}, {}
+    for split, clips in splits.items():
+        texts = list(clean_texts([clip.text for clip in clips], cleaners, os.cpu_count() or 1, split))
+        pairs = [(clip, clip._replace(text=text)) for clip, text in zip(clips, texts) if text.strip()]
+        emptied = [clip.path for clip, text in zip(clips, texts) if not text.strip()]
+        reading.report_left_out({f"{', '.join(cleaners)} leave nothing of the text": emptied})
+        kept[split], cleaned[split] = [clip for clip, _ in pairs], [clip for _, clip in pairs]
+        for _, clip in pairs:
+            unknown.update(unknown_symbols(clip.text))
+    if not kept["train"]:
+        raise ValueError(f"{', '.join(cleaners)} leave nothing of the texts: no training clip is left")
+    many = _has_speakers(splits)
+    paths = write_filelists(kept, prefix, out)
+    rate = reading.common_rate([clip.path for clip in kept["train"]])
+    for path, clips in zip(paths, filter(None, cleaned.values())):
+        copy = Path(f"{path}.cleaned")
+        write_text(copy, "".join(clip.row(many) + "\n" for clip in clips))
+        write_record(copy, ListRecord(tuple(cleaners), rate))
+    report_unknown(unknown)
+    if kept["val"]:
+        write_config(kept, prefix, out, cleaners, rate, speakers)
+    else:
+        print("No config is written, because training needs a validation list and there are no val clips")
+    return paths
+
+
+def write_config(
+    splits: Splits,
+    prefix: str,
+    out: Path,
+    cleaners: Sequence[str],
+    rate: int | None,
+    speakers: dict[str, int] | None = None,
+) -> Path:
+    """Write `OUT/PREFIX_config.json` for the cleaned lists and return its path.
+
+    An existing config keeps its other settings. `rate` is the sampling rate of the recordings in Hz; recordings above
+    `HIGHEST_RATE` are resampled to `DEFAULT_RATE`. Raises ValueError if an existing config is invalid.
+    """
+    speakers = _speaker_ids(splits) if speakers is None else speakers
+    many = len(speakers) > 1
+    path = out / f"{prefix}_config.json"
+    start = path if path.exists() else CONFIGS / (MANY_VOICES if many else ONE_VOICE)
+    sections = dataclasses.asdict(config.load(start))
+    given = json.loads(read_text(start))  # without defaults
+    given.pop("$schema", None)
+    lists = {split: f"{_list_path(out, prefix, split, _has_speakers(splits)).as_posix()}.cleaned" for split in splits}
+    sampling_rate = rate if rate and rate <= HIGHEST_RATE else DEFAULT_RATE
+    given["data"] |= {
+        "training_files": lists["train"],
+        "validation_files": lists["val"],
+        "text_cleaners": list(cleaners),
+        "sampling_rate": sampling_rate,
+        "n_speakers": len(speakers) if many else 0,
+        "speakers": speakers if many and any(str(i) != name for name, i in speakers.items()) else {},
+        "cleaned_text": True,
+    }
+    if many and not sections["model"]["gin_channels"]:
+        given["model"]["gin_channels"] = SPEAKER_CHANNELS
+    config.from_dict(given, str(path))
+    write_text(path, json.dumps(given, indent=2, ensure_ascii=False) + "\n")
+    resampled = f", to which the recordings at {rate} Hz are resampled" if rate not in (None, sampling_rate) else ""
+    voices = f"{len(speakers)} speakers" if many else "one voice"
+    print(f"{path}: config for {voices} at {sampling_rate} Hz{resampled}: python train.py -c {path} -m {prefix}")
+    return path
+
+
+def _speaker_ids(splits: Splits) -> dict[str, int]:
+    """Number the speakers from 0, those that are numbers first and in their order."""
+    labels = {clip.speaker for clips in splits.values() for clip in clips if clip.speaker is not None}
+    numbers = sorted((label for label in labels if label.isdecimal()), key=lambda label: (int(label), label))
+    return {label: i for i, label in enumerate([*numbers, *sorted(labels - set(numbers))])}
+
+
+def _has_speakers(splits: Splits) -> bool:
+    return any(clip.speaker for clips in splits.values() for clip in clips)
+
+
+def _list_path(out: Path, prefix: str, split: str, many: bool) -> Path:
+    return out / f"{prefix}_audio_{'sid_' if many else ''}text_{split}_filelist.txt"
+
+
+def _earlier_lists(out: Path, prefix: str, split: str, many: bool, empty: bool) -> list[Path]:
+    """Return lists of an earlier run: of other columns and, for an empty split, of the same columns."""
+    paths = [_list_path(out, prefix, split, columns) for columns in ((True, False) if empty else (not many,))]
+    return [
+        old for path in paths for old in (path, Path(f"{path}.cleaned"), Path(f"{path}.cleaned.json")) if old.exists()
+    ]
 
 
 def link(target: Path, name: Path) -> None:
@@ -154,127 +290,20 @@ def link(target: Path, name: Path) -> None:
         print(f"the link {name} could not be created ({error}): copy {target} to {name}")
 
 
-def _clips_of_metadata(metadata: Path, found: list[Path], columns: Sequence[str]) -> list[Clip]:
-    rows, width = _read_metadata(metadata)
-    if not columns:
-        _refuse_speakers_as_text(metadata, rows)
-    columns = columns or {2: ("id", "text"), 3: ("id", "text", "normalised")}.get(width, ())
-    if width == 1:
-        raise ValueError(f"{metadata} has one column: separate id and text by |")
-    if len(columns) != width or "id" not in columns or not {"text", "normalised"} & set(columns):
-        needed = "name them, as in --columns id,speaker,text; id and text (or normalised) are needed"
-        raise ValueError(f"{metadata} has {width} columns: {needed}")
-    recordings = _by_name(found)
-    clips: dict[Path, Clip] = {}
-    without_audio, again = [], []
-    for number, row in rows:
-        values = dict(zip(columns, row))
-        name, where = values["id"], f"{metadata}, line {number}"
-        text = _one_line(values.get("normalised") or values.get("text", ""))
-        if not text:
-            raise ValueError(f"{where}: {name} has no text")
-        path = _find_recording(name, recordings, metadata.parent, where)
-        if path is None:
-            without_audio.append(name)
-        elif path in clips:  # it might be in both training and validation
-            again.append(name)
-        else:
-            clips[path] = Clip(str(path), values.get("speaker"), text, number)
-    _report_left_out("no recording", without_audio)
-    _report_left_out("recording of an earlier line", again)
-    return list(clips.values())
-
-
-def _refuse_speakers_as_text(metadata: Path, rows: Sequence[Row]) -> None:
-    """Raise ValueError if the second of three columns looks like speakers, not like the text before normalization."""
-    second, third = ([row[i] for _, row in rows if len(row) == 3] for i in (1, 2))
-    if not any(" " in text for text in second) and sum(" " in text for text in third) > len(third) / 2:
-        names = ", ".join(list(dict.fromkeys(second))[:3])
-        choices = "--columns id,speaker,text or, if it is text, --columns id,text,normalised"
-        looks = f"the second column ({names}, ...) looks like speakers, not like text"
-        raise ValueError(f"{metadata}: {looks}: give {choices}")
-
-
-def _by_name(files: Iterable[Path]) -> dict[str, list[Path]]:
-    """Map names in Unicode form NFC, with and without suffix, to files. macOS stores accents as separate characters."""
-    found: dict[str, list[Path]] = {}
-    for path in files:
-        for name in (path.name, path.stem):
-            found.setdefault(normalize("NFC", name), []).append(path)
-    return found
-
-
-def _find_recording(name: str, recordings: dict[str, list[Path]], corpus: Path, where: str) -> Path | None:
-    """Return the recording of a file name or path, or None. Raises ValueError if several recordings fit."""
-    called = Path(normalize("NFC", name.replace("\\", "/")))
-    candidates = recordings.get(called.name, [])
-    if len(candidates) > 1:
-        paths = {path: Path(normalize("NFC", str(path.relative_to(corpus)))) for path in candidates}
-        exact = [path for path, inside in paths.items() if called in (inside, inside.with_suffix(""))]
-        candidates = exact or [path for path, inside in paths.items() if _overlap(inside, called)] or candidates
-    if len(candidates) > 1:
-        several = " or ".join(str(path) for path in candidates[:3])
-        raise ValueError(f"{where}: {name} may be {several}: give its path from {corpus}")
-    return candidates[0] if candidates else None
-
-
-def _overlap(path: Path, called: Path) -> bool:
-    """Return whether the shorter of two paths is the end of the longer, with or without the suffix of `path`."""
-    shared = min(len(path.parts), len(called.parts))
-    return called.parts[-shared:] in (path.parts[-shared:], path.with_suffix("").parts[-shared:])
-
-
-def _clips_of_texts(corpus: Path, found: list[Path]) -> list[Clip]:
-    texts = _by_name(sorted(corpus.rglob("*.txt")))
-    clips, without_text = [], []
-    for path in found:
-        source = _text_of(path, texts.get(normalize("NFC", f"{path.stem}.txt"), []))
-        text = _one_line(read_text(source)) if source else ""
-        if text:
-            clips.append(Clip(str(path), None, text))
-        else:
-            without_text.append(path.name)
-    _report_left_out("no text", without_text)
-    return clips
-
-
-def _text_of(recording: Path, texts: list[Path]) -> Path | None:
-    """Return a recording's text file: beside it, the only one, or in a sister folder. Raises ValueError if many fit."""
-    beside = recording.with_suffix(".txt")
-    if beside in texts or len(texts) < 2:
-        return beside if beside in texts else next(iter(texts), None)
-    sisters = [text for text in texts if text.parent.parent == recording.parent.parent]
-    if len(sisters) != 1:
-        several = " or ".join(str(path) for path in texts[:3])
-        raise ValueError(f"the text of {recording} may be in {several}: put the file beside the recording")
-    return sisters[0]
-
-
-def _read_metadata(path: Path) -> tuple[list[Row], int]:
-    """Return the rows of a metadata.csv without white space around columns, and their width. Quotes are ordinary."""
-    rows = [(number, [column.strip() for column in columns]) for number, columns in read_rows(path)]
-    return rows, check_widths(rows, path)
-
-
-def _one_line(text: str) -> str:
-    """Return the text as one line without the column separator."""
-    return " ".join(text.replace("|", " ").split())
-
-
-def _find_audio(root: Path) -> list[Path]:
-    """Return every recording below `root`, sorted. Walks the tree only once, because VCTK has 44,000 recordings."""
-    return sorted(
-        Path(parent, name)
-        for parent, _, names in os.walk(root, followlinks=True)
-        for name in names
-        if name.lower().endswith(AUDIO_SUFFIXES)
-    )
-
-
-def _report_left_out(reason: str, names: Sequence[str]) -> None:
-    if names:
-        more = ", ..." if len(names) > MAX_NAMED else ""
-        print(f"Left out, {reason}: {len(names)} clips ({', '.join(names[:MAX_NAMED])}{more})")
+def _split_at_random(clips: Sequence[Clip], val: int, test: int, seed: int) -> Splits:
+    """Return splits of these sizes. Every speaker has a training clip, if that is possible."""
+    shuffled = list(clips)
+    random.Random(seed).shuffle(shuffled)
+    remaining = Counter(clip.speaker for clip in shuffled)
+    drawn: dict[str, Clip] = {}
+    for spare in (1, 0):  # clips of a speaker that must remain
+        for clip in shuffled:
+            if len(drawn) < val + test and clip.path not in drawn and remaining[clip.speaker] > spare:
+                drawn[clip.path] = clip
+                remaining[clip.speaker] -= 1
+    held_out = list(drawn.values())
+    train = [clip for clip in shuffled if clip.path not in drawn]
+    return {"train": sorted(train), "val": sorted(held_out[:val]), "test": sorted(held_out[val:])}
 
 
 def _split_as_vits(found: Sequence[tuple[str, str, Clip]], facts: dict[str, Any]) -> Splits:
@@ -291,12 +320,21 @@ def _split_as_vits(found: Sequence[tuple[str, str, Clip]], facts: dict[str, Any]
     for split, clips in splits.items():
         if len(clips) != facts["expected"][split]:
             print(f"{split}: {len(clips)} clips, where the corpus of VITS has {facts['expected'][split]}")
+    if not splits["val"] and len(found) > 2:
+        share = max(1, min(MAX_SHARE, len(found) // 20))
+        print(f"None of the clips is in VITS's validation set: {share} val and {share} test clips are drawn at random")
+        return _split_at_random([clip for *_, clip in found], share, share, SEED)
     return splits
+
+
+def _layouts() -> str:
+    """Return the names of the layouts and what they are recognized by, for the help."""
+    return "\n".join(f"  {name:<12} {kind.title}: {kind.looked_for}" for name, kind in LAYOUTS.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments, by default those of the command line."""
-    parser = cli.Parser(__doc__)
+    parser = cli.Parser((__doc__ or "").replace("%LAYOUTS%", _layouts()))
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="ljspeech | vctk | folder")
     for kind in ("ljspeech", "vctk", "folder"):
         add = kinds.add_parser(kind).add_argument
@@ -305,35 +343,54 @@ def main(arguments: Sequence[str] | None = None) -> None:
         add("--clean", nargs="+", metavar="CLEANER", help="also write the .cleaned copies")
     # options of the last kind, folder
     add("--name", help="start of the files' names (default: the folder's name)")
-    columns = "names of metadata.csv's columns, such as id,speaker,text (default: id,text or id,text,normalised)"
+    add("--layout", choices=LAYOUTS, metavar="NAME", help="layout of the corpus (default: recognized)")
+    add("--metadata", metavar="FILE", help="name of the tables with the texts (default: that of the layout)")
+    columns = "names of the columns of a table without header, such as id,speaker,text (default: by the layout)"
     add("--columns", type=lambda names: names.split(","), default=(), help=columns)
-    add("--speaker-folders", action="store_true", help="each sub-folder is a speaker")
+    add("--speaker-folders", action="store_true", help="the innermost folder not named wavs or similarly is a speaker")
+    level = "folders at this level are speakers, counted from 1 below the corpus"
+    add("--speaker-level", type=int, metavar="N", help=level)
     share = f"(default: one in twenty, at most {MAX_SHARE})"
     add("--val", type=int, metavar="CLIPS", help=f"number of validation clips {share}")
     add("--test", type=int, metavar="CLIPS", help=f"number of test clips {share}")
-    add("--seed", type=int, default=1234, metavar="N", help="seed of the random split")
+    add("--seed", type=int, default=SEED, metavar="N", help="seed of the random split")
     args = parser.parse_args(arguments)
+    speakers: dict[str, int] | None = None
     with cli.errors_in_one_line("make_filelists"):
         for cleaner in args.clean or ():
             get_cleaner(cleaner)  # checked before anything is written
         if args.kind == "ljspeech":
             prefix, splits = "ljs", ljspeech(args.corpus)
-            link(args.corpus / "wavs", Path("DUMMY1"))
+            audio = args.corpus / "wavs"
+            link(audio if audio.is_dir() else args.corpus, Path("DUMMY1"))
         elif args.kind == "vctk":
             prefix, splits = "vctk", vctk(args.corpus)
             link(vctk_audio(args.corpus), Path("DUMMY2"))
+            speakers = {str(number): number for number in range(VCTK_SPEAKERS)}  # also those without clips
         else:
-            prefix = args.name or args.corpus.resolve().name
-            splits = folder(args.corpus, args.columns, args.speaker_folders, args.val, args.test, args.seed)
-        paths = write_filelists(splits, prefix, args.out)
-        unknown: Counter[str] = Counter()
-        for path in paths:
-            if args.clean:
-                text_index = 2 if "_sid_text_" in path.name else 1
-                unknown.update(clean_filelist(path, text_index, args.clean, jobs=os.cpu_count() or 1))
-            elif Path(f"{path}.cleaned").exists():
+            prefix = args.corpus.resolve().name if args.name is None else args.name
+            if not prefix or set(prefix) & set("/\\") or prefix in (".", ".."):
+                raise ValueError(f"--name {prefix!r} is no start of a file name: use --out for the folder of the lists")
+            if args.speaker_level is not None and args.speaker_level < 1:
+                raise ValueError(f"--speaker-level is {args.speaker_level}, and should be 1 or more")
+            splits = folder(
+                args.corpus,
+                args.columns,
+                args.speaker_folders,
+                args.val,
+                args.test,
+                args.seed,
+                args.layout,
+                args.metadata,
+                args.speaker_level,
+                args.out / f"{prefix}_segments",
+            )
+        if args.clean:
+            write_cleaned(splits, prefix, args.out, args.clean, speakers)
+            return
+        for path in write_filelists(splits, prefix, args.out):
+            if Path(f"{path}.cleaned").exists():
                 print(f"{path}.cleaned belongs to an earlier list: write it again with --clean or preprocess.py")
-        report_unknown(unknown)
 
 
 if __name__ == "__main__":

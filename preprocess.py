@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import cli
-from corpora.filelist import check_widths, read_rows
+from corpora.filelist import ListRecord, check_widths, read_rows, write_record
 from files import write_text
 from text import clean_text, unknown_symbols
 from text.cleaners import get_cleaner
@@ -29,31 +29,48 @@ def clean_filelist(
 ) -> Counter[str]:
     """Write `PATH.OUT_EXTENSION`, with column `text_index` (from 0) of every line cleaned.
 
-    The result does not depend on `jobs`, the number of processes. Returns the count of each symbol without an id.
-    Raises ValueError with file and line, and writes nothing, for an unknown cleaner, a line with another number of
-    columns than most, an empty text, or a text of which the cleaners keep nothing.
+    The cleaners are recorded beside the file (see `corpora.filelist.ListRecord`). The result does not depend on
+    `jobs`, the number of processes. Returns the count of each symbol without an id. Raises ValueError with file and
+    line, and writes nothing, for an unknown cleaner, a line with another number of columns than most, an empty text,
+    or a text of which the cleaners keep nothing.
     """
     for name in cleaner_names:
         get_cleaner(name)
+    if not out_extension or set(out_extension) & set("/\\"):
+        raise ValueError(f"the output extension is {out_extension!r}; it is appended to file names, as in cleaned")
     rows = read_rows(path)
     width = check_widths(rows, path)
-    if not 0 <= text_index < width:
-        raise ValueError(f"{path}: the text index is {text_index}; it may be from 0 to {width - 1}, the last column")
+    if width < 2:
+        raise ValueError(f"{path} has one column; expected path|text or path|speaker|text")
+    if not 1 <= text_index < width:
+        allowed = f"it may be from 1, because column 0 has the paths, to {width - 1}, the last column"
+        raise ValueError(f"{path}: the text index is {text_index}; {allowed}")
     texts = [columns[text_index] for _, columns in rows]
     for (number, _), text in zip(rows, texts):
         if not text.strip():
             raise ValueError(f"{path}, line {number}: the text, column {text_index}, is empty")
-    clean = functools.partial(_clean, cleaner_names=tuple(cleaner_names))
     unknown: Counter[str] = Counter()
     lines = []
-    for (number, columns), cleaned in zip(rows, tqdm(_map(clean, texts, jobs), str(path), len(texts), disable=None)):
+    for (number, columns), cleaned in zip(rows, clean_texts(texts, cleaner_names, jobs, str(path))):
         if not cleaned.strip():
             emptied = f"{', '.join(cleaner_names)} leave nothing of {columns[text_index]!r}"
             raise ValueError(f"{path}, line {number}: {emptied}; remove the line or write its text in letters")
         unknown.update(unknown_symbols(cleaned))
         lines.append("|".join([*columns[:text_index], cleaned, *columns[text_index + 1 :]]) + "\n")
     write_text(f"{path}.{out_extension}", "".join(lines))
+    write_record(f"{path}.{out_extension}", ListRecord(tuple(cleaner_names), None))
     return unknown
+
+
+def clean_texts(texts: Sequence[str], cleaner_names: Sequence[str], jobs: int, title: str) -> Iterator[str]:
+    """Yield the cleaned texts in order, computed by at most `jobs` processes. `title` names the progress bar.
+
+    Raises ValueError if `jobs` is below 1.
+    """
+    if jobs < 1:
+        raise ValueError(f"{jobs} jobs were requested; the number of processes must be 1 or more")
+    clean = functools.partial(_clean, cleaner_names=tuple(cleaner_names))
+    return iter(tqdm(_map(clean, texts, jobs), title, len(texts), disable=None))
 
 
 def report_unknown(unknown: Counter[str]) -> None:
@@ -67,7 +84,7 @@ def _clean(text: str, cleaner_names: tuple[str, ...]) -> str:
     return clean_text(text, cleaner_names).replace("|", " ")  # a cleaner that keeps "|" must not add a column
 
 
-def _map(function: Callable[[str], str], texts: list[str], jobs: int) -> Iterator[str]:
+def _map(function: Callable[[str], str], texts: Sequence[str], jobs: int) -> Iterator[str]:
     """Map in order, with at most `jobs` processes."""
     jobs = min(jobs, len(texts) // LINES_PER_PROCESS)
     if jobs < 2:

@@ -1,10 +1,22 @@
 """Filelists: one utterance per line, with `|` between columns."""
 
+import codecs
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from files import write_text
+
+
+class ListRecord(NamedTuple):
+    """How a cleaned filelist was made. It is stored beside the list, as `LIST.json`."""
+
+    text_cleaners: tuple[str, ...]
+    sampling_rate: int | None  # the most frequent one of the recordings, in Hz; None if it is not known
 
 
 class Clip(NamedTuple):
@@ -25,17 +37,29 @@ class Clip(NamedTuple):
         return "|".join([self.path, self.speaker or "", self.text] if with_speaker else [self.path, self.text])
 
 
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
 Row = tuple[int, list[str]]  # line number from 1, and columns
 
 
 def read_text(path: str | Path) -> str:
-    """Read a UTF-8 file with or without byte-order mark and with any line ends. Raises ValueError if that fails."""
+    """Read a UTF-8 file with or without byte-order mark and with any line ends.
+
+    Raises ValueError if the file cannot be read or has another encoding, which the message names.
+    """
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        content = Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): convert it") from None
+    if b"\0" not in content:
+        with suppress(UnicodeDecodeError):
+            return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    wide = "UTF-16" if content[:2] in UTF_16 else "UTF-16BE" if content.find(b"\0") % 2 == 0 else "UTF-16LE"
+    encoding = wide if b"\0" in content else "CP1252"
+    guess = "" if b"\0" in content else " or Latin-1"
+    raise ValueError(
+        f"{path}: not UTF-8 but probably {encoding}{guess}: convert it, as in: iconv -f {encoding} -t UTF-8"
+    )
 
 
 def read_rows(path: str | Path, separator: str = "|") -> list[Row]:
@@ -78,3 +102,20 @@ def read_filelist(path: str | Path) -> list[Clip]:
         found = str(beside) if not os.path.exists(recording) and beside.exists() else recording
         clips.append(Clip(found, speaker[0] if speaker else None, text, number))
     return clips
+
+
+def write_record(filelist: str | Path, record: ListRecord) -> None:
+    """Store how a filelist was made."""
+    write_text(f"{filelist}.json", json.dumps(record._asdict(), indent=2) + "\n")
+
+
+def read_record(filelist: str | Path) -> ListRecord | None:
+    """Return how a filelist was made, or None if there is no record. Raises ValueError if the record is malformed."""
+    path = Path(f"{filelist}.json")
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(read_text(path))
+        return ListRecord(tuple(values["text_cleaners"]), values["sampling_rate"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise ValueError(f"{path} is not a record of a filelist: write the list again with --clean") from None

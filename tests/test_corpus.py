@@ -91,6 +91,9 @@ def test_errors_name_the_unreadable_filelist(tmp_path):
         corpus.read_filelist(tmp_path / "none.txt")
     with pytest.raises(ValueError, match=r"list\.txt: not UTF-8"):
         corpus.read_filelist(filelist(tmp_path, "a.wav|Grüße", "latin-1"))
+    for encoding, named in (("latin-1", "CP1252"), ("utf-16", "UTF-16"), ("utf-16-le", "UTF-16LE")):
+        with pytest.raises(ValueError, match=rf"list\.txt: not UTF-8 but probably .*iconv -f {named} -t UTF-8"):
+            corpus.read_filelist(filelist(tmp_path, "a.wav|Grüße", encoding))
 
 
 # --- speakers
@@ -298,6 +301,9 @@ def test_command_line(tmp_path, capsys):
     bad = filelist(tmp_path, "a.wav|hello\nb.wav|hello", name="bad.txt")
     code, out, _ = run(capsys, good, bad, "--text_cleaners", "basic_cleaners")
     assert code == 2 and "error: no such file (1): b.wav" in out
+    for option in ("--hop-length", "--sampling-rate"):
+        code, out, error = run(capsys, good, option, "0")
+        assert (code, out) == (2, "") and f"{option} is 0, and should be 1 or more" in error
     code, out, error = run(capsys, tmp_path / "none.txt")
     assert (code, out) == (2, "") and "none.txt: No such file" in error
 
@@ -315,3 +321,21 @@ def test_command_line_checks_a_config(tmp_path, capsys):
         path.write_text(json.dumps({"train": {}, "data": files | speakers, "model": model}))
         code, out, error = run(capsys, "-c", path)
         assert code == 0 and "2 recordings" in out if message is None else code == 2 and message in error
+
+
+def test_command_line_compares_speakers_with_the_config(tmp_path, capsys):
+    clips_of(tmp_path, {"a.wav": voice()})
+    lists = {
+        "training_files": str(filelist(tmp_path, "a.wav|0024|hello")),
+        "validation_files": str(filelist(tmp_path, "a.wav|0024|hello", name="val.txt")),
+    }
+    path = tmp_path / "config.json"
+    for speakers, n_speakers, code, message in (
+        ({"0024": 0}, 1, 0, "2 recordings"),
+        ({"0024": 0, "anna": 1}, 2, 0, "warning: data.n_speakers is 2, and the training list has 1 speakers"),
+        ({"anna": 0}, 1, 2, "speaker '0024' has no id below 1; data.speakers has anna"),
+    ):
+        data = lists | {"speakers": speakers, "n_speakers": n_speakers}
+        path.write_text(json.dumps({"train": {}, "data": data, "model": {"gin_channels": 256}}))
+        ended, out, error = run(capsys, "-c", path)
+        assert ended == code and message in out + error and ("warning: data" in out) == (n_speakers == 2)

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 import preprocess
+from corpora.filelist import ListRecord, read_record
 from text import clean_text
 
 
@@ -22,7 +23,12 @@ def test_the_command_line_of_vits_cleans_the_given_column(tmp_path):
     lines = [f"{wav}|{clean_text(text, ['english_cleaners2'])}" for wav, text in said]
     assert (tmp_path / "one.txt.cleaned").read_text("utf-8") == f"{lines[0]}\n{lines[1]}\n"
     assert (tmp_path / "two.txt.cleaned").read_text("utf-8") == f"{lines[2]}\n"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.txt", "one.txt.cleaned", "two.txt", "two.txt.cleaned"]
+    endings = ("", ".cleaned", ".cleaned.json")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        f"{name}.txt{end}" for name in ("one", "two") for end in endings
+    ]
+    assert read_record(tmp_path / "one.txt.cleaned") == ListRecord(("english_cleaners2",), None)
+    assert read_record(tmp_path / "one.txt") is None
 
 
 def test_speaker_column_line_ends_byte_order_mark_and_blank_lines(tmp_path):
@@ -43,7 +49,9 @@ def test_unknown_symbols_are_counted_and_reported(tmp_path, capsys):
     [
         ("a.wav|one|two\nb.wav|one\nc.wav|two\n", 1, r"f, line 1: 3 columns where most lines have 2; a text must not"),
         ("a.wav|one\n\nb.wav|\n", 1, r"f, line 3: the text, column 1, is empty"),
-        ("a.wav|one\n", 2, r"f: the text index is 2; it may be from 0 to 1"),
+        ("a.wav|one\n", 2, r"f: the text index is 2; it may be from 1, because column 0 has the paths, to 1"),
+        ("a.wav|one\n", 0, r"f: the text index is 0"),
+        ("a.wav\n", 1, r"f has one column; expected path\|text"),
         ("a.wav|one\n", -1, r"f: the text index is -1"),
         ("a.wav|one\nb.wav|- -\n", 1, r"f, line 2: english_cleaners2 leave nothing of '- -'"),
         ("\n \n", 1, r"f has no lines"),
@@ -71,6 +79,29 @@ def test_user_errors_take_one_line(tmp_path, monkeypatch, capsys, name, cleaner,
         preprocess.main(["--filelists", name, "--text_cleaners", cleaner])
     error = capsys.readouterr().err
     assert error.startswith("preprocess: ") and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--jobs", "0", "0 jobs were requested; the number of processes must be 1 or more"),
+        ("--out-extension", "", "the output extension is ''; it is appended"),
+        ("--text-index", "0", "column 0 has the paths"),
+    ],
+)
+def test_options_out_of_range_are_refused(tmp_path, capsys, option, value, message):
+    path = write(tmp_path / "f", "a.wav|one\n")
+    with pytest.raises(SystemExit, match="2"):
+        preprocess.main(["--filelists", str(path), "--text_cleaners", "basic_cleaners", option, value])
+    assert message in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "no JSON", '{"text_cleaners": 3, "sampling_rate": 1}'])
+def test_a_malformed_record_is_named(tmp_path, content):
+    write(tmp_path / "f.cleaned.json", content)
+    with pytest.raises(ValueError, match=r"f\.cleaned\.json is not a record of a filelist"):
+        read_record(tmp_path / "f.cleaned")
 
 
 def test_the_number_of_processes_does_not_change_the_file(tmp_path, monkeypatch):
