@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import checkpoint
 import config as configs
+import data_utils
 import train
 import trainer
 
@@ -545,6 +547,69 @@ def test_an_error_in_a_loader_process_prints_one_line_and_ends_the_program(works
     assert done.returncode == 2
     assert re.fullmatch(r"train: train\d\.wav: removed since", done.stderr.splitlines()[-1]), done.stderr
     assert "Traceback" not in done.stderr
+
+
+SHORT_OF_MEMORY = """
+import torch, train
+
+def no_room(*_):
+    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+torch.UntypedStorage._share_fd_cpu_ = no_room
+train.main(["-c", "tiny.json", "-m", "voice", "--device", "cpu", "--max-steps", "3"])
+"""
+
+
+def test_a_run_without_shared_memory_copies_batches_and_says_so(workspace):
+    tiny.write_config(workspace / "tiny.json", train={"num_workers": 1})
+    done = tiny.python("-c", SHORT_OF_MEMORY, folder=workspace, timeout=60)
+    assert done.returncode == 0 and (workspace / "logs/voice/G_3.pth").exists(), done.stderr
+    assert done.stderr.count("batches are copied through pipes") == 1 and "--shm-size" in done.stderr
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(120, 2), (70, 0)])
+def test_a_run_with_few_file_descriptors_says_so_and_trains(workspace, limit, workers):
+    tiny.write_config(workspace / "tiny.json", train={"num_workers": 2})
+    command = (PROGRAM, "-c", "tiny.json", "-m", "voice", "--device", "cpu", "--max-steps", "3")
+    limits = (resource.RLIMIT_NOFILE, (limit, limit))
+    done = tiny.python(*command, folder=workspace, preexec_fn=lambda: resource.setrlimit(*limits), timeout=60)
+    assert done.returncode == 0, done.stderr
+    if len(os.sched_getaffinity(0)) >= 2:
+        assert f"only {limit} file descriptors are allowed: {workers} workers load the data" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_stop_request_ends_the_wait_for_data_with_a_checkpoint(workspace, monkeypatch, capsys):
+    load, loaded = data_utils.load_audio, []
+
+    def hangs_later(*arguments):
+        loaded.append(arguments)
+        if len(loaded) == 8:
+            signal.raise_signal(signal.SIGTERM)
+            pytest.fail("the wait goes on")
+        return load(*arguments)
+
+    monkeypatch.setattr(data_utils, "load_audio", hangs_later)
+    with_config()("--max-steps", 9, "--skip-check")
+    step = int(re.search(r"stopped at step (\d+); the same command resumes", capsys.readouterr().err)[1])
+    assert 0 < step < 9 and position(f"logs/voice/G_{step}.pth")["step"] == step
+
+
+HANGING = """
+import time
+import data_utils, train
+
+train.DATA_PATIENCE = 1
+data_utils.load_audio = lambda *_: time.sleep(100)
+train.main(["-c", "tiny.json", "-m", "voice", "--device", "cpu", "--skip-check"])
+"""
+
+
+def test_the_wait_for_data_ends_with_the_possible_causes(workspace):
+    tiny.write_config(workspace / "tiny.json", train={"num_workers": 1})
+    done = tiny.python("-c", HANGING, folder=workspace, timeout=60)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "no batch arrived from the workers that load the data: DataLoader timed out after 1 seconds" in done.stderr
 
 
 # Unusual runs that train
