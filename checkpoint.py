@@ -225,14 +225,32 @@ def _flow_type(section: dict) -> str | None:
     return section.get("transformer_flow_type") if section.get("use_transformer_flows") else None
 
 
-def save_run(run: RunState, folder: Path) -> None:
-    """Write a checkpoint of every network. The generator's file also holds the run's state and is written last."""
+class NotFinite(ValueError):
+    """Weights are NaN or infinite."""
+
+
+def save_run(run: RunState, folder: Path, together: bool = True) -> None:
+    """Write a checkpoint of every network. The generator's file also holds the run's state and is written last.
+
+    All processes call this, and the main one writes. With `together` false this process writes alone, because others
+    do not answer; then random draws restart when several processes resume. Raises NotFinite, before any file is
+    written or pruned, if a weight is NaN or infinite.
+    """
+    mine = all_finite(run), random_state(run.device)
+    finite, random = zip(*(distributed.gather(mine) if together else [mine]))
+    if not all(finite):
+        newest = max(steps_in(folder), default=None)
+        good = "no step is saved" if newest is None else f"step {newest} is the newest that is saved"
+        raise NotFinite(
+            f"the weights at step {run.position.step} contain NaN or infinity and are not saved; {good}. "
+            "Resume with a lower train.learning_rate or --precision fp32"
+        )
     state = {
         "position": dataclasses.asdict(run.position),
         "scaler": run.scaler.state_dict() if run.scales else None,
-        "random": distributed.gather(random_state(run.device)),
+        "random": list(random),
     }
-    if not distributed.is_main():
+    if together and not distributed.is_main():
         return
     step, epoch = run.position.step, run.position.epoch
     for name in reversed(run.learners):
@@ -245,9 +263,20 @@ def save_run(run: RunState, folder: Path) -> None:
     prune(folder, run.config.train.keep_checkpoints, step)
 
 
+def all_finite(run: RunState) -> bool:
+    """Return whether the weights of all networks and their averages are finite. Waits for the device."""
+    weights: list[Tensor] = []
+    for learner in run.learners.values():
+        weights += [*unwrap(learner.network).parameters(), *(learner.average or [])]
+    return bool(torch.stack([weight.detach().isfinite().all() for weight in weights]).all())
+
+
 def save_voice(run: RunState, path: Path) -> None:
-    """Write what speaks: the generator with its averaged weights, without its optimizer."""
-    if distributed.is_main():
+    """Write what speaks: the generator with its averaged weights, without its optimizer.
+
+    Weights that are not finite are not written; `save_run` reports them.
+    """
+    if distributed.is_main() and all_finite(run):
         best = {"config": dataclasses.asdict(run.config), "step": run.position.step}
         learner = run.learners["generator"]
         with learner.averaged() as network:

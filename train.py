@@ -355,6 +355,12 @@ def fit(run: Run) -> None:
     except Stopped:
         save(run)
         logger.info("stopped at step %d; the same command resumes from there", run.saved)
+    except checkpoint.NotFinite:
+        raise
+    except (Exception, SystemExit) as error:
+        # `StepGuard` ends all processes together; any other error may be that of this process alone
+        save_before_end(run, together=isinstance(error, SystemExit))
+        raise
 
 
 def train_until_end(run: Run, stop: "StopRequest") -> None:
@@ -421,13 +427,22 @@ def validate_and_save(run: Run, stop: "StopRequest") -> None:
         show_sample(run)
 
 
-def save(run: Run) -> None:
-    """Write checkpoints, unless this step has them already."""
+def save(run: Run, together: bool = True) -> None:
+    """Write checkpoints, unless this step has them already. See `checkpoint.save_run` for `together`."""
     trainer = run.trainer
     if trainer.position.step > run.saved:
         trainer.position.seconds = run.reporter.elapsed()
-        checkpoint.save_run(trainer, run.folder)
+        checkpoint.save_run(trainer, run.folder, together)
         run.saved = trainer.position.step
+
+
+def save_before_end(run: Run, together: bool) -> None:
+    """Save what was trained before an error ends the run. If that fails too, log why."""
+    try:
+        save(run, together)
+        logger.info("the run ends at step %d, which is saved", run.saved)
+    except (ValueError, OSError, RuntimeError) as error:
+        logger.warning("step %d could not be saved before the end: %s", run.trainer.position.step, error)
 
 
 def start_evaluation(run: Run, evaluation: BackgroundEvaluation) -> None:

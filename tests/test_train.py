@@ -612,6 +612,90 @@ def test_the_wait_for_data_ends_with_the_possible_causes(workspace):
     assert "no batch arrived from the workers that load the data: DataLoader timed out after 1 seconds" in done.stderr
 
 
+def harmed_at_step(monkeypatch, step, harm):
+    """Call `harm(trainer)` after a step of training."""
+    original = trainer.Trainer.step
+
+    def stepping(self, batch):
+        record = original(self, batch)
+        if self.position.step == step - 1:
+            harm(self)
+        return record
+
+    monkeypatch.setattr(trainer.Trainer, "step", stepping)
+
+
+def emptied(path):
+    Path(path).write_bytes(b"")
+
+
+def removed(pattern):
+    for path in Path().glob(pattern):
+        path.unlink()
+
+
+ENDINGS = {  # what happens after step 3, and the complaint
+    "a validation recording is removed": (lambda _: Path("val0.wav").unlink(), "val0.wav: no such file"),
+    "training recordings are removed": (lambda _: removed("train*.wav"), r"train\d.wav: no such file"),
+    "recordings become garbage": (lambda _: [emptied(path) for path in Path().glob("train*.wav")], r"train\d.wav: "),
+}
+
+
+@pytest.mark.parametrize("case", ENDINGS)
+def test_an_error_ends_the_run_with_a_checkpoint(case, workspace, monkeypatch, capsys):
+    harm, complaint = ENDINGS[case]
+    harmed_at_step(monkeypatch, 3, harm)
+    path = tiny.write_config(Path("tiny.json"), train={"eval_interval": 4})
+    with pytest.raises(SystemExit) as ended:
+        run("-c", path, "--max-steps", 9)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and re.search(complaint, said.splitlines()[-1]), said
+    step = int(re.search(r"the run ends at step (\d+), which is saved", said)[1])
+    assert step >= 3 and position(f"logs/voice/G_{step}.pth")["step"] == step
+
+
+def test_an_error_in_one_of_two_processes_saves_a_checkpoint(workspace):
+    path = tiny.write_config(workspace / "tiny.json", train={"batch_size": 1})
+    code = f"""
+import threading, time
+from pathlib import Path
+import train
+
+def remove():
+    while not Path("logs/voice/metrics.jsonl").exists():
+        time.sleep(0.02)
+    for path in Path().glob("train*.wav"):
+        path.unlink()
+
+if __name__ == "__main__":
+    threading.Thread(target=remove).start()
+    train.main(["-c", {path!r}, "-m", "voice", "--device", "cpu", "--processes", "2"])
+"""
+    (workspace / "remove.py").write_text(code, "utf-8")
+    done = tiny.python("remove.py", folder=workspace)
+    assert done.returncode == 2, done.stderr
+    last = checkpoint.latest_checkpoint_path(workspace / "logs/voice")
+    state = torch.load(last, weights_only=True)["state"]
+    assert state["position"]["step"] == checkpoint.step_of(last) >= 2
+
+
+def test_weights_that_are_not_finite_end_the_run_and_replace_nothing(workspace, monkeypatch, capsys):
+    def spoil(trained):
+        with torch.no_grad():
+            next(trained.generator.network.dp.parameters()).view(-1)[0] = float("nan")
+
+    harmed_at_step(monkeypatch, 4, spoil)
+    path = tiny.write_config(Path("tiny.json"), train={"eval_interval": 2, "keep_checkpoints": 1})
+    with pytest.raises(SystemExit, match="2"):
+        run("-c", path, "--max-steps", 6)
+    said = capsys.readouterr().err
+    assert "the weights at step 4 contain NaN or infinity and are not saved; step 2 is the newest" in said
+    for file in ("G_2.pth", "D_2.pth", "G_best.pth"):
+        content = torch.load(f"logs/voice/{file}", weights_only=True)
+        assert all(value.isfinite().all() for value in content["model"].values())
+    assert not list(Path("logs/voice").glob("*_4.pth"))
+
+
 # Unusual runs that train
 
 
@@ -663,6 +747,7 @@ def test_steps_that_are_not_finite_are_skipped_and_end_the_run_if_frequent(works
         write(np.full(6000, np.nan, np.float32))(workspace / f"train{i}.wav")
     with pytest.raises(SystemExit, match=r"7 of 7 updates before step 7 had losses or gradients that are not finite"):
         with_config(name="all", train={"batch_size": 1})("--skip-check", "--max-steps", 7)
+    assert position("logs/all/G_7.pth")["step"] == 7
 
 
 def test_fp16_may_overflow_in_a_limited_number_of_steps(caplog):
