@@ -15,6 +15,8 @@ from files import replacing
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 WRITE_BLOCK = 1 << 16  # samples per call; libsndfile's Vorbis encoder overflows the stack on minutes of audio
 MAX_FRAMES = 1 << 48  # libsndfile reports more if the length is unknown, as in FLAC that was encoded from a pipe
+READ_BLOCK = 1 << 20  # samples of all channels that are decoded at once
+MAX_RATE, MAX_CHANNELS = 96_000, 2  # of recordings whose duration is limited
 FULL_SCALE = 32768  # the scale of reading, so that 16-bit audio that is read and written again stays the same
 
 
@@ -32,6 +34,21 @@ def read_header(path: str | Path) -> tuple[int, int]:
         return file.frames, file.samplerate
 
 
+def refuse_long(path: str | Path, seconds: float) -> None:
+    """Raise ValueError if decoding would take more time or memory than a recording of `seconds` needs.
+
+    A few kilobytes of FLAC may hold minutes of silence in many channels or at a high sampling rate.
+    """
+    with _open(path) as file:
+        if file.frames > seconds * file.samplerate:
+            raise ValueError(f"the recording is longer than {seconds:g} seconds")
+        if file.frames * file.channels > seconds * MAX_RATE * MAX_CHANNELS:
+            raise ValueError(
+                f"{file.channels} channels at {file.samplerate} Hz are too much to decode; "
+                f"convert the recording to at most {MAX_CHANNELS} channels and {MAX_RATE} Hz"
+            )
+
+
 def audio_length(path: str | Path, sampling_rate: int, resample: bool = True) -> int:
     """Return the number of samples that `load_audio` returns, from the header. Raises as `read_header`."""
     with _open(path, None if resample else sampling_rate) as file:
@@ -47,10 +64,9 @@ def load_audio(path: str | Path, sampling_rate: int, resample: bool = True) -> n
     """
     with _open(path, None if resample else sampling_rate) as file:
         frames, rate = file.frames, file.samplerate
-        samples = file.read(dtype="float32", always_2d=True)
-        if len(samples) < frames:
-            raise ValueError(f"truncated: {len(samples)} of {frames} samples could be decoded")
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        mono = np.concatenate([np.zeros(0, np.float32), *_mono_blocks(file)])
+        if len(mono) < frames:
+            raise ValueError(f"truncated: {len(mono)} of {frames} samples could be decoded")
     if rate == sampling_rate:
         return mono
     resampled = soxr.resample(mono, rate, sampling_rate, quality="HQ")
@@ -90,6 +106,18 @@ def save_audio(path: str | Path, samples: ArrayLike, sampling_rate: int) -> None
                 file.write(pcm[start : start + WRITE_BLOCK])
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} cannot be written: {error.error_string}") from None
+
+
+def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """Decode a recording in blocks, float32 `[samples]`. Only one block has all channels at a time."""
+    size = max(1, READ_BLOCK // file.channels)
+    left = file.frames
+    while left > 0:
+        samples = file.read(min(size, left), dtype="float32", always_2d=True)
+        if not len(samples):
+            return
+        left -= len(samples)
+        yield samples[:, 0] if file.channels == 1 else samples.mean(axis=1)
 
 
 @contextmanager

@@ -2,6 +2,10 @@
 
 A file is a dict with `model`, `optimizer`, `learning_rate` and `iteration`, as VITS code writes it. Weight norm is
 stored as `weight_g` and `weight_v`. Files are written atomically, and reading executes no code from a file.
+
+`torch.save` writes a zip file with a CRC-32 of every record, tensors and numbers alike, which `torch.load` does not
+compare. Reading compares it, so that a flipped bit is an error. The check adds nothing to a file, to the time of a save
+or to the format, and files that other VITS code has saved with PyTorch are checked too.
 """
 
 import dataclasses
@@ -9,6 +13,7 @@ import logging
 import pickle
 import re
 import shutil
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +31,7 @@ logger = logging.getLogger(__name__)
 WEIGHT_NORM = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 # Layers that the reference builds and never calls: the second transformer of `pre_conv` flows, and the norms of V1
 UNUSED = re.compile(r"^flow\.flows\.\d+\.post_transformer\.|^pre_out_norm_[12]\.(gamma|beta)$")
+ZIP = b"PK\x03\x04"  # begins a zip file
 FILES = {"generator": "G", "discriminator": "D", "duration_discriminator": "DUR"}  # learner and file name
 KINDS = {
     "enc_p.emb.weight": "a synthesizer (G)",
@@ -104,7 +110,7 @@ def save_checkpoint(
         "learning_rate": learning_rate,
         **more,
     }
-    with replacing(checkpoint_path) as unfinished:
+    with replacing(checkpoint_path, durable=True) as unfinished:
         try:
             torch.save(content, unfinished)
         except RuntimeError as error:  # raised by PyTorch when the disk is full
@@ -125,6 +131,8 @@ class Unreadable(ValueError):
 def read(path: str | Path) -> dict:
     """Read a checkpoint onto the CPU. Raises Unreadable if it is missing, damaged, or holds anything but data."""
     try:
+        if record := damaged_record(path):
+            raise zipfile.BadZipFile(f"the checksum of {record} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise Unreadable(f"there is no file {path}") from None
@@ -137,6 +145,21 @@ def read(path: str | Path) -> dict:
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise Unreadable(f"{path} is no checkpoint of VITS: it has no dict named 'model'")
     return content
+
+
+def damaged_record(path: str | Path) -> str | None:
+    """Return a record of a file of `torch.save` whose checksum does not match its content, or None.
+
+    Files of PyTorch before 1.6 are no zip files, and those saved with `set_crc32_options(False)` have checksums of 0;
+    both pass. Raises zipfile.BadZipFile if the structure is damaged.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(ZIP)) != ZIP:
+            return None
+    with zipfile.ZipFile(path) as records:
+        if not any(record.CRC for record in records.infolist()):
+            return None
+        return records.testzip()
 
 
 def load_checkpoint(
@@ -225,14 +248,32 @@ def _flow_type(section: dict) -> str | None:
     return section.get("transformer_flow_type") if section.get("use_transformer_flows") else None
 
 
-def save_run(run: RunState, folder: Path) -> None:
-    """Write a checkpoint of every network. The generator's file also holds the run's state and is written last."""
+class NotFinite(ValueError):
+    """Weights are NaN or infinite."""
+
+
+def save_run(run: RunState, folder: Path, together: bool = True) -> None:
+    """Write a checkpoint of every network. The generator's file also holds the run's state and is written last.
+
+    All processes call this, and the main one writes. With `together` false this process writes alone, because others
+    do not answer; then random draws restart when several processes resume. Raises NotFinite, before any file is
+    written or pruned, if a weight is NaN or infinite.
+    """
+    mine = all_finite(run), random_state(run.device)
+    finite, random = zip(*(distributed.gather(mine) if together else [mine]))
+    if not all(finite):
+        newest = max(steps_in(folder), default=None)
+        good = "no step is saved" if newest is None else f"step {newest} is the newest that is saved"
+        raise NotFinite(
+            f"the weights at step {run.position.step} contain NaN or infinity and are not saved; {good}. "
+            "Resume with a lower train.learning_rate or --precision fp32"
+        )
     state = {
         "position": dataclasses.asdict(run.position),
         "scaler": run.scaler.state_dict() if run.scales else None,
-        "random": distributed.gather(random_state(run.device)),
+        "random": list(random),
     }
-    if not distributed.is_main():
+    if together and not distributed.is_main():
         return
     step, epoch = run.position.step, run.position.epoch
     for name in reversed(run.learners):
@@ -245,9 +286,20 @@ def save_run(run: RunState, folder: Path) -> None:
     prune(folder, run.config.train.keep_checkpoints, step)
 
 
+def all_finite(run: RunState) -> bool:
+    """Return whether the weights of all networks and their averages are finite. Waits for the device."""
+    weights: list[Tensor] = []
+    for learner in run.learners.values():
+        weights += [*unwrap(learner.network).parameters(), *(learner.average or [])]
+    return bool(torch.stack([weight.detach().isfinite().all() for weight in weights]).all())
+
+
 def save_voice(run: RunState, path: Path) -> None:
-    """Write what speaks: the generator with its averaged weights, without its optimizer."""
-    if distributed.is_main():
+    """Write what speaks: the generator with its averaged weights, without its optimizer.
+
+    Weights that are not finite are not written; `save_run` reports them.
+    """
+    if distributed.is_main() and all_finite(run):
         best = {"config": dataclasses.asdict(run.config), "step": run.position.step}
         learner = run.learners["generator"]
         with learner.averaged() as network:
@@ -257,23 +309,22 @@ def save_voice(run: RunState, path: Path) -> None:
 def resume_run(run: RunState, folder: Path) -> bool:
     """Load a folder's newest checkpoint into a run. Returns whether there was one.
 
-    A file of VITS, which holds less of the state, resumes at the start of its epoch. Files of step 0, which no run
-    writes, are weights and optimizers to start from. Raises ValueError, naming the file, if one is missing or does not
-    fit.
+    If a file of the newest step is missing or damaged, the run resumes from the newest step of which all files are
+    whole, and a warning names the file. A file of VITS, which holds less of the state, resumes at the start of its
+    epoch. Files of step 0, which no run writes, are weights and optimizers to start from. Raises ValueError, naming the
+    file, if a file does not fit, or if no step is whole.
     """
     steps = steps_in(folder)
     if not steps:
         return False
-    *earlier, step = steps
-    path = folder / f"{FILES['generator']}_{step}.pth"
-    try:
-        _load_learners(run.learners, folder, step)
-        content = read(path)
-    except Unreadable as error:
-        if not earlier:
-            raise
-        raise ValueError(f"{error}. To resume from step {earlier[-1]}, remove the files of step {step}") from None
+    step, contents = _newest_whole(run.learners, folder, steps)
+    paths = {name: folder / f"{FILES[name]}_{step}.pth" for name in run.learners}
+    if len(set(distributed.gather(step))) > 1:
+        raise ValueError(f"processes read checkpoints of different steps in {folder}: is it the same for all of them?")
+    content, path = contents["generator"], paths["generator"]
     refuse_other_flow(content, dataclasses.asdict(run.config.model), str(path))
+    for name, loaded in contents.items():
+        _load_learner(run.learners[name], loaded, str(paths[name]))
     if run.config.train.ema and content.get("ema"):
         _load_average(run.learners["generator"], content["ema"])
     state = content.get("state")
@@ -294,13 +345,41 @@ def resume_run(run: RunState, folder: Path) -> bool:
     return True
 
 
-def _load_learners(learners: dict[str, Any], folder: Path, step: int) -> None:
-    for name, learner in learners.items():
+def _newest_whole(learners: dict[str, Any], folder: Path, steps: list[int]) -> tuple[int, dict[str, dict]]:
+    """Return the newest of the steps of which all files can be read, and their contents by learner.
+
+    Files of step 0 are the start of a run and do not replace a later step. Raises Unreadable with the newest step's
+    error if no step is whole.
+    """
+    problem: Unreadable | None = None
+    for step in [step for step in reversed(steps) if step or len(steps) == 1]:
+        try:
+            contents = _read_step(learners, folder, step)
+        except Unreadable as error:
+            problem = problem or error
+            continue
+        if problem:
+            logger.warning("%s. The run resumes from step %d", problem, step)
+        return step, contents
+    raise problem or Unreadable(f"{folder} has no checkpoint")
+
+
+def _read_step(learners: dict[str, Any], folder: Path, step: int) -> dict[str, dict]:
+    """Return the contents of a step's files by learner. Raises Unreadable if one is damaged or needed and missing."""
+    contents = {}
+    for name in learners:
         file = folder / f"{FILES[name]}_{step}.pth"
         if not file.exists() and (step == 0 or name == "duration_discriminator"):
             logger.warning("%s does not exist: that network starts from random weights", file)
             continue
-        load_checkpoint(file, learner.network, learner.optimizer)
+        contents[name] = read(file)
+    return contents
+
+
+def _load_learner(learner: Any, content: dict, where: str) -> None:
+    load_weights(learner.network, content["model"], where)
+    if content.get("optimizer") is not None:
+        load_optimizer(learner.optimizer, learner.network, content, where)
 
 
 def _load_average(learner: Any, weights: dict[str, Tensor]) -> None:

@@ -4,11 +4,15 @@ Training uses `SpeechDataset`, `Collate` and `DistributedBucketSampler`, and com
 `TextAudioLoader`, `TextAudioSpeakerLoader` and their collates are the interface of VITS code: tuples with spectrograms.
 """
 
+import functools
 import logging
+import shutil
+import sys
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import chain, cycle, islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -17,7 +21,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils._pytree import tree_map_only
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 import conditions
 from audio import audio_length, load_audio
@@ -32,6 +37,11 @@ logger = logging.getLogger(__name__)
 
 MAX_LISTED = 5  # names in a message
 MAX_BATCHES_AHEAD = 2  # batches that the host may be ahead of the GPU
+SHARED_MEMORY = Path("/dev/shm")
+SHARED_FOR_QUEUES = 1 << 20  # bytes of shared memory without which no worker can start
+DESCRIPTORS = 64  # open files of a training process besides those of its loaders
+DESCRIPTORS_A_WORKER = 16  # pipes and locks of a worker of each of the two loaders
+DESCRIPTORS_OF_BATCHES = 32  # further ones for each worker, if its batches are in shared memory
 
 
 class Utterance(NamedTuple):
@@ -178,6 +188,98 @@ class Collate:
         bundle = {name: torch.cat([u.conditions[name] for u in utterances]) for name in utterances[0].conditions}
         index = torch.tensor([u.index for u in utterances])
         return Batch(text, text_lengths, wav, wav_lengths, bundle, index)
+
+
+@dataclass
+class Copied:
+    """A batch of arrays, which a worker sends through its pipe, where tensors would use shared memory."""
+
+    batch: Batch
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """Return the batch as tensors on a device."""
+        return self._tensors().to(device, non_blocking)
+
+    def pin_memory(self) -> Batch:
+        """Return the batch as tensors in pinned memory."""
+        return self._tensors().pin_memory()
+
+    def _tensors(self) -> Batch:
+        _warn_of_copies()
+        return tree_map_only(np.ndarray, torch.from_numpy, self.batch)
+
+
+@functools.cache
+def _warn_of_copies() -> None:
+    logger.warning(
+        "batches are copied through pipes, because shared memory or file descriptors are short: give the container "
+        "more shared memory (docker run --shm-size=8g), raise `ulimit -n`, or set train.num_workers lower"
+    )
+
+
+class ToMainProcess:
+    """Collate utterances and, in a worker, move the batch to shared memory or, where that fails, into a `Copied`.
+
+    Without this, a batch that does not fit into shared memory is lost when the worker sends it, and the main process
+    waits for it without end.
+    """
+
+    def __init__(self, collate: Callable[[Sequence[Utterance]], Batch], share: bool = True):
+        self.collate, self.share = collate, share
+
+    def __call__(self, utterances: Sequence[Utterance]) -> Batch | Copied:
+        batch = self.collate(utterances)
+        if get_worker_info() is None:
+            return batch
+        if self.share:
+            try:
+                return map_tensors(lambda x: x.share_memory_(), batch)
+            except (RuntimeError, OSError):  # no room in shared memory, or no file descriptor
+                batch = map_tensors(lambda x: x.clone(), batch)
+        return Copied(map_tensors(lambda x: x.numpy(), batch))  # type: ignore[arg-type, return-value]
+
+
+def workers_that_fit(wanted: int) -> tuple[int, bool]:
+    """Return how many workers a loader may have, and whether their batches may be in shared memory.
+
+    File descriptors and the space in /dev/shm limit both. The soft limit of descriptors is raised to the hard one.
+    """
+    if not wanted or sys.platform == "win32":
+        return wanted, True
+    import resource  # Windows has none
+
+    if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < SHARED_FOR_QUEUES:
+        logger.warning("%s is full, so this process loads the data itself: enlarge it (--shm-size)", SHARED_MEMORY)
+        return 0, False
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = DESCRIPTORS + wanted * (DESCRIPTORS_A_WORKER + DESCRIPTORS_OF_BATCHES)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted, True
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    if most >= needed:
+        return wanted, True
+    workers = max(0, min(wanted, (most - DESCRIPTORS) // DESCRIPTORS_A_WORKER))
+    logger.warning(
+        "only %d file descriptors are allowed: %d workers load the data, and batches are copied. "
+        "For %d workers raise `ulimit -n` to %d",
+        *(most, workers, wanted, needed),
+    )
+    return workers, False
+
+
+def waited(batches: Iterator[Batch]) -> Batch:
+    """Return the next batch. Raises ValueError with the possible causes if the loader's workers do not deliver it."""
+    try:
+        return next(batches)
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):
+            raise
+        raise ValueError(
+            f"no batch arrived from the workers that load the data: {str(error).splitlines()[0]}. The disk may hang, "
+            "or memory, shared memory (docker run --shm-size=8g) or file descriptors (ulimit -n) are short; "
+            "train.num_workers 0 loads without workers"
+        ) from None
 
 
 class TextAudioLoader(SpeechDataset):

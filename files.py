@@ -18,15 +18,32 @@ def run_folder(name: str) -> Path:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path to write to. If the block succeeds, that file replaces `path` in one step."""
+def replacing(path: str | Path, durable: bool = False) -> Iterator[Path]:
+    """Yield a temporary path to write to. If the block succeeds, that file replaces `path` in one step.
+
+    With `durable`, the file is on the disk before it replaces the old one, and its new name is when the block ends, so
+    that a loss of power leaves one of the two.
+    """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield unfinished
+        if durable:
+            _to_disk(unfinished)
         os.replace(unfinished, path)
+        if durable and os.name == "posix":  # other systems do not open folders
+            _to_disk(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file or the names in a folder are on the disk."""
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: str | Path, text: str) -> None:

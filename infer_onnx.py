@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 ENCODER, DECODER = ".encoder.onnx", ".decoder.onnx"  # suffixes of a voice in two files
+MAX_NOISE_CHANNELS = 4096
 NOISE_FRAMES = 4096  # length of given noise, after which it repeats: 47 seconds at 22,050 Hz and hop 256
 
 
@@ -47,6 +48,10 @@ class OnnxVoice(BaseVoice):
         self.outputs = [entry.name for entry in self.session.get_outputs()]
         if not {"input", "input_lengths", "scales"} <= set(self.inputs):
             raise ValueError(f"{path} is not an exported VITS voice: its inputs are {', '.join(self.inputs)}")
+        for name in {"noise_w", "noise"} & self.inputs.keys():
+            shape = self.inputs[name]
+            if len(shape) != 3 or not isinstance(shape[1], int) or not 0 < shape[1] <= MAX_NOISE_CHANNELS:
+                raise ValueError(f"{path} is not an exported VITS voice: its input {name} has the shape {shape}")
         self.path = path
         self.decoder = None
         facts = self.session.get_modelmeta().custom_metadata_map

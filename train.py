@@ -38,7 +38,17 @@ import corpus
 import distributed
 from config import Config
 from corpora.filelist import Clip
-from data_utils import Batch, Collate, DistributedBucketSampler, Epochs, SpeechDataset, ahead
+from data_utils import (
+    Batch,
+    Collate,
+    DistributedBucketSampler,
+    Epochs,
+    SpeechDataset,
+    ToMainProcess,
+    ahead,
+    waited,
+    workers_that_fit,
+)
 from evaluation.background import BackgroundEvaluation, check_packages
 from files import run_folder
 from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
@@ -53,6 +63,7 @@ MAX_SKIPPED_STEPS = 5  # updates that may be skipped in such an interval before 
 SCALE_SEARCH = 16  # further ones in fp16, which lowers its scale from 65536 to 1 by overflows
 MAX_LISTED = 8  # utterances of a step, in a message
 VALIDATION_BATCH = 16
+DATA_PATIENCE = 300  # seconds to wait for a batch of a loader's workers
 LOCK_PATIENCE = 15  # seconds that the workers of a killed run may still hold its folder
 PAD_FRAMES, PAD_TOKENS = 100, 64  # multiples to which batches are padded on a GPU
 SAME_REQUEST = 2.0  # seconds within which a second signal is the same request: some send it to a process and its group
@@ -72,6 +83,7 @@ class Run:
     total: int  # steps
     evaluation: BackgroundEvaluation | None = None  # in the main process, with --evaluate-every
     evaluate_every: int = 0  # steps; 0: never
+    saved: int = 0  # step of the newest checkpoint
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -297,9 +309,11 @@ def make_loaders(config: Config, device: torch.device) -> tuple[SpeechDataset, E
     validation_set = SpeechDataset(data.validation_files, data)
     sampler = DistributedBucketSampler(train_set, train.batch_size, train.bucket_boundaries, seed=train.seed)
     epochs = Epochs(sampler)
+    workers, share = workers_that_fit(min(train.num_workers, cores))
     common: dict[str, Any] = {
-        "collate_fn": Collate(data.hop_length, *((PAD_FRAMES, PAD_TOKENS) if cuda else (1, 1))),
-        "num_workers": min(train.num_workers, cores),
+        "collate_fn": ToMainProcess(Collate(data.hop_length, *((PAD_FRAMES, PAD_TOKENS) if cuda else (1, 1))), share),
+        "num_workers": workers,
+        "timeout": DATA_PATIENCE if workers else 0,
         "pin_memory": cuda,
         "worker_init_fn": ignore_signals,
         "generator": torch.Generator(),  # its own, so that the loader does not change training's random state
@@ -334,10 +348,26 @@ def log_transfer(path: str, copied: int, missing: list[str], unused: list[str]) 
 
 def fit(run: Run) -> None:
     """Train until `run.total` steps are done or a stop is requested, with logs, validations and checkpoints."""
+    stop = StopRequest(run.trainer.device)
+    run.saved = run.trainer.position.step
+    try:
+        train_until_end(run, stop)
+    except Stopped:
+        save(run)
+        logger.info("stopped at step %d; the same command resumes from there", run.saved)
+    except checkpoint.NotFinite:
+        raise
+    except (Exception, SystemExit) as error:
+        # `StepGuard` ends all processes together; any other error may be that of this process alone
+        save_before_end(run, together=isinstance(error, SystemExit))
+        raise
+
+
+def train_until_end(run: Run, stop: "StopRequest") -> None:
+    """Train and validate. Raises Stopped if a stop is requested while this process waits for data."""
     trainer, epochs, position = run.trainer, run.epochs, run.trainer.position
     train = trainer.config.train
     meter, guard = Meter(), StepGuard(run.names, SCALE_SEARCH if trainer.scales else 0)
-    stop = StopRequest(trainer.device)
     timer = Timer(position.step)
     epoch_length = len(epochs.sampler)
     if position.batch >= epoch_length:  # saved with more batches: another corpus, or fewer processes
@@ -348,7 +378,7 @@ def fit(run: Run) -> None:
         logger.info("nothing to train: the run is at step %d of %d", position.step, run.total)
         return
     stopping = False
-    for batch in run.batches:
+    for batch in stop.waits(run.batches):
         record = trainer.step(batch)
         meter.add(record)
         guard.add(batch.index, record)
@@ -370,7 +400,7 @@ def fit(run: Run) -> None:
             position.epoch, position.batch = position.epoch + 1, 0
             trainer.set_epoch(position.epoch)
         if position.step % train.eval_interval == 0 or last:
-            validate_and_save(run)
+            validate_and_save(run, stop)
             timer.restart(position.step)
             if trainer.is_exhausted():
                 logger.info("%s has not improved in %d measurements", trainer.best_measure(), position.waited)
@@ -384,19 +414,36 @@ def fit(run: Run) -> None:
         logger.info("stopped at step %d; the same command resumes from there", position.step)
 
 
-def validate_and_save(run: Run) -> None:
+def validate_and_save(run: Run, stop: "StopRequest") -> None:
     """Measure the validation set, write checkpoints, and show a sample."""
     trainer = run.trainer
-    results = trainer.evaluate(run.validation_loader)
+    results = trainer.evaluate(stop.waits(run.validation_loader))
     run.reporter.scalars(trainer.position.step, {f"validation/{name}": value for name, value in results.items()})
     if trainer.is_best(results):
         checkpoint.save_voice(trainer, run.folder / "G_best.pth")
     if run.evaluation and trainer.position.step % run.evaluate_every == 0:
         start_evaluation(run, run.evaluation)
-    trainer.position.seconds = run.reporter.elapsed()
-    checkpoint.save_run(trainer, run.folder)
+    save(run)
     if distributed.is_main():
         show_sample(run)
+
+
+def save(run: Run, together: bool = True) -> None:
+    """Write checkpoints, unless this step has them already. See `checkpoint.save_run` for `together`."""
+    trainer = run.trainer
+    if trainer.position.step > run.saved:
+        trainer.position.seconds = run.reporter.elapsed()
+        checkpoint.save_run(trainer, run.folder, together)
+        run.saved = trainer.position.step
+
+
+def save_before_end(run: Run, together: bool) -> None:
+    """Save what was trained before an error ends the run. If that fails too, log why."""
+    try:
+        save(run, together)
+        logger.info("the run ends at step %d, which is saved", run.saved)
+    except (ValueError, OSError, RuntimeError) as error:
+        logger.warning("step %d could not be saved before the end: %s", run.trainer.position.step, error)
 
 
 def start_evaluation(run: Run, evaluation: BackgroundEvaluation) -> None:
@@ -503,12 +550,20 @@ class StepGuard:
             )
 
 
+class Stopped(BaseException):
+    """A stop was requested while the process waited for data."""
+
+
 class StopRequest:
-    """Turns SIGINT (Ctrl-C) and SIGTERM into a stop after the current step, with a checkpoint; a second one kills."""
+    """Turns SIGINT (Ctrl-C) and SIGTERM into a stop after the current step, with a checkpoint; a second one kills.
+
+    A single process also stops while it waits for data. Several processes can only stop together, after a step.
+    """
 
     def __init__(self, device: torch.device):
         self.device = device
         self.requested: float | None = None  # time of the first signal
+        self.waiting = False  # for data, in a single process
         signal.signal(signal.SIGINT, self._request)
         signal.signal(signal.SIGTERM, self._request)
 
@@ -521,9 +576,25 @@ class StopRequest:
             return False
         return distributed.sum_over_ranks(torch.tensor(float(requested), device=self.device)).item() > 0
 
+    def waits(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield the batches of a loader. Raises Stopped if a stop is requested during the wait for one."""
+        iterator = iter(batches)
+        while True:
+            self.waiting = distributed.world_size() == 1
+            try:
+                batch = waited(iterator)
+            except StopIteration:
+                return
+            finally:
+                self.waiting = False
+            yield batch
+
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self.requested is None:
             self.requested = time.monotonic()
+            if self.waiting:
+                logger.info("stopping without waiting for data")
+                raise Stopped
             when = "this step" if distributed.world_size() == 1 else f"at most {PROGRESS_INTERVAL} steps"
             logger.info("stopping after %s; a second signal stops at once", when)
         elif time.monotonic() > self.requested + SAME_REQUEST:

@@ -23,7 +23,7 @@ import numpy as np
 import cli
 import inference
 import synthesis
-from audio import read_header, to_pcm
+from audio import refuse_long, to_pcm
 from files import RUNS
 from synthesis.speech import Scales
 
@@ -162,9 +162,7 @@ def convert(
             raise ValueError("record or upload something to convert first")
         voice = voices.get(name)
         try:
-            frames, rate = read_header(recording)
-            if frames > MAX_RECORDING * rate:
-                raise ValueError(f"the recording is longer than {MAX_RECORDING} seconds")
+            refuse_long(recording, MAX_RECORDING)
             audio = voice.convert(recording, source, target)  # type: ignore[arg-type]  # for None an error with choices
             return voice.sampling_rate, to_pcm(audio)
         except ValueError as error:

@@ -4,10 +4,11 @@ Keys and values are strings; lists and tables are JSON. sherpa-onnx reads some o
 needs neither PyTorch nor onnx.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conditions import CONDITIONS
 from config import DataConfig
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 REQUIRED = ("sample_rate", "hop_length", "n_speakers", "speakers", "cleaners", "symbols", "n_vocab", "add_blank")
 DIGEST_LENGTH = 16  # hexadecimal digits
+MAX_QUOTED = 20  # characters of a value in a message
+LARGEST = 1 << 20  # of any number in the metadata: a speaker's id, a rate, a count
 
 
 class Description(NamedTuple):
@@ -61,17 +64,44 @@ def read(metadata: Mapping[str, str]) -> Description | None:
         return None
     settings = [key for condition in CONDITIONS.values() for key in condition.settings if key in metadata]
     try:
+        symbols = json.loads(metadata["symbols"])
+        if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+            raise ValueError("symbols is not a list of strings")
         data = {key: json.loads(metadata[key]) for key in settings} | {
-            "sampling_rate": int(metadata["sample_rate"]),
-            "hop_length": int(metadata["hop_length"]),
+            "sampling_rate": _count("sample_rate", metadata["sample_rate"], 1),
+            "hop_length": _count("hop_length", metadata["hop_length"], 1),
             "text_cleaners": json.loads(metadata["cleaners"]),
-            "extra_symbols": "".join(json.loads(metadata["symbols"])[len(vits_symbols) :]),
+            "extra_symbols": "".join(symbols[len(vits_symbols) :]),
             "add_blank": metadata["add_blank"] == "1",
         }
+        described = dataclasses.replace(DataConfig(), **data)
+        for name in settings:
+            _check(name, data[name], getattr(DataConfig(), name))
+        _check("text_cleaners", described.text_cleaners, DataConfig().text_cleaners)
         step = int(metadata.get("step") or 0) or None
-        return Description(DataConfig(**data), int(metadata["n_vocab"]), step, int(metadata.get("context", 0)))
-    except (ValueError, TypeError, LookupError) as error:
+        n_vocab = _count("n_vocab", metadata["n_vocab"], 1)
+        return Description(described, n_vocab, step, _count("context", metadata.get("context", 0), 0))
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise ValueError(f"its metadata is broken: {error}") from None
+
+
+def _count(name: str, value: Any, least: int) -> int:
+    """Return a whole number. Raises ValueError if it is out of range."""
+    number = int(value)
+    if not least <= number <= LARGEST:
+        raise ValueError(f"{name} is {str(value)[:MAX_QUOTED]}; it may be from {least} to {LARGEST}")
+    return number
+
+
+def _check(name: str, value: Any, default: Any) -> None:
+    """Raise ValueError if a value is not of the kind of its setting's default, or a number in it is out of range."""
+    numbers = list(value.values()) if isinstance(value, dict) else [value] if isinstance(value, int) else []
+    if not isinstance(value, type(default)):
+        raise ValueError(f"{name} is {str(value)[:MAX_QUOTED]!r}, not of the type {type(default).__name__}")
+    for number in numbers:
+        _count(name, number, 0)
+    if isinstance(value, list) and not all(isinstance(entry, str) for entry in value):
+        raise ValueError(f"{name} is not a list of strings")
 
 
 def language(cleaners: Sequence[str]) -> str:

@@ -1,5 +1,7 @@
 """Tests of reading and writing recordings."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import soundfile
@@ -74,6 +76,29 @@ def test_errors_name_the_unreadable_file(tmp_path, damage):
         path.unlink()
     with pytest.raises(ValueError, match=r"voice\.flac: \w+"):
         audio.load_audio(path, RATE)
+
+
+@pytest.mark.parametrize(("seconds", "rate", "channels"), [(61, 8000, 1), (60, 48000, 8), (60, 655350, 1)])
+def test_recordings_that_decode_to_more_than_their_duration_needs_are_refused(tmp_path, seconds, rate, channels):
+    path = tmp_path / "bomb.flac"
+    silence = np.zeros((1 << 16, channels), np.int16)
+    with soundfile.SoundFile(path, "w", rate, channels) as file:
+        for start in range(0, seconds * rate, len(silence)):
+            file.write(silence[: seconds * rate - start])
+    with pytest.raises(ValueError, match=r"longer than 60 seconds|are too much to decode"):
+        audio.refuse_long(path, 60)
+
+
+def test_only_a_block_of_a_recording_has_all_channels_in_memory(tmp_path):
+    path, frames, channels = tmp_path / "wide.flac", 2_000_000, 8
+    with soundfile.SoundFile(path, "w", RATE, channels) as file:
+        file.write(np.zeros((frames, channels), np.int16))
+    audio.load_audio(path, RATE)  # imports and caches
+    tracemalloc.start()
+    assert len(audio.load_audio(path, RATE)) == frames
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < frames * channels * 4 / 2
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "WAV"])

@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import logging
+import os
+import zipfile
+from pathlib import Path
 
 import pytest
 import tiny
@@ -261,6 +264,54 @@ def test_truncated_and_missing_files_are_named(tmp_path):
         checkpoint.read(path)
     with pytest.raises(ValueError, match=r"there is no file .*none\.pth"):
         checkpoint.read(tmp_path / "none.pth")
+
+
+def test_a_flipped_bit_in_any_record_is_an_error(tmp_path):
+    path = tmp_path / "G_1.pth"
+    torch.save({"model": {"w": torch.arange(300.0)}, "state": {"step": 12345678}}, path)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as records:
+        starts = {record.filename: record.header_offset for record in records.infolist()}
+        sizes = {record.filename: record.file_size for record in records.infolist()}
+    for name in starts:
+        offset = starts[name]
+        content = records_begin(whole, offset)
+        for position in range(content, content + sizes[name], max(1, sizes[name] // 20)):
+            harmed = bytearray(whole)
+            harmed[position] ^= 16
+            path.write_bytes(harmed)
+            with pytest.raises(checkpoint.Unreadable, match="truncated or damaged"):
+                checkpoint.read(path)
+    path.write_bytes(whole)
+    assert checkpoint.read(path)["state"] == {"step": 12345678}
+
+
+def records_begin(content, offset):
+    """Return where the data of a zip record begins whose header is at `offset`."""
+    name, extra = (int.from_bytes(content[offset + at : offset + at + 2], "little") for at in (26, 28))
+    return offset + 30 + name + extra
+
+
+@pytest.mark.parametrize("kind", ["before PyTorch 1.6", "without checksums"])
+def test_files_without_checksums_load(kind, tmp_path):
+    path, content = tmp_path / "G_1.pth", {"model": {"w": torch.arange(300.0)}}
+    if kind == "without checksums":
+        torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(content, path, _use_new_zipfile_serialization=kind == "without checksums")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert tiny.equal(checkpoint.read(path), content)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_replaces_the_old_one(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("replaced"), replace(a, b)))
+    checkpoint.save_checkpoint(generator(), None, 1e-3, 1, tmp_path / "G_1.pth")
+    file, replaced, folder = events
+    assert Path(file).name.startswith(".G_1.pth") and replaced == "replaced" and folder == str(tmp_path)
 
 
 def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):

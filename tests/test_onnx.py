@@ -363,3 +363,28 @@ def test_settings_that_a_file_lacks_have_their_defaults(exported):
     assert metadata.read({}) is None
     with pytest.raises(ValueError, match="its metadata is broken"):
         metadata.read(facts | {"symbols": "3"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("n_speakers", "1" + "0" * 30),
+        ("n_speakers", "1e400"),
+        ("n_speakers", "-1"),
+        ("n_speakers", "null"),
+        ("speakers", "[" * 100_000),
+        ("speakers", '{"anna": 1e30}'),
+        ("speakers", '["anna"]'),
+        ("sample_rate", "0"),
+        ("hop_length", "-256"),
+        ("n_vocab", "9" * 30),
+        ("cleaners", "7"),
+        ("cleaners", "[7]"),
+        ("symbols", '[["a"]]'),
+        ("context", "9" * 12),
+    ],
+)
+def test_metadata_that_would_exhaust_memory_or_fail_later_is_rejected(key, value, exported):
+    voice, _ = exported("stochastic, several speakers")
+    with pytest.raises(ValueError, match="its metadata is broken: "):
+        metadata.read(metadata.facts(voice) | {key: value})

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import checkpoint
 import config as configs
+import data_utils
 import train
 import trainer
 
@@ -273,25 +275,37 @@ def test_a_checkpoint_of_another_kind_is_named_in_the_error(workspace, capsys):
     assert "logs/voice/G_1.pth holds a discriminator (D), but a synthesizer (G) is needed" in error_of(capsys)
 
 
+def flip(path):
+    """Change one bit in the middle of a file, which is in a tensor."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
 HARM = {
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:1000]), "D_2.pth does not load as a checkpoint"),
     "empty": (lambda path: path.write_bytes(b""), "D_2.pth does not load as a checkpoint"),
     "missing": (Path.unlink, "there is no file logs/voice/D_2.pth"),
+    "a flipped bit": (flip, "D_2.pth does not load as a checkpoint; it is truncated or damaged: the checksum of "),
 }
 
 
 @pytest.mark.parametrize("case", HARM)
-def test_the_error_for_a_damaged_checkpoint_says_how_to_resume(case, workspace, capsys):
+def test_a_damaged_checkpoint_is_named_and_the_run_resumes_from_the_one_before(case, workspace, capsys):
     harm, complaint = HARM[case]
     with_config(train={"eval_interval": 1})("--max-steps", 2)
+    expected = contents("logs/voice", 2)
     path = Path("logs/voice/D_2.pth")
     harm(path)
-    said = error_of(capsys)
-    assert complaint in said and said.endswith("To resume from step 1, remove the files of step 2")
-    for file in Path("logs/voice").glob("*_2.pth"):
-        file.unlink()
+    capsys.readouterr()
     run("--max-steps", 2)
-    assert path.exists()
+    said = capsys.readouterr().err
+    assert re.search(complaint + r".*\. The run resumes from step 1$", said, re.MULTILINE), said
+    assert "resumed from logs/voice/G_1.pth at step 1" in said
+    assert tiny.equal(contents("logs/voice", 2), expected)
+    for file in Path("logs/voice").glob("?_*.pth"):
+        file.write_bytes(b"")
+    assert "G_2.pth does not load as a checkpoint" in error_of(capsys)
 
 
 def test_old_checkpoints_are_deleted_and_the_best_is_kept(workspace):
@@ -547,6 +561,153 @@ def test_an_error_in_a_loader_process_prints_one_line_and_ends_the_program(works
     assert "Traceback" not in done.stderr
 
 
+SHORT_OF_MEMORY = """
+import torch, train
+
+def no_room(*_):
+    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+torch.UntypedStorage._share_fd_cpu_ = no_room
+train.main(["-c", "tiny.json", "-m", "voice", "--device", "cpu", "--max-steps", "3"])
+"""
+
+
+def test_a_run_without_shared_memory_copies_batches_and_says_so(workspace):
+    tiny.write_config(workspace / "tiny.json", train={"num_workers": 1})
+    done = tiny.python("-c", SHORT_OF_MEMORY, folder=workspace, timeout=60)
+    assert done.returncode == 0 and (workspace / "logs/voice/G_3.pth").exists(), done.stderr
+    assert done.stderr.count("batches are copied through pipes") == 1 and "--shm-size" in done.stderr
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(120, 2), (70, 0)])
+def test_a_run_with_few_file_descriptors_says_so_and_trains(workspace, limit, workers):
+    tiny.write_config(workspace / "tiny.json", train={"num_workers": 2})
+    command = (PROGRAM, "-c", "tiny.json", "-m", "voice", "--device", "cpu", "--max-steps", "3")
+    limits = (resource.RLIMIT_NOFILE, (limit, limit))
+    done = tiny.python(*command, folder=workspace, preexec_fn=lambda: resource.setrlimit(*limits), timeout=60)
+    assert done.returncode == 0, done.stderr
+    if len(os.sched_getaffinity(0)) >= 2:
+        assert f"only {limit} file descriptors are allowed: {workers} workers load the data" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_stop_request_ends_the_wait_for_data_with_a_checkpoint(workspace, monkeypatch, capsys):
+    load, loaded = data_utils.load_audio, []
+
+    def hangs_later(*arguments):
+        loaded.append(arguments)
+        if len(loaded) == 8:
+            signal.raise_signal(signal.SIGTERM)
+            pytest.fail("the wait goes on")
+        return load(*arguments)
+
+    monkeypatch.setattr(data_utils, "load_audio", hangs_later)
+    with_config()("--max-steps", 9, "--skip-check")
+    step = int(re.search(r"stopped at step (\d+); the same command resumes", capsys.readouterr().err)[1])
+    assert 0 < step < 9 and position(f"logs/voice/G_{step}.pth")["step"] == step
+
+
+HANGING = """
+import time
+import data_utils, train
+
+train.DATA_PATIENCE = 1
+data_utils.load_audio = lambda *_: time.sleep(100)
+train.main(["-c", "tiny.json", "-m", "voice", "--device", "cpu", "--skip-check"])
+"""
+
+
+def test_the_wait_for_data_ends_with_the_possible_causes(workspace):
+    tiny.write_config(workspace / "tiny.json", train={"num_workers": 1})
+    done = tiny.python("-c", HANGING, folder=workspace, timeout=60)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "no batch arrived from the workers that load the data: DataLoader timed out after 1 seconds" in done.stderr
+
+
+def harmed_at_step(monkeypatch, step, harm):
+    """Call `harm(trainer)` after a step of training."""
+    original = trainer.Trainer.step
+
+    def stepping(self, batch):
+        record = original(self, batch)
+        if self.position.step == step - 1:
+            harm(self)
+        return record
+
+    monkeypatch.setattr(trainer.Trainer, "step", stepping)
+
+
+def emptied(path):
+    Path(path).write_bytes(b"")
+
+
+def removed(pattern):
+    for path in Path().glob(pattern):
+        path.unlink()
+
+
+ENDINGS = {  # what happens after step 3, and the complaint
+    "a validation recording is removed": (lambda _: Path("val0.wav").unlink(), "val0.wav: no such file"),
+    "training recordings are removed": (lambda _: removed("train*.wav"), r"train\d.wav: no such file"),
+    "recordings become garbage": (lambda _: [emptied(path) for path in Path().glob("train*.wav")], r"train\d.wav: "),
+}
+
+
+@pytest.mark.parametrize("case", ENDINGS)
+def test_an_error_ends_the_run_with_a_checkpoint(case, workspace, monkeypatch, capsys):
+    harm, complaint = ENDINGS[case]
+    harmed_at_step(monkeypatch, 3, harm)
+    path = tiny.write_config(Path("tiny.json"), train={"eval_interval": 4})
+    with pytest.raises(SystemExit) as ended:
+        run("-c", path, "--max-steps", 9)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and re.search(complaint, said.splitlines()[-1]), said
+    step = int(re.search(r"the run ends at step (\d+), which is saved", said)[1])
+    assert step >= 3 and position(f"logs/voice/G_{step}.pth")["step"] == step
+
+
+def test_an_error_in_one_of_two_processes_saves_a_checkpoint(workspace):
+    path = tiny.write_config(workspace / "tiny.json", train={"batch_size": 1})
+    code = f"""
+import threading, time
+from pathlib import Path
+import train
+
+def remove():
+    while not Path("logs/voice/metrics.jsonl").exists():
+        time.sleep(0.02)
+    for path in Path().glob("train*.wav"):
+        path.unlink()
+
+if __name__ == "__main__":
+    threading.Thread(target=remove).start()
+    train.main(["-c", {path!r}, "-m", "voice", "--device", "cpu", "--processes", "2"])
+"""
+    (workspace / "remove.py").write_text(code, "utf-8")
+    done = tiny.python("remove.py", folder=workspace)
+    assert done.returncode == 2, done.stderr
+    last = checkpoint.latest_checkpoint_path(workspace / "logs/voice")
+    state = torch.load(last, weights_only=True)["state"]
+    assert state["position"]["step"] == checkpoint.step_of(last) >= 2
+
+
+def test_weights_that_are_not_finite_end_the_run_and_replace_nothing(workspace, monkeypatch, capsys):
+    def spoil(trained):
+        with torch.no_grad():
+            next(trained.generator.network.dp.parameters()).view(-1)[0] = float("nan")
+
+    harmed_at_step(monkeypatch, 4, spoil)
+    path = tiny.write_config(Path("tiny.json"), train={"eval_interval": 2, "keep_checkpoints": 1})
+    with pytest.raises(SystemExit, match="2"):
+        run("-c", path, "--max-steps", 6)
+    said = capsys.readouterr().err
+    assert "the weights at step 4 contain NaN or infinity and are not saved; step 2 is the newest" in said
+    for file in ("G_2.pth", "D_2.pth", "G_best.pth"):
+        content = torch.load(f"logs/voice/{file}", weights_only=True)
+        assert all(value.isfinite().all() for value in content["model"].values())
+    assert not list(Path("logs/voice").glob("*_4.pth"))
+
+
 # Unusual runs that train
 
 
@@ -598,6 +759,7 @@ def test_steps_that_are_not_finite_are_skipped_and_end_the_run_if_frequent(works
         write(np.full(6000, np.nan, np.float32))(workspace / f"train{i}.wav")
     with pytest.raises(SystemExit, match=r"7 of 7 updates before step 7 had losses or gradients that are not finite"):
         with_config(name="all", train={"batch_size": 1})("--skip-check", "--max-steps", 7)
+    assert position("logs/all/G_7.pth")["step"] == 7
 
 
 def test_fp16_may_overflow_in_a_limited_number_of_steps(caplog):

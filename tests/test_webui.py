@@ -133,10 +133,12 @@ def test_errors_are_messages(voices, tmp_path, recording):
             webui.speak(voices, *arguments)
     soundfile.write(tmp_path / "long.wav", np.zeros(700), 10)
     soundfile.write(tmp_path / "short.wav", np.zeros(9), 8000)
+    soundfile.write(tmp_path / "wide.flac", np.zeros((60 * 48000, 8), np.int16), 48000)
     (tmp_path / "text.wav").write_text("no sound")
     for path, message in [
         (None, "record or upload"),
         (str(tmp_path / "long.wav"), "longer than 60"),
+        (str(tmp_path / "wide.flac"), "8 channels at 48000 Hz are too much"),
         (str(tmp_path / "short.wav"), "9 samples is too short"),
         (str(tmp_path / "text.wav"), "^.text.wav: Format not recognised"),
     ]:
