@@ -146,7 +146,7 @@ class DurationDiscriminatorV1(nn.Module):
             self.cond = ProductConv1d(gin_channels, in_channels, 1)
 
     def text_features(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
-        """Args: x `[b, h, t_s]`, detached; x_mask `[b, 1, t_s]`; g `[b, gin, 1]`, detached. Returns `[b, f, t_s]`."""
+        """Args: x `[b, h, t_s]`; x_mask `[b, 1, t_s]`; g `[b, gin, 1]`. Returns `[b, f, t_s]`. Detaches x and g."""
         x = x.detach()
         if g is not None:
             x = x + self.cond(g.detach())
@@ -172,7 +172,7 @@ class DurationDiscriminatorV1(nn.Module):
 
 
 class DurationDiscriminatorV2(DurationDiscriminatorV1):
-    """`DurationDiscriminatorV1` with ReLU, LayerNorm and dropout after every convolution."""
+    """`DurationDiscriminatorV1` with ReLU, LayerNorm and dropout after the convolutions of width `kernel_size`."""
 
     nonlinear = True
 

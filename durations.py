@@ -20,10 +20,14 @@ DDS_LAYERS = 3  # of each `DDSConv` of the stochastic predictor
 
 
 def dequantize(logw_: Tensor, x_mask: Tensor) -> Tensor:
-    """Add noise, uniform in -0.5 to 0.5 frames, to whole durations. Args and result: log durations `[b, 1, t_s]`."""
+    """Make whole durations w real: draw uniformly above w - 1 and up to w, which synthesis rounds up to w again.
+
+    A token of one frame gets 0.5 to 1, because the logarithm has no bound at 0. Args and result: log durations
+    `[b, 1, t_s]`.
+    """
     w = logw_.exp().round()
-    w = (w + torch.rand_like(w) - 0.5).clamp_min(0.5)  # padded tokens have no duration
-    return w.log() * x_mask
+    width = torch.where(w > 1, 1.0, 0.5)
+    return torch.log(w - width * torch.rand_like(w)) * x_mask
 
 
 class DurationPredictor(nn.Module):

@@ -69,7 +69,7 @@ PANELS = (
         "Validation",
         "Variation of durations",
         "std of log durations,\npredicted / aligned, best is 1",
-        validated="validation/duration_spread",
+        validated="validation/duration_std_ratio",
     ),
     Panel("Evaluation", "Characters", f"error rate, fraction\n{LOWER}", validated="evaluation/cer"),
     Panel("Evaluation", "Words", f"error rate, fraction\n{LOWER}", validated="evaluation/wer"),

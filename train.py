@@ -36,6 +36,7 @@ import cli
 import config as configs
 import corpus
 import distributed
+from audio import read_header
 from config import Config
 from corpora.filelist import Clip
 from data_utils import (
@@ -49,7 +50,8 @@ from data_utils import (
     waited,
     workers_that_fit,
 )
-from evaluation.background import BackgroundEvaluation, check_packages
+from evaluation import takes
+from evaluation.background import SENTENCES, BackgroundEvaluation, Result, check_packages
 from files import run_folder
 from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
 from reporting import Meter, Reporter, set_up_logging
@@ -172,6 +174,8 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
             raise ValueError(f"there is no file {path}")
     if args.max_steps is not None and args.max_steps < 1:
         raise ValueError(f"--max-steps is {args.max_steps}; it must be 1 or more")
+    if args.evaluate_list and args.evaluate_every is None:
+        raise ValueError("--evaluate-list has no effect without --evaluate-every")
     if args.evaluate_every is not None:
         args.evaluate_list = list_to_evaluate(args, config)
     elif config.train.best in configs.EVALUATED:
@@ -191,6 +195,8 @@ def list_to_evaluate(args: argparse.Namespace, config: Config) -> str:
         raise ValueError(f"{path} has no name with .cleaned: give a filelist of plain text with --evaluate-list")
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path}: give a filelist of plain text with --evaluate-list")
+    for take in takes.recordings(path)[:SENTENCES]:
+        read_header(take.recording)
     check_packages()
     return path
 
@@ -266,8 +272,10 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
     evaluation = None
     if args.evaluate_every and distributed.is_main():
         evaluation = BackgroundEvaluation(args.evaluate_list, folder / "evaluation")
-    run = Run(trainer, train_set.names, epochs, batches, validation_loader, reporter, folder, total)
-    run.evaluation, run.evaluate_every = evaluation, args.evaluate_every or 0
+    every = args.evaluate_every or 0
+    run = Run(trainer, train_set.names, epochs, batches, validation_loader, reporter, folder, total, evaluation, every)
+    if evaluation:
+        recall_evaluations(run, evaluation)
     try:
         fit(run)
     finally:
@@ -419,7 +427,7 @@ def validate_and_save(run: Run, stop: "StopRequest") -> None:
     trainer = run.trainer
     results = trainer.evaluate(stop.waits(run.validation_loader))
     run.reporter.scalars(trainer.position.step, {f"validation/{name}": value for name, value in results.items()})
-    if trainer.is_best(results):
+    if trainer.update_best(results):
         checkpoint.save_voice(trainer, run.folder / "G_best.pth")
     if run.evaluation and trainer.position.step % run.evaluate_every == 0:
         start_evaluation(run, run.evaluation)
@@ -466,9 +474,24 @@ def collect(run: Run, wait: bool = False) -> None:
     if result is None:
         return
     run.reporter.scalars(result.step, {f"evaluation/{name}": value for name, value in result.values.items()})
-    if run.trainer.is_best(result.values):
+    keep_if_best(run, result)
+
+
+def keep_if_best(run: Run, result: Result) -> None:
+    """Record an evaluation, and make its voice `G_best.pth` if it is the best by that measure."""
+    if run.trainer.update_best(result.values) and result.voice.exists():
         os.replace(result.voice, run.folder / "G_best.pth")
     result.voice.unlink(missing_ok=True)
+
+
+def recall_evaluations(run: Run, evaluation: BackgroundEvaluation) -> None:
+    """Find the best of the evaluations of earlier starts, of which some may have ended after the last checkpoint."""
+    if run.trainer.best_measure() in configs.EVALUATED:
+        run.trainer.position.best, run.trainer.position.waited = float("inf"), 0
+        for result in evaluation.past():
+            keep_if_best(run, result)
+    for voice in evaluation.folder.glob("*/voice.pth"):  # of evaluations that were ended
+        voice.unlink()
 
 
 def show_sample(run: Run) -> None:

@@ -39,7 +39,7 @@ NO_SCALE_GROWTH = 2**31 - 1  # steps after which a scaler of 1 would grow
 SMALLEST_SPREAD = 1e-6  # of aligned log durations, to divide by
 VALIDATION_SUMS = (  # over all frames or tokens of the validation set
     *("frames", "mel_error", "kl", "tokens", "dur", "duration_error"),
-    *("logw", "logw_squared", "logw_", "logw__squared"),
+    *("predicted", "predicted_squared", "aligned", "aligned_squared"),  # log durations
 )
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -85,7 +85,7 @@ class Learner(Generic[Network]):
         scaler.scale(loss).backward()
 
     def update(self, scaler: torch.amp.GradScaler) -> Tensor:
-        """Update the weights and return the gradients' norm. Gradients that are not finite leave the weights as is."""
+        """Update the weights and return the gradients' norm. Gradients that are not finite change no weights."""
         scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.weights if p.grad is not None])
         scaler.step(self.optimizer)
@@ -262,8 +262,8 @@ class Trainer:
             return self.config.train.best
         return "duration_error" if self.in_duration_stage() else "mel"
 
-    def is_best(self, results: dict[str, float]) -> bool:
-        """Return whether `best_measure` is the best so far, and count since when. False if it is not in the results."""
+    def update_best(self, results: dict[str, float]) -> bool:
+        """Record a measurement. Return whether its `best_measure`, if it has that, is better than all before it."""
         measure, position = self.best_measure(), self.position
         if measure not in results:
             return False
@@ -289,6 +289,9 @@ class Trainer:
     def enter_duration_stage(self) -> None:
         """Freeze the generator except for its duration predictor."""
         net = self.generator.network
+        if self.generator.average and self.position.step == self.config.train.duration_stage_start:
+            with torch.no_grad():  # the weights that will not change any more are those that synthesis uses
+                torch._foreach_copy_(self.generator.weights, self.generator.average)
         net.requires_grad_(False)
         net.dp.requires_grad_(True)
         self.generator.wrapped = distributed.wrap(net, self.device)
@@ -418,7 +421,7 @@ class Trainer:
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Measure whole utterances: mel L1 of audio decoded from the posterior, KL divergence, and durations in frames.
 
-        `duration_spread` is the standard deviation of predicted log durations divided by that of the aligned ones. The
+        `duration_std_ratio` is the standard deviation of predicted log durations divided by that of the aligned ones. The
         noise is the same at every call. Sums run over all processes, so every utterance counts once.
         """
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
@@ -429,15 +432,16 @@ class Trainer:
         totals = distributed.sum_over_ranks(torch.stack([sums[name] for name in VALIDATION_SUMS])).tolist()
         total = dict(zip(VALIDATION_SUMS, totals))
         frames, tokens = total["frames"], total["tokens"]
-        spread, aligned = (
-            math.sqrt(max(total[f"{x}_squared"] / tokens - (total[x] / tokens) ** 2, 0)) for x in ("logw", "logw_")
+        predicted, aligned = (
+            math.sqrt(max(total[f"{name}_squared"] / tokens - (total[name] / tokens) ** 2, 0))
+            for name in ("predicted", "aligned")
         )
         return {
             "mel": total["mel_error"] / frames,
             "kl": total["kl"] / frames,
             "dur": total["dur"] / tokens,
             "duration_error": total["duration_error"] / tokens,
-            "duration_spread": spread / max(aligned, SMALLEST_SPREAD),
+            "duration_std_ratio": predicted / max(aligned, SMALLEST_SPREAD),
         }
 
     def _validation_sums(self, net: SynthesizerTrn, batch: Batch) -> dict[str, Tensor]:
@@ -461,10 +465,10 @@ class Trainer:
             "kl": losses.kl_loss(z.z_p, z.logs_q, z.m_p, z.logs_p, y_mask) * frames,
             "dur": out.l_length.sum() * tokens,
             "duration_error": ((w - mean.exp()).abs() * x_mask).sum(),
-            "logw": (logw * x_mask).sum(),
-            "logw_squared": (logw.square() * x_mask).sum(),
-            "logw_": (logw_ * x_mask).sum(),
-            "logw__squared": (logw_.square() * x_mask).sum(),
+            "predicted": (logw * x_mask).sum(),
+            "predicted_squared": (logw.square() * x_mask).sum(),
+            "aligned": (logw_ * x_mask).sum(),
+            "aligned_squared": (logw_.square() * x_mask).sum(),
         }
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 An evaluation speaks a few lines with a copy of the generator and scores them (`evaluate.py`). Training does not wait
 for it: the results arrive at a later step. If an evaluation is still running when the next one is due, the next one is
-left out.
+skipped.
 """
 
 import importlib.util
@@ -70,6 +70,19 @@ class BackgroundEvaluation:
             )
         self.running = step, process
 
+    def past(self) -> list[Result]:
+        """Return the results of evaluations that have ended, also of an earlier start of the run, by step."""
+        steps = sorted(
+            int(path.parent.name) for path in self.folder.glob("*/report.json") if path.parent.name.isdigit()
+        )
+        return [self._read(step) for step in steps]
+
+    def _read(self, step: int) -> Result:
+        report = json.loads((self.folder / str(step) / "report.json").read_text(encoding="utf-8"))
+        values = {name: report[name]["value"] for name in EVALUATED if name in report}
+        known = {name: value for name, value in values.items() if value is not None}  # null: nothing to measure
+        return Result(step, known, self.voice(step))
+
     def result(self, wait: bool = False) -> Result | None:
         """Return the result of an evaluation that has ended since the last call, or None. `wait` for a running one."""
         if self.running is None:
@@ -87,9 +100,7 @@ class BackgroundEvaluation:
             logger.warning("the evaluation of step %d failed: %s", step, reason)
             self.voice(step).unlink(missing_ok=True)
             return None
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        values = {name: report[name]["value"] for name in EVALUATED if name in report}
-        return Result(step, values, self.voice(step))
+        return self._read(step)
 
     def stop(self) -> None:
         """End a running evaluation and remove its voice."""

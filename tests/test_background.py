@@ -30,6 +30,7 @@ def evaluations(workspace, monkeypatch):
     """Return a function that sets the CER of each step of the run to come."""
     (workspace / "program.py").write_text(PROGRAM, "utf-8")
     (workspace / "lines.txt").write_text("val0.wav|Hello.\n", "utf-8")
+    (workspace / "missing.txt").write_text("missing.wav|Hello.\n", "utf-8")
     monkeypatch.setattr(background, "PROGRAM", workspace / "program.py")
     monkeypatch.setattr("train.check_packages", lambda: None)
     monkeypatch.setattr("train.PROGRESS_INTERVAL", 1)
@@ -54,6 +55,23 @@ def test_the_best_voice_is_that_of_the_lowest_cer(evaluations, monkeypatch):
         "logs/voice/train.log"
     ).read_text("utf-8")
     assert not list(tiny.Path("logs/voice/evaluation").glob("*/voice.pth"))
+
+
+def test_a_later_start_knows_the_best_evaluation_of_an_earlier_one(evaluations, monkeypatch):
+    """The last evaluation of a start ends after its last checkpoint."""
+    wait_for_every_evaluation(monkeypatch)
+    evaluations({"2": 0.1, "4": 0.4, "6": 0.05})
+    train = with_config({"train": {"eval_interval": 2, "best": "cer"}})
+    every = ["--evaluate-every", 2, "--evaluate-list", "lines.txt"]
+    train("--max-steps", 2, *every)
+    assert checkpoint.read("logs/voice/G_best.pth")["step"] == 2
+    left = tiny.Path("logs/voice/evaluation/3/voice.pth")  # of an evaluation that was killed
+    left.parent.mkdir()
+    left.write_bytes(b"")
+    train("--max-steps", 4, *every)
+    assert checkpoint.read("logs/voice/G_best.pth")["step"] == 2 and not left.exists()
+    train("--max-steps", 6, *every)
+    assert checkpoint.read("logs/voice/G_best.pth")["step"] == 6
 
 
 def test_patience_counts_evaluations(evaluations, monkeypatch):
@@ -86,6 +104,8 @@ def test_training_does_not_wait_and_ends_an_evaluation_that_is_too_slow(evaluati
         ({}, ["--evaluate-every", 3], "must be a multiple of train.eval_interval (2)"),
         ({}, ["--evaluate-every", 2, "--evaluate-list", "none.txt"], "there is no file none.txt"),
         ({}, ["--evaluate-every", 2], "give a filelist of plain text with --evaluate-list"),
+        ({}, ["--evaluate-list", "lines.txt"], "--evaluate-list has no effect without --evaluate-every"),
+        ({}, ["--evaluate-every", 2, "--evaluate-list", "missing.txt"], "missing.wav"),
     ],
 )
 def test_options_that_do_not_fit_are_reported(settings, arguments, message, evaluations, capsys):

@@ -784,7 +784,7 @@ def test_tensorboard_has_losses_norms_pictures_and_audio(workspace):
     terms = ["mel", "kl", "dur", "gen", "fm", "dur_gen"]
     scalars = {"loss/d/total", "loss/dur_d/total", *(f"loss/g/{name}" for name in ["total", *terms])}
     scalars |= {f"grad_norm_{name}" for name in ("g", "d", "dur_d")}
-    scalars |= {f"validation/{name}" for name in ("mel", "kl", "dur", "duration_error", "duration_spread")}
+    scalars |= {f"validation/{name}" for name in ("mel", "kl", "dur", "duration_error", "duration_std_ratio")}
     scalars |= {"learning_rate", "seconds_a_step", "scale/alignment_noise"}
     assert scalars == set(board.Tags()["scalars"])
     assert set(board.Tags()["images"]) == {"gt/mel", "gen/mel", "gen/attn", "all/attn"}
