@@ -421,8 +421,8 @@ class Trainer:
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Measure whole utterances: mel L1 of audio decoded from the posterior, KL divergence, and durations in frames.
 
-        `duration_std_ratio` is the standard deviation of predicted log durations divided by that of the aligned ones. The
-        noise is the same at every call. Sums run over all processes, so every utterance counts once.
+        `duration_std_ratio` is the standard deviation of predicted log durations divided by that of the aligned ones.
+        The noise is the same at every call. Sums run over all processes, so every utterance counts once.
         """
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
         with self.evaluating() as net:
