@@ -1,5 +1,6 @@
 """Read recordings in any format of libsndfile as mono float32, and write 16-bit audio files."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from files import replacing
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 WRITE_BLOCK = 1 << 16  # samples per call; libsndfile's Vorbis encoder overflows the stack on minutes of audio
 MAX_FRAMES = 1 << 48  # libsndfile reports more if the length is unknown, as in FLAC that was encoded from a pipe
+MAX_PEAK = 16.0  # a recording above it is not on the scale of -1..1
 READ_BLOCK = 1 << 20  # samples of all channels that are decoded at once
 MAX_RATE, MAX_CHANNELS = 96_000, 2  # of recordings whose duration is limited
 FULL_SCALE = 32768  # the scale of reading, so that 16-bit audio that is read and written again stays the same
@@ -59,14 +61,17 @@ def load_audio(path: str | Path, sampling_rate: int, resample: bool = True) -> n
     """Decode a recording of any bit depth and number of channels to mono at `sampling_rate` Hz.
 
     Channels are averaged, and other sampling rates are resampled (soxr, quality HQ). Returns float32
-    `[audio_length(...)]` in -1..1. Raises ValueError if the file cannot be decoded completely or, with `resample`
-    false, has another rate.
+    `[audio_length(...)]` in -1..1. Raises ValueError if the file cannot be decoded completely, if its samples are not
+    on this scale, as in a float file of 16-bit integers, or, with `resample` false, if it has another rate.
     """
     with _open(path, None if resample else sampling_rate) as file:
         frames, rate = file.frames, file.samplerate
         mono = np.concatenate([np.zeros(0, np.float32), *_mono_blocks(file)])
         if len(mono) < frames:
             raise ValueError(f"truncated: {len(mono)} of {frames} samples could be decoded")
+        peak = float(np.abs(mono).max(initial=0))
+        if MAX_PEAK < peak < math.inf:
+            raise ValueError(f"samples reach {peak:.4g}, but full scale is 1: scale the recording to -1..1")
     if rate == sampling_rate:
         return mono
     resampled = soxr.resample(mono, rate, sampling_rate, quality="HQ")

@@ -8,12 +8,15 @@ compare. Reading compares it, so that a flipped bit is an error. The check adds 
 or to the format, and files that other VITS code has saved with PyTorch are checked too.
 """
 
+import contextlib
 import dataclasses
+import json
 import logging
 import pickle
 import re
 import shutil
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +34,7 @@ logger = logging.getLogger(__name__)
 WEIGHT_NORM = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 # Layers that the reference builds and never calls: the second transformer of `pre_conv` flows, and the norms of V1
 UNUSED = re.compile(r"^flow\.flows\.\d+\.post_transformer\.|^pre_out_norm_[12]\.(gamma|beta)$")
+KEYS: dict[str, type] = {"optimizer": dict, "config": dict, "state": dict, "ema": dict, "iteration": int, "step": int}
 ZIP = b"PK\x03\x04"  # begins a zip file
 FILES = {"generator": "G", "discriminator": "D", "duration_discriminator": "DUR"}  # learner and file name
 KINDS = {
@@ -144,7 +148,33 @@ def read(path: str | Path) -> dict:
         raise Unreadable(f"{path} does not load as a checkpoint; it is truncated or damaged: {message}") from None
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise Unreadable(f"{path} is no checkpoint of VITS: it has no dict named 'model'")
+    for key, kind in KEYS.items():
+        if content.get(key) is not None and not isinstance(content[key], kind):
+            raise Unreadable(f"{path} is damaged: its {key!r} is not of the type {kind.__name__}")
+    with structure_of(path):
+        json.dumps(content.get("config"))  # it has only values of JSON
+    for key in ("model", "ema"):
+        for name, weight in (content.get(key) or {}).items():
+            if not (isinstance(name, str) and isinstance(weight, Tensor) and weight.layout == torch.strided):
+                raise Unreadable(f"{path} is damaged: {name!r} in its {key!r} is no dense tensor")
     return content
+
+
+@contextlib.contextmanager
+def structure_of(where: str | Path) -> Iterator[None]:
+    """Raise ValueError, beginning with `where`, for a file whose content is not structured as a checkpoint.
+
+    A file may load and hold anything, so that any access to its content may fail.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and str(where) in str(error):
+            raise
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(f"{where} is damaged or of another program: {type(error).__name__}: {reason}") from None
 
 
 def damaged_record(path: str | Path) -> str | None:
@@ -171,9 +201,10 @@ def load_checkpoint(
     speakers. The message states what the file holds and what is expected.
     """
     content = read(checkpoint_path)
-    load_weights(model, content["model"], str(checkpoint_path))
-    if optimizer is not None and content.get("optimizer") is not None:
-        load_optimizer(optimizer, model, content, str(checkpoint_path))
+    with structure_of(checkpoint_path):
+        load_weights(model, content["model"], str(checkpoint_path))
+        if optimizer is not None and content.get("optimizer") is not None:
+            load_optimizer(optimizer, model, content, str(checkpoint_path))
     return model, optimizer, content.get("learning_rate"), content.get("iteration")
 
 
@@ -200,8 +231,12 @@ def load_optimizer(optimizer: Optimizer, model: nn.Module, content: dict, where:
     place = {name: i for i, name in enumerate(theirs)}
     ours = [reference_name(name) for name, _ in unwrap(model).named_parameters()]
     moments = {i: state["state"][place[name]] for i, name in enumerate(ours) if place.get(name) in state["state"]}
+    for name, parameter in unwrap(model).named_parameters():
+        for key, value in state["state"].get(place.get(reference_name(name)), {}).items():
+            if key.startswith("exp_avg") and value.shape != parameter.shape:
+                raise ValueError(f"{where}: the optimizer's {key} of {name} has shape {list(value.shape)}")
     # the learning rate is the run's; the config and the machine decide the rest (betas, fused kernels)
-    group = {**optimizer.state_dict()["param_groups"][0], "lr": state["param_groups"][0]["lr"]}
+    group = {**optimizer.state_dict()["param_groups"][0], "lr": float(state["param_groups"][0]["lr"])}
     optimizer.load_state_dict({"state": moments, "param_groups": [group]})
 
 
@@ -217,12 +252,12 @@ def transfer(
     content = read(checkpoint_path)
     weights = voice_weights(content)
     ours = {reference_name(name): value for name, value in unwrap(model).state_dict().items()}
-    fitting = [name for name in ours if name in weights and weights[name].shape == ours[name].shape]
-    if _has_other_flow(content, section or {}):
-        fitting = [name for name in fitting if not name.startswith("flow.")]
-    if not fitting:
-        raise ValueError(f"{checkpoint_path} {_mismatch(ours, weights)}; none of its weights match")
-    with torch.no_grad():
+    with structure_of(checkpoint_path), torch.no_grad():
+        fitting = [name for name in ours if name in weights and weights[name].shape == ours[name].shape]
+        if _has_other_flow(content, section or {}):
+            fitting = [name for name in fitting if not name.startswith("flow.")]
+        if not fitting:
+            raise ValueError(f"{checkpoint_path} {_mismatch(ours, weights)}; none of its weights match")
         for name in fitting:
             ours[name].copy_(weights[name])
     return len(fitting), [n for n in ours if n not in fitting], [n for n in weights if n not in fitting]
@@ -322,11 +357,21 @@ def resume_run(run: RunState, folder: Path) -> bool:
     if len(set(distributed.gather(step))) > 1:
         raise ValueError(f"processes read checkpoints of different steps in {folder}: is it the same for all of them?")
     content, path = contents["generator"], paths["generator"]
-    refuse_other_flow(content, dataclasses.asdict(run.config.model), str(path))
+    with structure_of(path):
+        refuse_other_flow(content, dataclasses.asdict(run.config.model), str(path))
     for name, loaded in contents.items():
-        _load_learner(run.learners[name], loaded, str(paths[name]))
-    if run.config.train.ema and content.get("ema"):
-        _load_average(run.learners["generator"], content["ema"])
+        with structure_of(paths[name]):
+            _load_learner(run.learners[name], loaded, str(paths[name]))
+    with structure_of(path):
+        if run.config.train.ema and content.get("ema"):
+            _load_average(run.learners["generator"], content["ema"])
+        _load_state(run, content, step, path)
+    logger.info("resumed from %s at step %d", path, run.position.step)
+    return True
+
+
+def _load_state(run: RunState, content: dict, step: int, path: Path) -> None:
+    """Copy the position, the scale and the random state of a generator's file into a run."""
     state = content.get("state")
     if step == 0:
         run.position = Position()
@@ -334,15 +379,18 @@ def resume_run(run: RunState, folder: Path) -> bool:
         logger.warning("%s was written by another program: random draws and the order of the data restart", path)
         run.position = Position(step=step, epoch=max(content.get("iteration") or 1, 1) - 1)
     else:
-        run.position = Position(**state["position"])
+        position = Position(**state["position"])
+        for field in dataclasses.fields(Position):
+            value = getattr(position, field.name)
+            if not isinstance(value, str if field.type in ("str", str) else (int, float)):
+                raise ValueError(f"{path} is damaged: the run's {field.name} is {type(value).__name__}")
+        run.position = position
         if run.scales and state["scaler"]:  # a checkpoint of another precision has no scale
             run.scaler.load_state_dict(state["scaler"])
         if len(state["random"]) == distributed.world_size():
             set_random_state(run.device, state["random"][distributed.rank()])
         else:
             logger.warning("%s was written by %d process(es): random draws restart", path, len(state["random"]))
-    logger.info("resumed from %s at step %d", path, run.position.step)
-    return True
 
 
 def _newest_whole(learners: dict[str, Any], folder: Path, steps: list[int]) -> tuple[int, dict[str, dict]]:

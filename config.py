@@ -39,6 +39,7 @@ EVALUATED = ("cer", "wer", "dnsmos", "plcmos")  # measures of evaluate.py; the o
 HIGHER_IS_BETTER = ("dnsmos", "plcmos")
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 FLOW_HEADS = {"pre_conv2": 2, "fft": 4}  # attention heads that share the hidden channels, for each flow that has them
+MAX_DIGITS = 30  # of a whole number in a config
 SCHEMA_VERSION = 1  # increase it when a key is removed or changes its meaning
 BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {  # keywords of JSON Schema: comparison and message
     "minimum": (operator.ge, "{} or more"),
@@ -195,16 +196,45 @@ CHOICES: dict[str, tuple[str, ...]] = {  # of every setting that has a list of t
 def load(path: str | Path) -> Config:
     """Read and check a config file.
 
-    Raises ValueError if the file is missing or not JSON, or if a key, type, value or combination is wrong. The message
-    states which one, where it is, and what would be right.
+    Raises ValueError if the file is missing, not UTF-8 or not JSON, or if a key, type, value or combination is wrong.
+    The message states which one, where it is, and what would be right.
     """
     try:
-        sections = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        text = Path(path).read_text(encoding="utf-8-sig")
+        sections = json.loads(text, object_pairs_hook=_without_repetition, parse_int=_whole_number)
+        return from_dict(sections, str(path))
     except OSError as error:
         raise ValueError(f"cannot read the config file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text file in UTF-8: save it in that encoding") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
-    return from_dict(sections, str(path))
+    except _Unreadable as error:
+        raise ValueError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply: a config has sections, and lists and tables in them") from None
+    except OverflowError:
+        raise ValueError(f"{path} has a number that is too large to compute with") from None
+
+
+class _Unreadable(ValueError):
+    """JSON that can be read, but is no config."""
+
+
+def _whole_number(digits: str) -> int:
+    """Return a whole number of JSON. Raises _Unreadable if it has more digits than any setting."""
+    if len(digits) > MAX_DIGITS:
+        raise _Unreadable(f"the number {digits[:MAX_DIGITS]}... is too large")
+    return int(digits)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON as a dict. Raises _Unreadable if a key stands in it twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Unreadable(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+    return found
 
 
 def from_dict(sections: dict[str, Any], where: str = "config") -> Config:

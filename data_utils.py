@@ -146,7 +146,13 @@ class SpeechDataset(Dataset):
 
     def __getitem__(self, index: int) -> Utterance:
         samples = load_audio(self.clips[index].path, self.data.sampling_rate, data_setting(self.data, "resample"))
-        wav = torch.from_numpy(samples[: self.lengths[index] * self.data.hop_length]).unsqueeze(0)
+        expected = self.lengths[index] * self.data.hop_length
+        if len(samples) < expected:
+            raise ValueError(
+                f"{self.clips[index].path}: the file has changed since training began: it has {len(samples)} samples, "
+                f"and {expected} are needed"
+            )
+        wav = torch.from_numpy(samples[:expected]).unsqueeze(0)
         text = torch.from_numpy(self.tokens[index].astype(np.int64))
         given = {name: torch.as_tensor(value).unsqueeze(0) for name, value in self.values[index].items()}
         return Utterance(text, self._spectrogram(wav) if self.with_spec else None, wav, given, index)

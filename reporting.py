@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 import time
 from collections import Counter
@@ -103,18 +104,20 @@ class Reporter:
             self.bar.set_postfix(epoch=epoch + 1, **shown)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Write numbers to TensorBoard, metrics.jsonl and train.log."""
+        """Write numbers to TensorBoard, metrics.jsonl and train.log. NaN and infinity are null in metrics.jsonl."""
         if not self.active:
             return
+        if broken := [name for name, value in values.items() if not math.isfinite(value)]:
+            logger.warning("step %d: not finite: %s", step, ", ".join(broken))
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
-        rounded = {name: round(value, 6) for name, value in values.items()}
+        rounded = {name: round(value, 6) if math.isfinite(value) else None for name, value in values.items()}
         self._record({"step": step, "elapsed": round(self.elapsed(), 1)} | rounded)
         logger.info("step %d: %s", step, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
     def _record(self, line: dict[str, Any]) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def pictures(self, step: int, images: dict[str, np.ndarray]) -> None:
         """Write images `[height, width, 3]` to TensorBoard."""
@@ -142,10 +145,10 @@ def metric_names(folder: str | Path) -> list[str]:
 def read_metrics(folder: str | Path, name: str) -> tuple[list[int], list[float]]:
     """Return the steps and values of one number in a run's metrics.jsonl.
 
-    A step that was repeated after resuming has the value of its last line. Raises ValueError, with the number of the
-    line, if a line is not JSON.
+    A step that was repeated after resuming has the value of its last line. Values that were not finite are left out.
+    Raises ValueError, with the number of the line, if a line is not JSON.
     """
-    values = {record["step"]: record[name] for record in _records(folder) if name in record}
+    values = {record["step"]: record[name] for record in _records(folder) if record.get(name) is not None}
     steps = sorted(values)
     return steps, [values[step] for step in steps]
 

@@ -157,7 +157,7 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
     if args.config:
         config = configs.load(args.config)
         if not config.data.speakers and own.exists() and started:
-            config = changed(config, "data", speakers=configs.load(own).data.speakers)
+            config = changed(config, "data", speakers=speakers_of_run(folder))
     elif own.exists():
         config = configs.load(own)
     else:
@@ -183,6 +183,17 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
     config = with_speakers_of_lists(config)
     folder.mkdir(parents=True, exist_ok=True)
     return config, folder
+
+
+def speakers_of_run(folder: Path) -> dict[str, int]:
+    """Return the table of speakers of a run with checkpoints, from its config or, if that is broken, a checkpoint."""
+    try:
+        return configs.load(folder / "config.json").data.speakers
+    except ValueError as error:
+        content = checkpoint.read(checkpoint.latest_checkpoint_path(folder))
+        logger.warning("%s. The speakers are those of the newest checkpoint", error)
+        speakers = (content.get("config") or {}).get("data", {}).get("speakers", {})
+        return {str(name): int(number) for name, number in speakers.items()}
 
 
 def list_to_evaluate(args: argparse.Namespace, config: Config) -> str:

@@ -13,12 +13,14 @@ MAX_CHARACTERS = 200  # VITS trains on at most 190 symbols
 
 CLOSERS = "\"'”’»›)\\]}」』）"
 # Marks of the first kind also occur inside words and numbers; those of the second kind always end a sentence.
-_END = re.compile(rf"(?P<mark>[.!?…‽]+)[{CLOSERS}]*\s+|[。｡！？．؟۔।॥።။៕։]+[{CLOSERS}]*\s*")
+# A run of marks is matched from its first one only, so that a long run takes linear time.
+_END = re.compile(rf"(?P<mark>(?<![.!?…‽])[.!?…‽]+)[{CLOSERS}]*\s+|[。｡！？．؟۔।॥።။៕։]+[{CLOSERS}]*\s*")
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _LEADING = re.compile(r"^[^\w]+")
+_WORD = re.compile(r"\w")
 _DOTTED = re.compile(r"[^\W\d_]+(\.[^\W\d_]+)+")  # U.S, z.B, e.g
 # Where to cut a piece that is too long, the best place first; the cut follows the match.
-_CLAUSE_ENDS = [re.compile(end) for end in (r"[.!?…]+\s", r"[;:—–]\s|[；：؛]", r"[,]\s|[，、،]", r"\s")]
+_CLAUSE_ENDS = [re.compile(end) for end in (r"(?<![.!?…])[.!?…]+\s", r"[;:—–]\s|[；：؛]", r"[,]\s|[，、،]", r"\s")]
 # English, German and its neighbours, Romance, Slavic
 _ABBREVIATIONS = """
     mr mrs ms messrs dr prof rev hon st sr jr gen col capt lt sgt maj gov sen rep
@@ -28,6 +30,7 @@ _ABBREVIATIONS = """
     mme mlle mm av bd env sra srta ud uds dña avda núm pág págs exmo exma dott sig art
     ul tzn np tzw godz inż hab tj tzv např ул г гг им проф стр руб тыс млн млрд см рис напр вул
 """
+_KNOWN = frozenset(_ABBREVIATIONS.split())
 
 
 class Piece(NamedTuple):
@@ -53,26 +56,35 @@ def split(text: str, max_characters: int = MAX_CHARACTERS) -> list[Piece]:
 
 
 def _sentences(text: str, cased: bool) -> Iterator[str]:
-    """Yield the sentences of a paragraph; `cased` says whether the text has capital letters."""
-    start = 0
+    """Yield the sentences of a paragraph without double spaces; `cased` says whether the text has capital letters."""
+    start = word = 0
     for end in _END.finditer(text):
-        if not end["mark"] or _breaks(text[start : end.start()], end["mark"], text[end.end() :], cased):
+        if word < end.end():  # searched only from here on, because the rest may have no word
+            found = _WORD.search(text, end.end())
+            word = found.start() if found else len(text)
+        continues = cased and text[word : word + 1].islower()
+        if not end["mark"] or (not continues and _breaks(_last_word(text, start, end.start()), end["mark"])):
             yield text[start : end.end()].strip()
             start = end.end()
     if text[start:].strip():
         yield text[start:].strip()
 
 
-def _breaks(before: str, mark: str, after: str, cased: bool) -> bool:
-    """Return whether a sentence ends with the mark between `before` and `after`."""
-    if cased and _LEADING.sub("", after)[:1].islower():
-        return False
-    if mark != "." or not before.split():
+def _last_word(text: str, start: int, end: int) -> str:
+    """Return the last word between two places, empty if there is none."""
+    while end > start and text[end - 1] == " ":
+        end -= 1
+    return text[max(start, text.rfind(" ", start, end) + 1) : end]
+
+
+def _breaks(last: str, mark: str) -> bool:
+    """Return whether a sentence ends with a mark after its last word, if what follows may begin a sentence."""
+    if mark != "." or not last:
         return True
-    word = _LEADING.sub("", before.split()[-1])
+    word = _LEADING.sub("", last)
     initial = len(word) == 1 and word.isalpha()
     ordinal = word.isdigit() and len(word) <= 2
-    return not (initial or ordinal or _DOTTED.fullmatch(word) or word.casefold() in _ABBREVIATIONS.split())
+    return not (initial or ordinal or _DOTTED.fullmatch(word) or word.casefold() in _KNOWN)
 
 
 def _cut(text: str, max_characters: int) -> list[str]:

@@ -101,6 +101,14 @@ def test_only_a_block_of_a_recording_has_all_channels_in_memory(tmp_path):
     assert peak < frames * channels * 4 / 2
 
 
+@pytest.mark.parametrize("scale", [20_000, 1e20])
+def test_float_files_on_another_scale_are_refused(tmp_path, scale):
+    path = tmp_path / "loud.wav"
+    soundfile.write(path, (tone() * scale).astype(np.float32), RATE, "FLOAT")
+    with pytest.raises(ValueError, match=r"loud\.wav: samples reach .*full scale is 1"):
+        audio.load_audio(path, RATE)
+
+
 @pytest.mark.parametrize("suffix", ["wav", "flac", "WAV"])
 def test_writing_clips_loud_samples(tmp_path, suffix):
     path = tmp_path / f"loud.{suffix}"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -264,6 +265,55 @@ def test_truncated_and_missing_files_are_named(tmp_path):
         checkpoint.read(path)
     with pytest.raises(ValueError, match=r"there is no file .*none\.pth"):
         checkpoint.read(tmp_path / "none.pth")
+
+
+STRUCTURES = [  # where in a generator's file, and what stands there
+    (("model", "enc_p.emb.weight"), None),
+    (("model", "enc_p.emb.weight"), [1.0]),
+    (("iteration",), "x"),
+    (("optimizer",), []),
+    (("optimizer", "state"), None),
+    (("optimizer", "param_groups"), {}),
+    (("optimizer", "param_groups", 0), "x"),
+    (("optimizer", "param_groups", 0, "lr"), "x"),
+    (("optimizer", "state", 0), [None]),
+    (("optimizer", "state", 0, "exp_avg"), torch.zeros(3)),
+    (("config",), "x"),
+    (("config", "model"), None),
+    (("config", "data"), torch.zeros(3)),
+    (("state",), [1]),
+    (("state", "position"), None),
+    (("state", "position", "step"), "x"),
+    (("state", "position", "epoch"), None),
+    (("state", "position", "unknown"), 1),
+    (("state", "random"), 3),
+    (("state", "random", 0), None),
+    (("state", "random", 0, "cpu"), torch.zeros(2)),
+]
+
+
+@pytest.fixture(scope="module")
+def saved_run(tmp_path_factory):
+    """The folder of a run of one step."""
+    folder = tmp_path_factory.mktemp("run")
+    run = trainer.Trainer(tiny.config(), torch.device("cpu"))
+    run.step(tiny.batch(tiny.config()))
+    run.position.step = 1
+    checkpoint.save_run(run, folder)
+    return folder
+
+
+@pytest.mark.parametrize(("place", "value"), STRUCTURES, ids=[".".join(map(str, place)) for place, _ in STRUCTURES])
+def test_a_file_of_another_structure_is_named(place, value, saved_run, tmp_path):
+    content = torch.load(saved_run / "G_1.pth", weights_only=True)
+    shutil.copy(saved_run / "D_1.pth", tmp_path)
+    node = content
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = value
+    torch.save(content, tmp_path / "G_1.pth")
+    with pytest.raises(ValueError, match=r"G_1\.pth"):
+        checkpoint.resume_run(trainer.Trainer(tiny.config(), torch.device("cpu")), tmp_path)
 
 
 def test_a_flipped_bit_in_any_record_is_an_error(tmp_path):

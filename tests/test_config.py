@@ -317,3 +317,21 @@ def test_the_program_checks_files(tmp_path):
     assert (done.returncode, done.stdout) == (2, f"{good}: valid\n")
     assert done.stderr == f"{bad}: train.batch_size is 0, and should be above 0\n"
     assert tiny.python(program, folder=tmp_path).returncode == 2
+
+
+UNREADABLE = {
+    "nested": (b"[" * 100_000, "is nested too deeply"),
+    "UTF-16": ("{}".encode("utf-16"), "is not a text file in UTF-8"),
+    "binary": (bytes(range(256)), "is not a text file in UTF-8"),
+    "twice": (b'{"train": {"epochs": 1, "epochs": 2}, "data": {}, "model": {}}', "the key 'epochs' stands twice"),
+    "huge": (b'{"train": {"learning_rate": 1' + b"0" * 400 + b'}, "data": {}, "model": {}}', "is too large"),
+    "endless number": (b'{"train": {"epochs": 1' + b"0" * 5000 + b'}, "data": {}, "model": {}}', "is too large"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_files_that_cannot_be_read_are_named(case, tmp_path):
+    content, complaint = UNREADABLE[case]
+    (tmp_path / "c.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^\S*c\.json.*{complaint}"):
+        configs.load(tmp_path / "c.json")

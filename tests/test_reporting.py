@@ -62,6 +62,21 @@ def test_repeated_steps_of_a_resumed_run_count_once(tmp_path, monkeypatch):
     assert [event.step for event in read_board(tmp_path).Scalars("loss")] == [1, 2, 3, 4, 5]
 
 
+def test_numbers_that_are_not_finite_are_said_and_null(tmp_path, caplog):
+    reporter = reporting.Reporter(tmp_path, 0, 10, time.time())
+    for step, value in enumerate((1.0, float("nan"), float("inf")), 1):
+        reporter.scalars(step, {"validation/mel": value})
+    reporter.close()
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    lines = (tmp_path / "metrics.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line, parse_constant=refuse)["validation/mel"] for line in lines] == [1.0, None, None]
+    assert "step 2: not finite: validation/mel" in caplog.text and "step 1: not finite" not in caplog.text
+    assert reporting.read_metrics(tmp_path, "validation/mel") == ([1], [1.0])
+
+
 def test_partial_line_of_a_killed_process_is_removed(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "elapsed": 1.0, "loss": 4.0}\n{"step": 2, "el', "utf-8")

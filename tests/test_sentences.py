@@ -1,5 +1,7 @@
 """Long text is split at the ends of sentences, in any language, and not after abbreviations and numbers."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,3 +48,15 @@ def test_pieces_are_complete_and_not_too_long(text, max_characters):
     pieces = [piece.text for piece in split(text, max_characters)]
     assert "".join("".join(pieces).split()) == "".join(text.split())
     assert all(0 < len(piece) <= max_characters and piece == piece.strip() for piece in pieces)
+
+
+MARKS = ("..", ". ", "!", "! ", "?!) ", "。", ".,", " .", "\n ")
+WORDS = ("Mr. ", "A mr. ", "J. ", "z.B. ", "a.", "A. b ", "Abc. ")
+
+
+@pytest.mark.parametrize("part", MARKS + WORDS)
+def test_splitting_takes_linear_time(part):
+    text = "A" + part * (100_000 // len(part))
+    began = time.process_time()
+    split(text)
+    assert time.process_time() - began < 2  # quadratic time takes minutes

@@ -264,6 +264,21 @@ def test_the_speaker_table_of_a_run_without_checkpoints_is_not_kept(workspace):
     assert "gone" not in configs.load(workspace / "logs/voice/config.json").data.speakers
 
 
+def test_the_speakers_of_a_run_whose_config_is_broken_are_those_of_its_checkpoint(workspace, capsys):
+    tiny.write_corpus(workspace, speakers=2)
+    for name in ("train.txt", "val.txt"):
+        path = workspace / name
+        path.write_text(path.read_text("utf-8").replace("|0|", "|zoë|").replace("|1|", "|anna|"), "utf-8")
+    with_config(tiny.MANY_VOICES)("--max-steps", 1)
+    own = Path("logs/voice/config.json")
+    whole = own.read_text("utf-8")
+    own.write_text(whole[:100], "utf-8")
+    keep_lines(1)
+    with_config(tiny.MANY_VOICES)("--max-steps", 2)
+    assert own.read_text("utf-8") == whole
+    assert "config.json, line" in capsys.readouterr().err
+
+
 def test_an_unknown_cleaner_logs_a_warning(workspace, capsys):
     with_config(data={"text_cleaners": ["phonems_de"]})("--max-steps", 1)
     assert "there is no text cleaner 'phonems_de'; nearest: phonemes_de" in capsys.readouterr().err
@@ -649,6 +664,10 @@ def removed(pattern):
 ENDINGS = {  # what happens after step 3, and the complaint
     "a validation recording is removed": (lambda _: Path("val0.wav").unlink(), "val0.wav: no such file"),
     "training recordings are removed": (lambda _: removed("train*.wav"), r"train\d.wav: no such file"),
+    "recordings become short": (
+        lambda _: [write(tiny.speech(0.01))(path) for path in Path().glob("train*.wav")],
+        r"train\d.wav: the file has changed since training began: it has 160 samples",
+    ),
     "recordings become garbage": (lambda _: [emptied(path) for path in Path().glob("train*.wav")], r"train\d.wav: "),
 }
 
