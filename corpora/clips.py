@@ -95,6 +95,8 @@ def report_speakers(clips: Sequence[Clip]) -> None:
         shown = ", ".join(f"{name}: {count}" for name, count in counts.most_common(MAX_SPEAKERS))
         more = f", and {len(counts) - MAX_SPEAKERS} more" if len(counts) > MAX_SPEAKERS else ""
         print(f"{len(counts)} speakers, with clips: {shown}{more}")
+        if len(counts) == 1:
+            print("Only one speaker was found: the voice will be a single one")
 
 
 def with_speakers_of_folders(clips: Sequence[Clip], root: Path, level: int | None = None) -> list[Clip]:

@@ -246,7 +246,7 @@ class Metadata(Layout):
             raise ValueError(f"{path} has one column: separate id and text by |")
         if len(columns) != width or "id" not in columns or not {"text", "normalised"} & set(columns):
             needed = "name them, as in --columns id,speaker,text; id and text (or normalised) are needed"
-            raise ValueError(f"{path} has {width} columns: {needed}")
+            raise ValueError(f"{path} has {width} columns, as in {'|'.join(rows[0][1])!r}: {needed}")
         for number, row in rows:
             values = dict(zip(columns, row))
             text = values.get("normalised") or values.get("text", "")
@@ -429,7 +429,8 @@ def seen(files: Files) -> str:
     shown = []
     for path in tables[:MAX_NAMED]:
         named = [name for name, kind in LAYOUTS.items() if name != "texts" and path in files.named(*kind.marks)]
-        option = f"--layout {named[0]}" if named else f"--metadata {path.name}"
+        fitting = [name for name in named if LAYOUTS[name](files).found()] or named
+        option = f"--layout {fitting[0]}" if fitting else f"--metadata {path.name}"
         shown.append(f"{path.relative_to(files.root)} ({option})")
     more = ", ..." if len(tables) > MAX_NAMED else ""
     return f"Seen: {', '.join(shown)}{more}." if shown else "Seen: no file that may contain texts."

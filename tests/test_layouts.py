@@ -270,6 +270,8 @@ def test_an_unknown_layout_names_what_was_seen_and_looked_for():
     Path("corpus/metadata.csv").write_text("b|no recording\nc|none")
     with pytest.raises(ValueError, match=r"no clip has both a text and a recording in the layout ljspeech"):
         make_filelists.folder(Path("corpus"))
+    with pytest.raises(ValueError, match=r"metadata.csv \(--layout ljspeech\)"):
+        make_filelists.folder(Path("corpus"), layout="libritts")
     Path("corpus/a.wav").rename("corpus/a.webm")
     Path("corpus/metadata.csv").unlink()
     with pytest.raises(ValueError, match=r"corpus has no recordings that can be read; it has 1 .webm"):
@@ -369,7 +371,10 @@ def test_lists_of_an_earlier_run_do_not_survive_without_val(capsys):
     said = capsys.readouterr().out
     kept = {path.name for path in Path("filelists").glob("*filelist*")}
     assert kept == {f"corpus_audio_text_train_filelist.txt{end}" for end in ("", ".cleaned", ".cleaned.json")}
-    assert "text_val_filelist.txt of an earlier run is removed" in said and "No config is written" in said
+    assert (
+        "text_val_filelist.txt of an earlier run is removed" in said
+        and "corpus_config.json of an earlier run does not fit" in said
+    )
 
 
 @pytest.mark.parametrize("name", ["a/b", "", "..", "a\\b"])
