@@ -212,6 +212,30 @@ def test_segments_of_kaldi_are_cut(capsys):
     assert "segments, line 1: expected UTTERANCE RECORDING START END" in capsys.readouterr().err
 
 
+def test_recordings_of_kaldi_by_absolute_path_are_those_of_the_corpus(capsys):
+    Writer().kaldi()
+    scp = Path("corpus/data/wav.scp")
+    scp.write_text(scp.read_text().replace("corpus/", f"{Path('corpus').resolve()}/"))
+    assert all(path.startswith("corpus/") for path, *_ in read())
+    assert "Left out" not in capsys.readouterr().out
+
+
+def test_texts_beside_recordings_are_preferred_to_tables_in_folders(capsys):
+    writer = Writer()
+    writer.texts()
+    for folder in ("old", "older"):
+        writer.write(f"corpus/{folder}/metadata.csv", ["a|b"])
+        assert len(read("--speaker-folders")) == len(TEXTS)
+        assert "layout texts" in capsys.readouterr().out
+
+
+def test_tables_without_header_beside_tables_with_one_are_passed_over():
+    writer = Writer()
+    writer.coqui()
+    writer.write("corpus/metadata_old.csv", ["a|b|c"])
+    assert len(read()) == len(TEXTS)
+
+
 def test_json_lines_and_other_names_of_tables():
     writer = Writer()
     rows = [{"file_name": f"{s}/{n}.wav", "id": 3, "text": t, "speaker_id": s} for s, n, t in writer.clips()]
