@@ -320,12 +320,15 @@ def test_label_files_with_times_are_not_texts(capsys):
 
 def test_names_that_a_list_cannot_contain_and_empty_texts_are_left_out(capsys):
     Writer().texts()
-    record(Path("corpus/anna/a|b.wav"))
-    Path("corpus/anna/a|b.txt").write_text("x")
+    for name in ("a|b", "a\nb", "a\udcff"):
+        record(Path("corpus/anna/a.wav"))
+        Path("corpus/anna/a.wav").rename(f"corpus/anna/{name}.wav")
+        Path(f"corpus/anna/{name}.txt").write_text("x")
+    Path("corpus/anna/loop").symlink_to(Path("corpus").resolve())
     Path("corpus/anna/anna_ö 0.txt").write_text(" \n")
     assert len(read()) == len(TEXTS) - 1
     said = capsys.readouterr().out
-    assert "Left out, path with | or a line break, or with a space at its ends: 1 clips (a|b.wav)" in said
+    assert "Left out, path with | or a line break, with a space at its ends, or not in UTF-8: 3 clips" in said
     assert "Left out, no text: 1 clips (anna_ö 0.wav)" in said
 
 
