@@ -4,9 +4,10 @@ Without -c, the text of filelists that do not end in .cleaned is cleaned here, a
 
 Examples:
   python corpus.py filelists/my_audio_text_train_filelist.txt.cleaned
-  python corpus.py -c configs/vits2_ljs_nosdp.json --cache corpus.json
+  python corpus.py -c configs/vits2_ljs_nosdp.json --cache corpus.json --report report.html
 """
 
+import hashlib
 import itertools
 import json
 import os
@@ -29,6 +30,7 @@ import config
 from audio import load_audio, read_header, resampled_frames
 from config import data_setting as setting
 from corpora.filelist import Clip, read_filelist
+from corpora.report import Finding, Measured, format_of, write_report
 from files import write_text
 from text import unknown_symbols
 from text.tokens import cleaned, token_ids
@@ -38,6 +40,8 @@ QUIET = -35  # dBFS of the whole recording, below which it is reported
 PAUSE = 0.5  # seconds of silence at either end, above which it is reported
 PAUSE_DEPTH = 0.01  # windows 40 dB below the loudest one count as silence
 WINDOW = 0.02  # seconds
+OFFSET = 0.02  # mean of the samples, from which it is reported
+LOUDEST = 8.0  # peak, above which float samples are in the scale of integers
 FULL_SCALE = 32766 / 32768
 CLIPPED = 10  # samples at full scale, from which a recording is reported
 OUTLIER = 4  # robust standard deviations of log characters per second
@@ -109,6 +113,10 @@ class Report:
     clips: int
     seconds: float
     frames: list[int]  # of each clip's spectrogram; 0 if it cannot be read
+    measured: list[Measured] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)  # the worst first
+    symbols: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)  # symbols without an id
     errors: dict[str, list[str]] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
 
@@ -135,45 +143,56 @@ class Sound(NamedTuple):
     leading: float = 0.0  # seconds of silence
     trailing: float = 0.0
     clipped: int = 0  # samples at full scale
+    offset: float = 0.0  # mean of the samples
+    digest: str = ""  # of the samples
     problem: str | None = None
     detail: str = ""
 
 
-Finding = tuple[Clip, str, str, float, str]  # the clip, errors or warnings, the reason, the severity and details
-
-
-def check_corpus(clips: Sequence[Clip], data: Any, cache: str | Path | None = None) -> Report:
+def check_corpus(
+    clips: Sequence[Clip], data: Any, cache: str | Path | None = None, longest: int | None = None
+) -> Report:
     """Decode every recording and read every text.
 
-    Errors are recordings that are missing, empty, truncated, silent, not finite or, without `data.resample`, at
-    another sampling rate; texts that are empty, in a foreign alphabet, or have more tokens than spectrogram frames.
-    Warnings are silence at the ends, unusual pace, clipping, a very low level, and symbols without an id.
+    Errors are recordings that are missing, empty, truncated, silent, constant, not finite, in the scale of integers or,
+    without `data.resample`, at another sampling rate; texts that are empty, in a foreign alphabet, or have more tokens
+    than spectrogram frames. Warnings are silence at the ends, unusual pace, clipping, an offset, a very low level, the
+    same recording twice, clips that training leaves out, and symbols without an id.
 
     Args: `data` is the section of that name of a config; `cache` is a JSON file that keeps the measurements, so that
-    unchanged recordings are not decoded again.
+    unchanged recordings are not decoded again; `longest` is the last of `train.bucket_boundaries`, in frames.
     """
     sounds = _measured([clip.path for clip in clips], cache)
     findings: list[Finding] = []
     paces: list[tuple[Clip, float]] = []
     unknown: Counter[str] = Counter()
-    frames, symbols = [], 0
+    measured: list[Measured] = []
+    symbols: Counter[str] = Counter()
+    frames = []
     for clip, sound in zip(clips, sounds):
         samples = 0 if sound.problem else resampled_frames(sound.frames, sound.rate, data.sampling_rate)
         frames.append(samples // data.hop_length)
         written = cleaned(clip.text, data)
         tokens = len(token_ids(written, data, warn=False))
-        symbols += len(written)
+        symbols.update(written)
+        seconds = 0 if sound.problem else sound.frames / sound.rate
+        measured.append(Measured(clip, seconds, tokens, sound.level, sound.leading, sound.trailing))
         unknown += unknown_symbols(written, setting(data, "extra_symbols"))
         findings += _findings(clip, sound, len(written), tokens, frames[-1], data)
+        if longest is not None and frames[-1] > longest:
+            left_out = f"more than {longest} frames, which training leaves out"
+            findings.append(Finding(clip, "warnings", left_out, frames[-1], f"{frames[-1]} frames"))
         if written and not sound.problem:
             speech = sound.frames / sound.rate - sound.leading - sound.trailing
             paces.append((clip, len(written) / max(speech, WINDOW)))
-    findings += _unusual(paces)
-    report = Report(len(clips), sum(sound.frames / sound.rate for sound in sounds if sound.rate), frames)
-    for clip, kind, reason, _, detail in sorted(findings, key=lambda finding: -finding[3]):
+    findings += [*_unusual(paces), *_repeated(clips, sounds)]
+    findings.sort(key=lambda finding: -finding.severity)
+    seconds = sum(sound.frames / sound.rate for sound in sounds if sound.rate)
+    report = Report(len(clips), seconds, frames, measured, findings, symbols, unknown)
+    for clip, kind, reason, _, detail in findings:
         getattr(report, kind).setdefault(reason, []).append(f"{clip.path}: {detail}" if detail else clip.path)
     if unknown:
-        foreign = unknown.total() > UNKNOWN_SHARE * symbols
+        foreign = unknown.total() > UNKNOWN_SHARE * symbols.total()
         (report.errors if foreign else report.warnings)["symbols without an id, which are left out"] = [
             f"{symbol!r} (U+{ord(symbol):04X}) x {count}" for symbol, count in unknown.most_common()
         ]
@@ -182,22 +201,28 @@ def check_corpus(clips: Sequence[Clip], data: Any, cache: str | Path | None = No
 
 def _findings(clip: Clip, sound: Sound, symbols: int, tokens: int, frames: int, data: Any) -> Iterator[Finding]:
     if not symbols:
-        yield clip, "errors", "no text", 0, ""
+        yield Finding(clip, "errors", "no text", 0)
+    elif not (shortest := setting(data, "min_text_len")) <= symbols <= (most := setting(data, "max_text_len")):
+        left_out = f"text not of {shortest} to {most} symbols, which training leaves out"
+        yield Finding(clip, "warnings", left_out, symbols, f"{symbols} symbols")
     if sound.problem:
-        yield clip, "errors", sound.problem, 0, sound.detail
+        yield Finding(clip, "errors", sound.problem, 0, sound.detail)
         return
     if sound.rate != data.sampling_rate and not setting(data, "resample"):
         detail = f"{sound.rate} Hz instead of {data.sampling_rate} Hz"
-        yield clip, "errors", "other sampling rate, with data.resample false", 0, detail
+        yield Finding(clip, "errors", "other sampling rate, with data.resample false", 0, detail)
     if tokens > frames:
-        yield clip, "errors", "more tokens than frames", tokens - frames, f"{tokens} tokens, {frames} frames"
+        detail = f"{tokens} tokens, {frames} frames"
+        yield Finding(clip, "errors", "more tokens than frames", tokens - frames, detail)
     for end, pause in (("leading", sound.leading), ("trailing", sound.trailing)):
         if pause > PAUSE:
-            yield clip, "warnings", f"{end} silence above {PAUSE} s", pause, f"{pause:.2f} s"
+            yield Finding(clip, "warnings", f"{end} silence above {PAUSE} s", pause, f"{pause:.2f} s")
     if sound.clipped >= CLIPPED:
-        yield clip, "warnings", "clipping", sound.clipped, f"{sound.clipped} samples at full scale"
+        yield Finding(clip, "warnings", "clipping", sound.clipped, f"{sound.clipped} samples at full scale")
     if sound.level < QUIET:
-        yield clip, "warnings", f"level below {QUIET} dBFS", -sound.level, f"{sound.level:.0f} dBFS"
+        yield Finding(clip, "warnings", f"level below {QUIET} dBFS", -sound.level, f"{sound.level:.0f} dBFS")
+    if abs(sound.offset) > OFFSET:
+        yield Finding(clip, "warnings", f"offset above {OFFSET}", abs(sound.offset), f"mean {sound.offset:.3f}")
 
 
 def _unusual(paces: Sequence[tuple[Clip, float]]) -> Iterator[Finding]:
@@ -208,7 +233,20 @@ def _unusual(paces: Sequence[tuple[Clip, float]]) -> Iterator[Finding]:
     spread = max(1.4826 * np.median(np.abs(logs - np.median(logs))), 0.05)
     for (clip, pace), deviation in zip(paces, np.abs(logs - np.median(logs)) / spread):
         if deviation > OUTLIER:
-            yield clip, "warnings", "unusual characters per second", deviation, f"{pace:.1f} per second"
+            yield Finding(clip, "warnings", "unusual characters per second", float(deviation), f"{pace:.1f} per second")
+
+
+def _repeated(clips: Sequence[Clip], sounds: Sequence[Sound]) -> Iterator[Finding]:
+    """Yield clips whose samples are those of an earlier clip."""
+    first: dict[str, Clip] = {}
+    for clip, sound in zip(clips, sounds):
+        if sound.digest in first:
+            earlier = first[sound.digest]
+            same = " ".join(earlier.text.split()) == " ".join(clip.text.split())
+            reason = "same recording and text as another clip" if same else "two texts for the same recording"
+            yield Finding(clip, "warnings", reason, 0, f"the other is {earlier.path}")
+        elif sound.digest:
+            first[sound.digest] = clip
 
 
 def measure(path: str) -> Sound:
@@ -231,6 +269,12 @@ def measure(path: str) -> Sound:
         return Sound(frames, rate, problem="NaN or infinite samples")
     if np.abs(samples).max() < SILENT:
         return Sound(frames, rate, problem="silent")
+    offset = float(samples.mean(dtype=np.float64))
+    if np.abs(samples - offset).max() < SILENT:
+        return Sound(frames, rate, problem="constant level", detail=f"mean {offset:.3f}")
+    if (peak := np.abs(samples).max()) > LOUDEST:
+        return Sound(frames, rate, problem="float samples in the scale of integers", detail=f"peak {peak:.0f}")
+    digest = hashlib.blake2b(samples.tobytes() + str(rate).encode(), digest_size=8).hexdigest()
     clipped = np.count_nonzero(np.abs(samples) >= FULL_SCALE)
     level = 10 * np.log10(np.mean(np.square(samples)))
     window = max(1, min(len(samples), round(WINDOW * rate)))
@@ -239,7 +283,8 @@ def measure(path: str) -> Sound:
     loud = np.flatnonzero(loudness > PAUSE_DEPTH * loudness.max())
     seconds = window / rate
     trailing = (len(loudness) - 1 - loud[-1]) * seconds
-    return Sound(frames, rate, float(level), float(loud[0] * seconds), float(trailing), int(clipped))
+    leading = float(loud[0] * seconds)
+    return Sound(frames, rate, float(level), leading, float(trailing), int(clipped), offset, digest)
 
 
 def _cut_off(path: str) -> str:
@@ -261,7 +306,7 @@ def _cut_off(path: str) -> str:
 
 def _measured(paths: Sequence[str], cache: str | Path | None) -> list[Sound]:
     """Measure recordings, except those that the cache holds with the same size and modification time."""
-    settings = [SILENT, PAUSE_DEPTH, WINDOW, FULL_SCALE, *Sound._fields]
+    settings = [SILENT, PAUSE_DEPTH, WINDOW, FULL_SCALE, LOUDEST, *Sound._fields]
     kept: dict[str, list[Any]] = {}
     if cache and os.path.isfile(cache):
         with suppress(ValueError, KeyError, TypeError):  # not a cache of this program: replace it
@@ -302,6 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("filelists", nargs="*", help="files of lines path|text or path|speaker|text")
     add("-c", "--config", metavar="JSON", help="check the filelists of this config")
     add("--cache", metavar="JSON", help="file that keeps measurements")
+    add("--report", metavar="FILE", help="also write a report, as .html with players or as .md")
     add("--sampling-rate", type=int, default=22050, metavar="HZ", help="rate of training in Hz, without -c")
     add("--hop-length", type=int, default=256, metavar="N", help="hop in samples, without -c")
     cleaners = "names of text/cleaners.py, without -c"
@@ -314,15 +360,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"{option} is {value}, and should be 1 or more")
     reports = []
     with cli.errors_in_one_line("corpus"):
+        if args.report:
+            format_of(args.report)  # checked before recordings are read
+        longest = config.TrainConfig().bucket_boundaries[-1]
         if args.config:
-            data = config.load(args.config).data
+            settings_of_run = config.load(args.config)
+            data, longest = settings_of_run.data, settings_of_run.train.bucket_boundaries[-1]
             lists = [read_filelist(path) for path in (data.training_files, data.validation_files)]
             _check_speakers(lists, data)
-            reports.append(check_corpus([*itertools.chain(*lists)], data, args.cache))
+            reports.append(check_corpus([*itertools.chain(*lists)], data, args.cache, longest))
         for path in args.filelists:
             settings = SimpleNamespace(**vars(args), cleaned_text=path.endswith(".cleaned"), add_blank=False)
-            reports.append(check_corpus(read_filelist(path), settings, args.cache))
+            reports.append(check_corpus(read_filelist(path), settings, args.cache, longest))
         print(*reports, sep="\n")
+        if args.report:
+            measured, findings = (
+                [*itertools.chain(*lists)] for lists in zip(*((r.measured, r.findings) for r in reports))
+            )
+            symbols, unknown = Counter[str](), Counter[str]()
+            for report in reports:
+                symbols.update(report.symbols)
+                unknown.update(report.unknown)
+            write_report(args.report, measured, findings, symbols, unknown)
+            print(f"{args.report} is written")
     raise SystemExit(2 if any(report.errors for report in reports) else 0)
 
 

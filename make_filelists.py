@@ -208,7 +208,9 @@ def write_cleaned(
     if kept["val"]:
         write_config(kept, prefix, out, cleaners, rate, speakers)
     else:
-        print("No config is written, because training needs a validation list and there are no val clips")
+        earlier = out / f"{prefix}_config.json"
+        stale = f"; {earlier} of an earlier run does not fit the lists" if earlier.exists() else ""
+        print(f"No config is written, because training needs a validation list and there are no val clips{stale}")
     return paths
 
 

@@ -25,9 +25,13 @@ LINES_PER_TASK = 500
 
 
 def clean_filelist(
-    path: str | Path, text_index: int, cleaner_names: Sequence[str], out_extension: str = "cleaned", jobs: int = 1
+    path: str | Path,
+    text_index: int | None,
+    cleaner_names: Sequence[str],
+    out_extension: str = "cleaned",
+    jobs: int = 1,
 ) -> Counter[str]:
-    """Write `PATH.OUT_EXTENSION`, with column `text_index` (from 0) of every line cleaned.
+    """Write `PATH.OUT_EXTENSION`, with column `text_index` (from 0; None: the last one) of every line cleaned.
 
     The cleaners are recorded beside the file (see `corpora.filelist.ListRecord`). The result does not depend on
     `jobs`, the number of processes. Returns the count of each symbol without an id. Raises ValueError with file and
@@ -42,6 +46,7 @@ def clean_filelist(
     width = check_widths(rows, path)
     if width < 2:
         raise ValueError(f"{path} has one column; expected path|text or path|speaker|text")
+    text_index = width - 1 if text_index is None else text_index
     if not 1 <= text_index < width:
         allowed = f"it may be from 1, because column 0 has the paths, to {width - 1}, the last column"
         raise ValueError(f"{path}: the text index is {text_index}; {allowed}")
@@ -100,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--filelists", nargs="+", required=True, metavar="FILELIST", help="files of path|text or path|speaker|text")
-    add("--text-index", type=int, default=1, metavar="N", help="column of the text, counted from 0")
+    add("--text-index", type=int, metavar="N", help="column of the text, counted from 0 (default: the last column)")
     add("--text-cleaners", nargs="+", default=["english_cleaners2"], metavar="CLEANER", help="see text/cleaners.py")
     add("--out-extension", default="cleaned", metavar="SUFFIX", help="appended to the names of the files")
     add("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes (default: one per core)")

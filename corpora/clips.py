@@ -48,7 +48,7 @@ def clips_of(layout: Layout, segments: Path) -> list[Clip]:
         elif path in clips:  # it might be in both training and validation
             reason = "recording of an earlier line"
         elif not is_listable(str(path)):
-            reason = "path with | or a line break, or with a space at its ends"
+            reason = "path with | or a line break, with a space at its ends, or not in UTF-8"
         else:
             clips[path] = Clip(str(path), speaker, text.lower() if layout.caseless and text.isupper() else text)
             if entry.segment:
@@ -71,7 +71,8 @@ def one_line(text: str) -> str:
 
 def is_listable(path: str) -> bool:
     """Return whether a filelist can contain a path: `corpora.filelist.read_filelist` must return the same path."""
-    return path == path.strip() and not set(path) & set("|\n\r")
+    decoded = not any("\ud800" <= character <= "\udfff" for character in path)  # names that are not UTF-8
+    return decoded and path == path.strip() and not set(path) & set("|\n\r")
 
 
 def report_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
@@ -79,7 +80,8 @@ def report_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
     for reason, names in left_out.items():
         if names:
             more = ", ..." if len(names) > MAX_NAMED else ""
-            print(f"Left out, {reason}: {len(names)} clips ({', '.join(names[:MAX_NAMED])}{more})")
+            shown = ", ".join(names[:MAX_NAMED]).encode(errors="replace").decode()
+            print(f"Left out, {reason}: {len(names)} clips ({shown}{more})")
 
 
 def report_unread(files: Files) -> None:
@@ -95,6 +97,8 @@ def report_speakers(clips: Sequence[Clip]) -> None:
         shown = ", ".join(f"{name}: {count}" for name, count in counts.most_common(MAX_SPEAKERS))
         more = f", and {len(counts) - MAX_SPEAKERS} more" if len(counts) > MAX_SPEAKERS else ""
         print(f"{len(counts)} speakers, with clips: {shown}{more}")
+        if len(counts) == 1:
+            print("Only one speaker was found: the voice will be a single one")
 
 
 def with_speakers_of_folders(clips: Sequence[Clip], root: Path, level: int | None = None) -> list[Clip]:

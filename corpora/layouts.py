@@ -126,7 +126,11 @@ class Kaldi(Layout):
                 self.left_out.setdefault("wav.scp has a command in place of a file", []).append(name)
                 return None
             source = files[0]
-        return Path(source) if Path(source).is_file() else source
+        path, root = Path(source), self.files.root
+        if not path.is_file():
+            return source
+        whole, top = path.resolve(), root.resolve()
+        return root / whole.relative_to(top) if top in whole.parents else path
 
     def _speakers(self, folder: Path) -> dict[str, str]:
         """Return the speakers of utterances; empty if they are unknown, which Kaldi writes as one for each."""
@@ -150,8 +154,13 @@ class Table(Layout):
     """A table with a header, separated by commas, tabs, semicolons or bars, or JSON lines."""
 
     def found(self) -> bool:
-        """Return whether a table has columns for recordings and texts."""
-        return any({"id"} < set(_roles(path)) & {"id", "text", "normalised"} for path in self.tables())
+        """Return whether there is a table with columns for recordings and texts."""
+        return bool(self.tables())
+
+    def tables(self) -> list[Path]:
+        """Return the tables whose header has columns for recordings and texts."""
+        roles = {path: set(_roles(path)) for path in super().tables()}
+        return [path for path, known in roles.items() if "id" in known and known & {"text", "normalised"}]
 
     def entries(self) -> Iterator[Entry]:
         """Yield the rows of the tables."""
@@ -192,9 +201,9 @@ class AudioFolder(Table):
     title, looked_for = "Hugging Face audiofolder", "metadata.csv with a header, or metadata.jsonl, with file_name"
     marks = ("metadata.csv", "metadata.jsonl")
 
-    def found(self) -> bool:
-        """Return whether a table has the column file_name and one for texts."""
-        return super().found() and any("|" not in _first_line(path) for path in self.tables())
+    def tables(self) -> list[Path]:
+        """Return the tables with a header that are not separated by bars, which are those of Coqui."""
+        return [path for path in super().tables() if "|" not in _first_line(path)]
 
 
 class Coqui(Table):
@@ -225,9 +234,10 @@ class Metadata(Layout):
     guarded = True  # three columns may hold a speaker
 
     def found(self) -> bool:
-        """Return whether there is one table, in the corpus or in a folder of it."""
+        """Return whether there is a table at the top, or one below and no text for each recording."""
         tables = self.tables()
-        return len(tables) == 1 or any(path.parent == self.files.root for path in tables)
+        at_top = any(path.parent == self.files.root for path in tables)
+        return at_top or (len(tables) == 1 and (bool(self.options.metadata) or not Texts(self.files).found()))
 
     def entries(self) -> Iterator[Entry]:
         """Yield the lines of the table at the top or, if there is none, of the only one."""
@@ -246,7 +256,7 @@ class Metadata(Layout):
             raise ValueError(f"{path} has one column: separate id and text by |")
         if len(columns) != width or "id" not in columns or not {"text", "normalised"} & set(columns):
             needed = "name them, as in --columns id,speaker,text; id and text (or normalised) are needed"
-            raise ValueError(f"{path} has {width} columns: {needed}")
+            raise ValueError(f"{path} has {width} columns, as in {'|'.join(rows[0][1])!r}: {needed}")
         for number, row in rows:
             values = dict(zip(columns, row))
             text = values.get("normalised") or values.get("text", "")
@@ -288,8 +298,8 @@ class SpeakerMetadata(Metadata):
     title, looked_for = "one table for each speaker", "SPEAKER/metadata.csv with lines id|text"
 
     def found(self) -> bool:
-        """Return whether there are several tables, none of them at the top."""
-        return len(self.tables()) > 1 and not super().found()
+        """Return whether there are several tables, none of them at the top, and no text for each recording."""
+        return len(self.tables()) > 1 and not super().found() and not Texts(self.files).found()
 
     def entries(self) -> Iterator[Entry]:
         """Yield the lines of every table. Its folder names the speaker."""
@@ -429,7 +439,8 @@ def seen(files: Files) -> str:
     shown = []
     for path in tables[:MAX_NAMED]:
         named = [name for name, kind in LAYOUTS.items() if name != "texts" and path in files.named(*kind.marks)]
-        option = f"--layout {named[0]}" if named else f"--metadata {path.name}"
+        fitting = [name for name in named if LAYOUTS[name](files).found()] or named
+        option = f"--layout {fitting[0]}" if fitting else f"--metadata {path.name}"
         shown.append(f"{path.relative_to(files.root)} ({option})")
     more = ", ..." if len(tables) > MAX_NAMED else ""
     return f"Seen: {', '.join(shown)}{more}." if shown else "Seen: no file that may contain texts."

@@ -77,8 +77,12 @@ def by_name(files: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def _walk(root: Path) -> Iterable[Path]:
+    """Yield the files below a folder. A folder that several links name is read once, because links may form a loop."""
+    known = {os.path.realpath(root)}
     for parent, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if name != "__MACOSX"]
+        places = {name: os.path.realpath(Path(parent, name)) for name in sorted(folders)}
+        folders[:] = [name for name, place in places.items() if name != "__MACOSX" and place not in known]
+        known.update(places.values())
         for name in names:
             if not name.startswith("._"):  # macOS adds such a file for each file of a zip file
                 yield Path(parent, name)

@@ -179,6 +179,8 @@ def test_errors_name_every_unusable_recording(tmp_path):
             "cut.ogg": voice(3),
             "short.wav": voice(0.04),
             "slow.wav": (voice(), 16000),
+            "constant.wav": np.full(RATE, 0.3),
+            "integers.wav": 32768 * voice(),
         },
     )
     for name in ("cut.wav", "cut.flac", "cut.ogg"):
@@ -197,6 +199,8 @@ def test_errors_name_every_unusable_recording(tmp_path):
         "cannot be decoded": ["cut.flac", "text.wav"],
         "silent": ["silent.wav"],
         "NaN or infinite samples": ["nan.wav"],
+        "constant level": ["constant.wav"],
+        "float samples in the scale of integers": ["integers.wav"],
         "other sampling rate, with data.resample false": ["slow.wav"],
         "more tokens than frames": ["short.wav"],
     }
@@ -226,9 +230,14 @@ def test_warnings_name_the_worst_recording_first(tmp_path):
             "quiet.wav": voice(level=0.01),
             "clipped.wav": np.clip(5 * voice(), -1, 1),
             "slow.wav": voice(9),
+            "offset.wav": voice(1.01) + 0.05,
+            "again.wav": voice(1.02),
+            "crowded.wav": voice(1.03),
         },
     )
-    report = corpus.check_corpus(clips, data())
+    clips[-2] = clips[-2]._replace(text="howdy")
+    clips[-1] = clips[-1]._replace(text="hello world")
+    report = corpus.check_corpus(clips, data(max_text_len=10), longest=300)
     named = {
         reason: [name.split(": ")[0].removeprefix(f"{tmp_path}/") for name in names]
         for reason, names in report.warnings.items()
@@ -239,8 +248,14 @@ def test_warnings_name_the_worst_recording_first(tmp_path):
         "trailing silence above 0.5 s": ["early.wav", "earlier.wav"],
         "level below -35 dBFS": ["quiet.wav"],
         "clipping": ["clipped.wav"],
-        "unusual characters per second": ["slow.wav"],
+        "unusual characters per second": ["slow.wav", "crowded.wav"],
+        "offset above 0.02": ["offset.wav"],
+        "two texts for the same recording": ["again.wav"],
+        "text not of 1 to 10 symbols, which training leaves out": ["crowded.wav"],
+        "more than 300 frames, which training leaves out": ["slow.wav"],
     }
+    again = corpus.check_corpus([clips[0], clips[0]], data()).warnings
+    assert again == {"same recording and text as another clip": [f"{clips[0].path}: the other is {clips[0].path}"]}
     report.stop_on_errors()
 
 

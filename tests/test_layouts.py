@@ -212,6 +212,30 @@ def test_segments_of_kaldi_are_cut(capsys):
     assert "segments, line 1: expected UTTERANCE RECORDING START END" in capsys.readouterr().err
 
 
+def test_recordings_of_kaldi_by_absolute_path_are_those_of_the_corpus(capsys):
+    Writer().kaldi()
+    scp = Path("corpus/data/wav.scp")
+    scp.write_text(scp.read_text().replace("corpus/", f"{Path('corpus').resolve()}/"))
+    assert all(path.startswith("corpus/") for path, *_ in read())
+    assert "Left out" not in capsys.readouterr().out
+
+
+def test_texts_beside_recordings_are_preferred_to_tables_in_folders(capsys):
+    writer = Writer()
+    writer.texts()
+    for folder in ("old", "older"):
+        writer.write(f"corpus/{folder}/metadata.csv", ["a|b"])
+        assert len(read("--speaker-folders")) == len(TEXTS)
+        assert "layout texts" in capsys.readouterr().out
+
+
+def test_tables_without_header_beside_tables_with_one_are_passed_over():
+    writer = Writer()
+    writer.coqui()
+    writer.write("corpus/metadata_old.csv", ["a|b|c"])
+    assert len(read()) == len(TEXTS)
+
+
 def test_json_lines_and_other_names_of_tables():
     writer = Writer()
     rows = [{"file_name": f"{s}/{n}.wav", "id": 3, "text": t, "speaker_id": s} for s, n, t in writer.clips()]
@@ -270,6 +294,8 @@ def test_an_unknown_layout_names_what_was_seen_and_looked_for():
     Path("corpus/metadata.csv").write_text("b|no recording\nc|none")
     with pytest.raises(ValueError, match=r"no clip has both a text and a recording in the layout ljspeech"):
         make_filelists.folder(Path("corpus"))
+    with pytest.raises(ValueError, match=r"metadata.csv \(--layout ljspeech\)"):
+        make_filelists.folder(Path("corpus"), layout="libritts")
     Path("corpus/a.wav").rename("corpus/a.webm")
     Path("corpus/metadata.csv").unlink()
     with pytest.raises(ValueError, match=r"corpus has no recordings that can be read; it has 1 .webm"):
@@ -294,12 +320,15 @@ def test_label_files_with_times_are_not_texts(capsys):
 
 def test_names_that_a_list_cannot_contain_and_empty_texts_are_left_out(capsys):
     Writer().texts()
-    record(Path("corpus/anna/a|b.wav"))
-    Path("corpus/anna/a|b.txt").write_text("x")
+    for name in ("a|b", "a\nb", "a\udcff"):
+        record(Path("corpus/anna/a.wav"))
+        Path("corpus/anna/a.wav").rename(f"corpus/anna/{name}.wav")
+        Path(f"corpus/anna/{name}.txt").write_text("x")
+    Path("corpus/anna/loop").symlink_to(Path("corpus").resolve())
     Path("corpus/anna/anna_ö 0.txt").write_text(" \n")
     assert len(read()) == len(TEXTS) - 1
     said = capsys.readouterr().out
-    assert "Left out, path with | or a line break, or with a space at its ends: 1 clips (a|b.wav)" in said
+    assert "Left out, path with | or a line break, with a space at its ends, or not in UTF-8: 3 clips" in said
     assert "Left out, no text: 1 clips (anna_ö 0.wav)" in said
 
 
@@ -369,7 +398,10 @@ def test_lists_of_an_earlier_run_do_not_survive_without_val(capsys):
     said = capsys.readouterr().out
     kept = {path.name for path in Path("filelists").glob("*filelist*")}
     assert kept == {f"corpus_audio_text_train_filelist.txt{end}" for end in ("", ".cleaned", ".cleaned.json")}
-    assert "text_val_filelist.txt of an earlier run is removed" in said and "No config is written" in said
+    assert (
+        "text_val_filelist.txt of an earlier run is removed" in said
+        and "corpus_config.json of an earlier run does not fit" in said
+    )
 
 
 @pytest.mark.parametrize("name", ["a/b", "", "..", "a\\b"])

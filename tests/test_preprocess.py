@@ -37,6 +37,12 @@ def test_speaker_column_line_ends_byte_order_mark_and_blank_lines(tmp_path):
     assert (tmp_path / "f.done").read_bytes() == b"a.wav|7|one\nb.wav|8|two\n"
 
 
+def test_the_last_column_is_the_text_by_default(tmp_path):
+    path = write(tmp_path / "f", "a.wav|ANNA|ONE\n")
+    preprocess.main(["--filelists", str(path), "--text_cleaners", "basic_cleaners"])
+    assert (tmp_path / "f.cleaned").read_text() == "a.wav|ANNA|one\n"
+
+
 def test_unknown_symbols_are_counted_and_reported(tmp_path, capsys):
     path = write(tmp_path / "f", "a.wav|(One)\nb.wav|two (2)\n")
     assert preprocess.clean_filelist(path, 1, ["basic_cleaners"]) == Counter({"(": 2, ")": 2, "2": 1})
