@@ -167,6 +167,9 @@ class ModelConfig:
     istft_hop_length: int = setting(256, "Vocos: hop length of the inverse STFT; must equal data.hop_length")
     posterior_channels: int | None = setting(None, "hidden channels of the posterior encoder; null: hidden_channels")
     posterior_layers: int = setting(16, "WaveNet layers of the posterior encoder")
+    stft_discriminator_channels: int = setting(
+        0, "channels of the three discriminators of spectrograms, which train in addition; 0: none", minimum=0
+    )
 
 
 @dataclass(frozen=True)
