@@ -32,7 +32,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 FlowType = Literal["pre_conv", "pre_conv2", "fft", "mono_layer_inter_residual", "mono_layer_post_residual"]
 DurationDiscriminatorType = Literal["dur_disc_1", "dur_disc_2", "dur_disc_3"]
 ResblockType = Literal["1", "2"]
-DecoderType = Literal["hifigan"]
+DecoderType = Literal["hifigan", "vocos"]
 BestMeasure = Literal["auto", "mel", "kl", "dur", "duration_error", "cer", "wer", "dnsmos", "plcmos"]
 
 EVALUATED = ("cer", "wer", "dnsmos", "plcmos")  # measures of evaluate.py; the others are those of a validation
@@ -151,7 +151,7 @@ class ModelConfig:
     use_noise_scaled_mas: bool = setting(False, "add noise to the alignment search early in training (VITS2)")
     mas_noise_scale_initial: float = setting(0.01, "scale of the alignment noise at step 0", minimum=0)
     noise_scale_delta: float = setting(2e-6, "decrease of the scale of the alignment noise per step", minimum=0)
-    n_layers_q: int = setting(3, "not used: the posterior encoder has 16 layers", minimum=0)
+    n_layers_q: int = setting(3, "not used: see posterior_layers", minimum=0)
     use_spectral_norm: bool = setting(False, "spectral norm in the discriminators, in place of weight norm")
     use_duration_discriminator: bool = setting(False, "train durations adversarially (VITS2)")
     duration_discriminator_type: DurationDiscriminatorType = setting(
@@ -162,6 +162,15 @@ class ModelConfig:
     use_duration_noise: bool = setting(False, "the paper's duration predictor with a noise input; needs use_sdp false")
     duration_p_dropout: float = setting(0.5, "dropout probability of the duration predictor", minimum=0, below=1)
     decoder: DecoderType = setting("hifigan", "the decoder, from the latent to the waveform")
+    convnext_channels: int = setting(512, "Vocos: channels of the ConvNeXt blocks")
+    convnext_layers: int = setting(8, "Vocos: number of ConvNeXt blocks")
+    istft_n_fft: int = setting(1024, "Vocos: FFT size of the inverse STFT, a multiple of the hop length, in samples")
+    istft_hop_length: int = setting(256, "Vocos: hop length of the inverse STFT; must equal data.hop_length")
+    posterior_channels: int | None = setting(None, "hidden channels of the posterior encoder; null: hidden_channels")
+    posterior_layers: int = setting(16, "WaveNet layers of the posterior encoder")
+    stft_discriminator_channels: int = setting(
+        0, "channels of the three discriminators of spectrograms, which train in addition; 0: none", minimum=0
+    )
 
 
 @dataclass(frozen=True)
@@ -473,8 +482,23 @@ def _check_hifigan(config: Config) -> Iterator[str]:
         yield f"model.resblock_kernel_sizes are {model.resblock_kernel_sizes}; only odd ones keep the length"
 
 
+def _check_vocos(config: Config) -> Iterator[str]:
+    model, hop = config.model, config.data.hop_length
+    n_fft = model.istft_n_fft
+    if model.istft_hop_length != hop:
+        yield f"data.hop_length is {hop}, but model.istft_hop_length is {model.istft_hop_length}"
+    if n_fft % model.istft_hop_length or n_fft // model.istft_hop_length < 2 or n_fft % 2:
+        yield (
+            f"model.istft_n_fft ({n_fft}) must be even and two or more times model.istft_hop_length "
+            f"({model.istft_hop_length})"
+        )
+
+
 CHECKS = (_check_choices, _check_training, _check_spectrograms, _check_texts, _check_network, _check_durations)
-DECODER_CHECKS: dict[str, tuple[Callable[[Config], Iterator[str]], ...]] = {"hifigan": (_check_hifigan,)}  # in addition
+DECODER_CHECKS: dict[str, tuple[Callable[[Config], Iterator[str]], ...]] = {  # in addition
+    "hifigan": (_check_hifigan,),
+    "vocos": (_check_vocos,),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,6 +5,7 @@ line there, and its name in `config.DecoderType`.
 """
 
 import copy
+import math
 from typing import cast
 
 import torch
@@ -14,8 +15,13 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import commons
 import modules
+from attentions import LayerNorm
 from config import ModelConfig
 from kernels.convolutions import Conv1d, ConvTranspose1d
+from mel_processing import inverse_dft_bases, inverse_stft, overlap_add
+
+CONVNEXT_KERNEL, CONVNEXT_EXPANSION = 7, 3  # kernel size; hidden channels in times the channels of a ConvNeXt block
+MAX_MAGNITUDE = 100.0  # of the spectrum that `Vocos` inverts
 
 
 class Decoder(modules.Recomputable):
@@ -149,4 +155,101 @@ class Generator(Decoder):
         return HalfDecoder(half)
 
 
-DECODERS: dict[str, type[Decoder]] = {"hifigan": Generator}
+class ConvNeXtBlock(nn.Module):
+    """A ConvNeXt block (Liu et al. 2022, arXiv 2201.03545) in one dimension, as in Vocos.
+
+    `scale` is the initial value of the factors `gamma` on the residual.
+    """
+
+    def __init__(self, channels: int, scale: float):
+        super().__init__()
+        padding = commons.get_padding(CONVNEXT_KERNEL)
+        self.depthwise = Conv1d(channels, channels, CONVNEXT_KERNEL, padding=padding, groups=channels)
+        self.norm = LayerNorm(channels)
+        self.expand = Conv1d(channels, CONVNEXT_EXPANSION * channels, 1)
+        self.contract = Conv1d(CONVNEXT_EXPANSION * channels, channels, 1)
+        self.gamma = nn.Parameter(torch.full((channels, 1), scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[b, c, t]` to `[b, c, t]`."""
+        return x + self.gamma * self.contract(F.gelu(self.expand(self.norm(self.depthwise(x)))))
+
+
+class Vocos(Decoder):
+    """Vocos (Siuzdak 2023, arXiv 2306.00814): ConvNeXt blocks at the rate of the frames, and an inverse STFT.
+
+    The last convolution gives the log-magnitude and the phase of each frame's `n_fft / 2 + 1` frequencies. A condition
+    is added to the input of the blocks. The audio is clipped to [-1, 1].
+    """
+
+    flatten_convolutions = False  # layer norm needs three dimensions
+
+    def __init__(self, initial_channel: int, channels: int, n_layers: int, n_fft: int, hop: int, gin_channels: int = 0):
+        super().__init__()
+        self.n_fft, self.hop = n_fft, hop
+        self.conv_pre = Conv1d(initial_channel, channels, CONVNEXT_KERNEL, padding=commons.get_padding(CONVNEXT_KERNEL))
+        if gin_channels:
+            self.cond = Conv1d(gin_channels, channels, 1)
+        self.norm_pre = LayerNorm(channels)
+        self.blocks = nn.ModuleList(ConvNeXtBlock(channels, 1 / n_layers) for _ in range(n_layers))
+        self.norm_post = LayerNorm(channels)
+        self.conv_post = Conv1d(channels, n_fft + 2, 1)
+        reach = -(-(n_fft - hop) // (2 * hop))  # frames on either side whose windows overlap the hop of a frame
+        self.context = modules.receptive_radius(self) + reach
+
+    @classmethod
+    def from_config(cls, model: ModelConfig, gin_channels: int) -> "Vocos":
+        """Build Vocos from the keys `convnext_*` and `istft_*` of a config."""
+        blocks, stft = (model.convnext_channels, model.convnext_layers), (model.istft_n_fft, model.istft_hop_length)
+        return cls(model.inter_channels, *blocks, *stft, gin_channels)
+
+    def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
+        """Args: z `[b, inter, t]`; g `[b, gin, 1]` or None. Returns `[b, 1, t * hop]` in [-1, 1]."""
+        return inverse_stft(*self.spectrum(z, g), self.hop).clamp(-1, 1).unsqueeze(1)
+
+    def spectrum(self, z: Tensor, g: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the real and the imaginary part of the spectrum, `[b, n_fft / 2 + 1, t]` each, in fp32.
+
+        Args: as `forward`.
+        """
+        x = self.conv_pre(z)
+        if g is not None:
+            x = x + self.cond(g)
+        x = self.norm_pre(x)
+        for block in self.blocks:
+            x = self.recomputable(block, x)
+        x = self.norm_post(x).to(self.conv_post.weight.dtype)
+        with commons.without_autocast(x):  # half precision is too coarse for phases
+            log_magnitude, phase = self.conv_post(x).chunk(2, 1)
+            # limited before the exponential, whose gradient would be NaN where it overflows
+            magnitude = log_magnitude.clamp_max(math.log(MAX_MAGNITUDE)).exp()
+            return magnitude * phase.cos(), magnitude * phase.sin()
+
+    def half_copy(self) -> HalfDecoder:
+        """Return a copy in fp16, except for the last convolution and the inverse STFT."""
+        half = copy.deepcopy(self).half()
+        half.conv_post = copy.deepcopy(self.conv_post)
+        return HalfDecoder(half)
+
+    def onnx_form(self) -> "VocosGraph":
+        """Return the module that the ONNX exporter traces, which has real numbers only."""
+        return VocosGraph(self)
+
+
+class VocosGraph(nn.Module):
+    """A `Vocos` for ONNX, which has no inverse STFT: matrix products replace the Fourier transform of the frames."""
+
+    def __init__(self, dec: Vocos):
+        super().__init__()
+        self.dec = dec
+        self.cosine, self.sine = (nn.Buffer(basis) for basis in inverse_dft_bases(dec.n_fft))
+
+    def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
+        """As `Vocos.forward`."""
+        real, imaginary = self.dec.spectrum(z, g)
+        even, odd = real.transpose(1, 2) @ self.cosine, imaginary.transpose(1, 2) @ self.sine
+        frames = torch.cat([even + odd, (even - odd)[:, :, 1:-1].flip(2)], 2)  # a frame is the sum of both symmetries
+        return overlap_add(frames, self.dec.hop).clamp(-1, 1).unsqueeze(1)
+
+
+DECODERS: dict[str, type[Decoder]] = {"hifigan": Generator, "vocos": Vocos}

@@ -1,4 +1,4 @@
-"""Discriminators of waveforms (HiFi-GAN, section 2.3; VITS, appendix B.2) and of durations (VITS2, section 2.1)."""
+"""Discriminators of waveforms and spectrograms (HiFi-GAN, UnivNet; VITS, B.2) and of durations (VITS2, section 2.1)."""
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +9,12 @@ from torch.nn.utils.parametrizations import weight_norm
 from attentions import LayerNorm
 from commons import get_padding, map_tensors, without_autocast
 from kernels.convolutions import Conv1d, Conv2d, Dropout, ProductConv1d
+from mel_processing import spectrogram_torch
 from modules import LRELU_SLOPE
 
 PERIODS = (2, 3, 5, 7, 11)  # prime, so that the folded waveforms overlap little
 WIDTH = 1024  # channels of the widest layers; the other layers have fractions of it
+FFT_SIZES = (512, 1024, 2048)  # of the STFT discriminators, in samples
 
 
 class DiscriminatorP(nn.Module):
@@ -85,14 +87,48 @@ def _scores_and_maps(convs: nn.ModuleList, conv_post: nn.Module, x: Tensor) -> t
     return x.flatten(1), [*feature_maps, x]
 
 
-class MultiPeriodDiscriminator(nn.Module):
-    """One scale discriminator and one period discriminator for each of `PERIODS` (VITS, appendix B.2)."""
+class DiscriminatorSTFT(nn.Module):
+    """UnivNet's spectrogram discriminator (Jang et al. 2021, arXiv 2106.07889) for one FFT size.
 
-    def __init__(self, use_spectral_norm: bool = False, channels: int = WIDTH):
+    It convolves the linear magnitude spectrogram along time and frequency. The hop is a quarter of the FFT size.
+    """
+
+    def __init__(self, n_fft: int, channels: int, use_spectral_norm: bool = False):
+        super().__init__()
+        norm = _spectral_norm if use_spectral_norm else weight_norm
+        self.n_fft = n_fft
+        table = (  # in channels, kernel size and stride along the frequency
+            (1, 9, 1),
+            (channels, 9, 2),
+            (channels, 9, 2),
+            (channels, 9, 2),
+            (channels, 3, 1),
+        )
+        self.convs = nn.ModuleList(
+            norm(Conv2d(c_in, channels, (3, k), (1, s), (1, get_padding(k)))) for c_in, k, s in table
+        )
+        self.conv_post = norm(Conv2d(channels, 1, (3, 3), padding=(1, 1)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Args: x `[b, 1, samples]`. Returns scores `[b, n]` and feature maps `[b, c, t, frequencies]`."""
+        magnitude = spectrogram_torch(x.squeeze(1), self.n_fft, 0, self.n_fft // 4, self.n_fft)
+        return _scores_and_maps(self.convs, self.conv_post, magnitude.transpose(1, 2).unsqueeze(1))
+
+
+class MultiPeriodDiscriminator(nn.Module):
+    """One scale discriminator and one period discriminator for each of `PERIODS` (VITS, appendix B.2).
+
+    With `stft_channels`, one spectrogram discriminator for each of `FFT_SIZES` follows these `n_waveform` ones.
+    """
+
+    def __init__(self, use_spectral_norm: bool = False, channels: int = WIDTH, stft_channels: int = 0):
         super().__init__()
         self.discriminators = nn.ModuleList([DiscriminatorS(use_spectral_norm, channels)])
         for period in PERIODS:
             self.discriminators.append(DiscriminatorP(period, use_spectral_norm=use_spectral_norm, channels=channels))
+        self.n_waveform = len(self.discriminators)
+        for n_fft in FFT_SIZES if stft_channels else ():
+            self.discriminators.append(DiscriminatorSTFT(n_fft, stft_channels, use_spectral_norm))
 
     def discriminate(self, y: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
         """Return scores `[b, n]` and feature maps of waveforms `[b, 1, samples]`, one entry for each discriminator."""

@@ -1,12 +1,15 @@
 """Spectrograms: linear magnitude and log-mel (Slaney), of single waveforms and of padded batches, on any device.
 
+The inverse short-time Fourier transform of spectra with phases is here too.
+
 As in HiFi-GAN and VITS: reflect padding of (n_fft - hop) / 2 samples at both ends, periodic Hann window, magnitude
 sqrt(re^2 + im^2 + 1e-6), mel magnitudes clamped to at least 1e-5. The result has `samples // hop_size` frames. The
 computation is in float32 (float64 stays float64), also under autocast and for half-precision input.
 """
 
+import math
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +94,54 @@ def log_mel(wav: Tensor, data: Any) -> Tensor:
     n_fft, rate = data.filter_length, data.sampling_rate
     spec = spectrogram_torch(wav, n_fft, rate, data.hop_length, data.win_length)
     return spec_to_mel_torch(spec, n_fft, data.n_mel_channels, rate, data.mel_fmin, data.mel_fmax)
+
+
+def inverse_stft(real: Tensor, imaginary: Tensor, hop_size: int) -> Tensor:
+    """Compute the waveforms whose short-time Fourier transforms are nearest to spectra, as `torch.istft` does.
+
+    Frame i is centered on samples `i * hop_size` to `(i + 1) * hop_size`, as in `spectrogram_torch`. The window is a
+    periodic Hann window of the FFT size n_fft, a multiple of `hop_size`.
+
+    Args: real, imaginary `[b, n_fft // 2 + 1, t]`, fp32 or fp64. Returns `[b, t * hop_size]`.
+    """
+    spectrum = torch.complex(real, imaginary).transpose(1, 2)
+    return overlap_add(torch.fft.irfft(spectrum, 2 * (real.size(1) - 1)), hop_size)
+
+
+def overlap_add(frames: Tensor, hop_size: int) -> Tensor:
+    """Window and add frames `[b, t, n_fft]`, and divide by the sum of the squared windows. Returns `[b, t * hop_size]`.
+
+    Raises ValueError if n_fft is not a multiple of `hop_size`, or is less than two of them: samples without a window.
+    """
+    n_fft = frames.size(2)
+    if n_fft % hop_size or n_fft < 2 * hop_size:
+        raise ValueError(f"the FFT size ({n_fft}) must be a multiple of the hop ({hop_size}) and at least two of them")
+    window = _hann_window(n_fft, dtype=frames.dtype, device=frames.device)
+    squares = torch.ones_like(frames[:1, :, :1]) * window.square()
+    return _added(frames * window, hop_size) / _added(squares, hop_size)
+
+
+def _added(frames: Tensor, hop_size: int) -> Tensor:
+    """Add frames `[b, t, n_fft]` at intervals of `hop_size`; returns the middle `[b, t * hop_size]` of the sum."""
+    n_fft = frames.size(2)
+    hops = n_fft // hop_size
+    parts = frames.unflatten(2, (hops, hop_size)).unbind(2)
+    total = sum(F.pad(part, (0, 0, i, hops - 1 - i)) for i, part in enumerate(parts))
+    left, right = _reflection(n_fft, hop_size)
+    return cast(Tensor, total).flatten(1)[:, left:-right]
+
+
+def inverse_dft_bases(n_fft: int) -> tuple[Tensor, Tensor]:
+    """Return the matrices `[n_fft // 2 + 1, n_fft // 2 + 1]` of the inverse Fourier transform of real signals.
+
+    Products of rows of real and imaginary parts with them are the even and the odd part of the first half of a frame.
+    """
+    n = torch.arange(n_fft // 2 + 1, dtype=torch.float64)
+    angle = torch.outer(n, n) % n_fft * (2 * math.pi / n_fft)  # the remainder keeps small angles exact
+    weight = torch.full_like(n, 2.0)  # of frequencies that stand for a negative one too
+    weight[[0, -1]] = 1.0
+    scale = (weight / n_fft).unsqueeze(1)
+    return (scale * angle.cos()).float(), (-scale * angle.sin()).float()
 
 
 def _full_precision(x: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ __all__ = [
     "TextEncoder",
 ]
 
-POSTERIOR_WN = (5, 1, 16)  # kernel size, dilation rate and layers of the posterior encoder's WaveNet
+POSTERIOR_KERNEL, POSTERIOR_DILATION_RATE = 5, 1  # of the posterior encoder's WaveNet
 DURATION_KERNEL = 3  # of both duration predictors
 DURATION_CHANNELS = 256  # of the deterministic one
 SDP_FLOWS = 4  # spline flows of the stochastic one, and as many of its posterior
@@ -243,7 +243,9 @@ class SynthesizerTrn(nn.Module):
             n_vocab, inter_channels, hidden_channels, filter_channels, n_heads, n_layers, kernel_size, p_dropout, gin
         )
         self.dec = DECODERS[model.decoder].from_config(model, gin_channels)
-        self.enc_q = PosteriorEncoder(spec_channels, inter_channels, hidden_channels, *POSTERIOR_WN, gin_channels)
+        wavenet = POSTERIOR_KERNEL, POSTERIOR_DILATION_RATE, model.posterior_layers
+        posterior_channels = model.posterior_channels or hidden_channels
+        self.enc_q = PosteriorEncoder(spec_channels, inter_channels, posterior_channels, *wavenet, gin_channels)
         self.flow = Flow(inter_channels, hidden_channels, gin_channels, flow_type)
         self.dp = _duration_predictor(model, gin_channels)
         for name, size in self.conditions.items():

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 MAX_SAMPLE_LENGTH = 10  # times the recording's length, for the sample that training synthesizes
 DURATION_DISCRIMINATOR_KERNEL, DURATION_DISCRIMINATOR_DROPOUT = 3, 0.1
 AVERAGE_START = 10  # the decay of the weight average is at most (1 + step) / (AVERAGE_START + step)
+STFT_WEIGHT = 0.1  # of the losses by the spectrogram discriminators, as in Vocos
 NO_SCALE_GROWTH = 2**31 - 1  # steps after which a scaler of 1 would grow
 
 SMALLEST_SPREAD = 1e-6  # of aligned log durations, to divide by
@@ -346,6 +347,7 @@ class Trainer:
         if "dur_d" in discriminators:
             terms["dur_gen"] = self.duration_adversarial_loss(discriminators["dur_d"], batch, out)
         weights = {"mel": self.config.train.c_mel, "kl": self.config.train.c_kl}
+        weights |= {"gen_stft": STFT_WEIGHT, "fm_stft": STFT_WEIGHT}
         weighted = {name: weights.get(name, 1.0) * loss for name, loss in terms.items()}
         return {"total": torch.stack(list(weighted.values())).sum()} | weighted
 
@@ -359,15 +361,19 @@ class Trainer:
         }
 
     def adversarial_losses(self, discriminator: Learner[Any], batch: Batch, out: TrainingOutput) -> dict[str, Tensor]:
-        """Return the adversarial and the feature matching loss of the decoded segment."""
+        """Return the adversarial and the feature matching losses of the decoded segment."""
         with discriminator.frozen() as network, self.autocast():
             with torch.no_grad():
                 _, maps_r = network.discriminate(self.real_segments(batch.wav, out))
             scores_g, maps_g = network.discriminate(out.o)
-            return {
-                "gen": losses.generator_loss(scores_g)[0],
-                "fm": losses.feature_loss(maps_r, maps_g, self.config.train.fused_kernels),
-            }
+            n, terms = network.n_waveform, {}
+            for name, part in (("", slice(n)), ("_stft", slice(n, None))):
+                if scores_g[part]:
+                    terms[f"gen{name}"] = losses.generator_loss(scores_g[part])[0]
+                    terms[f"fm{name}"] = losses.feature_loss(
+                        maps_r[part], maps_g[part], self.config.train.fused_kernels
+                    )
+            return terms
 
     def duration_adversarial_loss(self, discriminator: Learner[Any], batch: Batch, out: TrainingOutput) -> Tensor:
         """Return the adversarial loss of the predicted durations (VITS2, equation 2)."""
@@ -513,7 +519,10 @@ def build_generator(config: Config) -> SynthesizerTrn:
 
 def build_discriminator(config: Config) -> nn.Module:
     """Build the waveform discriminator that a config describes."""
-    return MultiPeriodDiscriminator(config.model.use_spectral_norm, config.model.discriminator_channels)
+    model = config.model
+    return MultiPeriodDiscriminator(
+        model.use_spectral_norm, model.discriminator_channels, model.stft_discriminator_channels
+    )
 
 
 def build_duration_discriminator(config: Config) -> nn.Module:

@@ -240,6 +240,21 @@ def test_rules_of_hifigan_apply_to_that_decoder_only(change, monkeypatch):
     assert tiny.config(change, model={"decoder": "other"}).model.decoder == "other"
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"istft_hop_length": 128}, "data.hop_length is 64, but model.istft_hop_length is 128"),
+        ({"istft_n_fft": 96}, r"model.istft_n_fft \(96\) must be even and two or more times model.istft_hop_length"),
+        ({"istft_n_fft": 64}, r"model.istft_n_fft \(64\) must be even and two or more"),
+    ],
+)
+def test_rules_of_vocos_apply_to_that_decoder_only(change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        tiny.config(model={"decoder": "vocos", **change})
+    assert tiny.config(model=change).model.decoder == "hifigan"
+    assert tiny.config(model={"decoder": "vocos", "upsample_rates": [3]}).model.upsample_rates == [3]
+
+
 def test_all_contradictions_are_reported_together():
     with pytest.raises(ValueError) as raised:
         tiny.config(data={"hop_length": 100, "n_speakers": 2}, train={"precision": "fp8"})

@@ -28,7 +28,10 @@ CASES = {
     "stochastic, several speakers": {"use_sdp": True, "speakers": {"anna": 0, "bo": 1}},
     "several speakers, fft": {"speakers": 3, "flow": "fft", "resblock": "2", "resblock_dilation_sizes": [[1, 3]]},
     "mono_layer_inter_residual": {"flow": "mono_layer_inter_residual"},
+    "vocos": {"decoder": "vocos"},
+    "vocos, several speakers": {"decoder": "vocos", "use_sdp": True, "speakers": {"anna": 0, "bo": 1}},
 }
+SPLIT = ["deterministic pre_conv", "stochastic, several speakers", "vocos, several speakers"]
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +146,7 @@ def test_the_language_follows_from_the_cleaners(cleaners, language):
     assert metadata.language(cleaners) == language
 
 
-@pytest.mark.parametrize("case", ["stochastic", "stochastic, several speakers"])
+@pytest.mark.parametrize("case", ["stochastic", "stochastic, several speakers", "vocos, several speakers"])
 def test_an_onnx_voice_equals_the_checkpoint(exported, case):
     voice, path = exported(case)
     speaker = "bo" if voice.data.n_speakers else None
@@ -197,7 +200,7 @@ def test_errors_of_onnx_runtime_are_one_line(exported):
         spoken.speak([5, 999])
 
 
-@pytest.mark.parametrize("case", ["deterministic pre_conv", "stochastic, several speakers"])
+@pytest.mark.parametrize("case", SPLIT)
 def test_a_voice_in_two_files_streams(exported, case, tmp_path, monkeypatch):
     monkeypatch.setattr(speech, "FIRST_CHUNK", 4)
     monkeypatch.setattr(speech, "MAX_CHUNK", 16)

@@ -37,6 +37,8 @@ CASES = {
     },
     "several speakers": {"data": ENGLISH, "speakers": 3},
     "a table of one speaker": {"data": ENGLISH, "speakers": {"anna": 0}},
+    "vocos": {"data": ENGLISH, "decoder": "vocos"},
+    "vocos, several speakers": {"data": ENGLISH, "decoder": "vocos", "speakers": {"anna": 0, "bo": 1}},
     "German": {"data": GERMAN},
     "German, blanks": {"data": GERMAN | BLANKS, "flow": None},
 }

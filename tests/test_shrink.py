@@ -19,6 +19,7 @@ WIDE = {"upsample_initial_channel": 128, "hidden_channels": 64, "filter_channels
 CASES = {
     "deterministic": WIDE,
     "stochastic, several speakers": {**WIDE, "use_sdp": True, "speakers": 2},
+    "vocos": {**WIDE, "decoder": "vocos", "convnext_channels": 64},
 }
 # Highest size, as a share of fp32, and highest log-mel L1 error. Trained weights have a tenth of that error.
 LIMITS = {"half": (0.65, 0.03), "int8": (0.45, 0.3)}

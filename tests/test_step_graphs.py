@@ -9,6 +9,7 @@ import torch
 from tiny import DURATION_DISCRIMINATOR, MANY_VOICES, batch
 
 import distributed
+from decoders import DECODERS
 from kernels import step_graphs
 from trainer import Trainer
 
@@ -108,9 +109,10 @@ def differences(config, batches, device, precision, steps):
 
 @on_gpu
 @pytest.mark.parametrize("precision, most, least", [("fp32", 1e-4, 0.9999), ("bf16", 0.03, 0.99)])
-def test_fast_and_plain_steps_agree(precision, most, least):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_fast_and_plain_steps_agree(precision, most, least, decoder):
     device = distributed._device("cuda", 0)
-    config = tiny.config(DURATION_DISCRIMINATOR, MANY_VOICES)
+    config = tiny.config(DURATION_DISCRIMINATOR, MANY_VOICES, model={"decoder": decoder})
     torch.backends.cudnn.benchmark = False
     try:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):

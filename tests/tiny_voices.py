@@ -21,6 +21,10 @@ MODEL = {
     "upsample_kernel_sizes": [16, 16],
     "resblock_kernel_sizes": [3],
     "resblock_dilation_sizes": [[1, 3, 5]],
+    "convnext_channels": 16,
+    "convnext_layers": 2,
+    "istft_n_fft": 256,
+    "istft_hop_length": 64,
     "use_mel_posterior_encoder": True,
     "use_sdp": False,
 }

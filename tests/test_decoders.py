@@ -1,0 +1,216 @@
+"""Vocos: spectrum, inverse STFT, precision, learning. Streams and exports of all decoders are tested elsewhere."""
+
+import numpy as np
+import onnx
+import pytest
+import tiny
+import tiny_voices
+import torch
+from torch import nn
+
+import config as configs
+import export_onnx
+import mel_processing
+from decoders import MAX_MAGNITUDE, ConvNeXtBlock, Vocos
+from models import SynthesizerTrn
+from synthesis import Voice
+from trainer import Trainer
+
+SMALL = tiny.ROOT / "configs/vits2_small.json"
+SETTINGS = [(256, 64), (96, 32), (64, 32), (30, 6), (36, 12)]  # FFT size and hop
+
+
+def draws(*shape, seed=0, **options):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), **options)
+
+
+def vocos(n_fft=256, hop=64, gin_channels=0, channels=16, seed=0):
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return Vocos(8, channels, 3, n_fft, hop, gin_channels)
+
+
+def summed(spectrum, hop):
+    """Return the inverse STFT of `[bins, t]` by NumPy, frame by frame."""
+    n_fft, t = 2 * (len(spectrum) - 1), spectrum.shape[1]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+    total, squares = np.zeros((2, (t - 1) * hop + n_fft))
+    for i, frame in enumerate(np.fft.irfft(spectrum.T, n_fft)):
+        total[i * hop : i * hop + n_fft] += frame * window
+        squares[i * hop : i * hop + n_fft] += window**2
+    start = (n_fft - hop) // 2
+    return total[start : start + t * hop] / squares[start : start + t * hop]
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), SETTINGS)
+@pytest.mark.parametrize("frames", [1, 2, 9])
+def test_the_inverse_stft_equals_sums_of_frames(n_fft, hop, frames):
+    real, imaginary = draws(2, 2, n_fft // 2 + 1, frames, dtype=torch.double)
+    audio = mel_processing.inverse_stft(real, imaginary, hop)
+    assert audio.shape == (2, frames * hop)
+    for row, spectrum in zip(audio, torch.complex(real, imaginary)):
+        np.testing.assert_allclose(row, summed(spectrum.numpy(), hop), atol=1e-12)
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), SETTINGS)
+def test_the_inverse_stft_equals_that_of_torch(n_fft, hop):
+    """`torch.istft` returns the samples from the middle of the first window to the middle of the last one."""
+    real, imaginary = draws(2, 2, n_fft // 2 + 1, 9, dtype=torch.double)
+    window = torch.hann_window(n_fft, dtype=torch.double)
+    expected = torch.istft(torch.complex(real, imaginary), n_fft, hop, window=window)
+    start = n_fft // 2 - (n_fft - hop) // 2
+    audio = mel_processing.inverse_stft(real, imaginary, hop)
+    torch.testing.assert_close(audio[:, start : start + expected.size(1)], expected)
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), SETTINGS)
+def test_the_inverse_stft_inverts_the_stft(n_fft, hop):
+    wav, pad = draws(2, 20 * hop, dtype=torch.double), (n_fft - hop) // 2
+    padded = nn.functional.pad(wav, (pad, n_fft - hop - pad), "reflect")
+    window = torch.hann_window(n_fft, dtype=torch.double)
+    spectrum = torch.stft(padded, n_fft, hop, window=window, center=False, return_complex=True)
+    torch.testing.assert_close(mel_processing.inverse_stft(spectrum.real, spectrum.imag, hop), wav)
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [(64, 64), (100, 64), (160, 64)])
+def test_windows_that_leave_gaps_are_refused(n_fft, hop):
+    with pytest.raises(ValueError, match=rf"the FFT size \({n_fft}\) must be a multiple of the hop \({hop}\)"):
+        mel_processing.overlap_add(torch.zeros(1, 3, n_fft), hop)
+
+
+@pytest.mark.parametrize("gin", [0, 6])
+@pytest.mark.parametrize(("n_fft", "hop"), SETTINGS)
+def test_audio_is_the_inverse_stft_of_magnitude_and_phase(n_fft, hop, gin):
+    dec, outputs = vocos(n_fft, hop, gin), []
+    dec.conv_post.weight.data *= 3
+    dec.conv_post.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    audio = dec(draws(2, 8, 13), draws(2, gin, 1) if gin else None)
+    assert audio.shape == (2, 1, 13 * hop)
+    log_magnitude, phase = outputs[0].detach().double().chunk(2, 1)
+    spectrum = log_magnitude.exp().clamp_max(MAX_MAGNITUDE) * torch.exp(1j * phase)
+    expected = np.stack([summed(row.numpy(), hop) for row in spectrum])
+    assert np.abs(expected).max() > 1  # some samples are clipped
+    np.testing.assert_allclose(audio.detach()[:, 0], expected.clip(-1, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("n_fft", [30, 256, 1024])
+def test_the_form_for_onnx_equals_the_decoder(n_fft):
+    dec = vocos(n_fft, n_fft // 2).eval()
+    with torch.no_grad():
+        for frames in (1, 2, 30):
+            z = draws(2, 8, frames)
+            torch.testing.assert_close(dec.onnx_form()(z), dec(z), atol=1e-6, rtol=0)
+    assert not [name for name in dec.state_dict() if "sine" in name]
+
+
+def test_gradients_are_finite_where_the_magnitude_is_limited():
+    dec = vocos()
+    with torch.no_grad():
+        dec.conv_post.bias[:3] = 200  # their exponential is infinite
+    z = draws(1, 8, 5).requires_grad_()
+    audio = dec(z)
+    assert audio.isfinite().all()
+    audio.square().sum().backward()
+    gradients = [z.grad, *(parameter.grad for parameter in dec.parameters())]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert not dec.conv_post.bias.grad[:3].any()
+
+
+def test_the_first_audio_is_neither_silent_nor_clipped():
+    config = configs.load(SMALL)
+    torch.manual_seed(0)
+    audio = SynthesizerTrn.from_config(config, 178).dec(draws(4, config.model.inter_channels, 100))
+    assert 0.005 < audio.std() < 0.1 and audio.abs().max() < 0.5
+
+
+def test_the_block_equals_its_formula():
+    torch.manual_seed(0)
+    block, x = ConvNeXtBlock(4, 0.5), draws(2, 4, 9)
+    y = torch.conv1d(x, block.depthwise.weight, block.depthwise.bias, padding=3, groups=4)
+    y = (y - y.mean(1, keepdim=True)) / (y.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+    y = torch.einsum("oi,bit->bot", block.expand.weight[:, :, 0], y) + block.expand.bias[:, None]
+    y = 0.5 * y * (1 + torch.erf(y / 2**0.5))
+    y = torch.einsum("oi,bit->bot", block.contract.weight[:, :, 0], y) + block.contract.bias[:, None]
+    torch.testing.assert_close(block(x), x + 0.5 * y, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_spectrum_and_audio_are_fp32_in_half_precision(dtype):
+    dec, seen = vocos(channels=64), {}
+    for name in ("conv_pre", "conv_post"):
+        dec.get_submodule(name).register_forward_hook(lambda _, inputs, out, name=name: seen.update({name: out.dtype}))
+    z = draws(2, 8, 12)
+    with torch.autocast("cpu", dtype):
+        audio = dec(z)
+    assert seen == {"conv_pre": dtype, "conv_post": torch.float32}
+    assert audio.dtype == torch.float32
+    assert 0 < (audio - dec(z)).abs().max() < 0.05 * dec(z).abs().max()
+    audio.square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in dec.parameters())
+
+
+def test_the_half_copy_overflows_to_audio_that_is_not_finite():
+    dec = vocos().eval()
+    z = draws(1, 8, 12)
+    with torch.no_grad():
+        expected, spoken = dec(z), dec.half_copy()(z)
+        assert spoken.dtype == torch.float32
+        assert 0 < (spoken - expected).abs().max() < 5e-3 * expected.abs().max()
+        for layer in (dec.conv_pre, dec.blocks[1].expand, dec.blocks[-1].contract):
+            weight = layer.weight.clone()
+            layer.weight *= 6e4 / weight.abs().max()
+            assert all(parameter.isfinite().all() for parameter in dec.half_copy().parameters())
+            assert dec(z).isfinite().all() and not dec.half_copy()(100 * z).isfinite().all()
+            layer.weight.copy_(weight)
+
+
+def test_recomputation_gives_the_same_gradients():
+    dec, z = vocos(gin_channels=4), draws(2, 8, 12)
+    gradients = []
+    for recompute in (False, True):
+        dec.recompute = recompute
+        dec.zero_grad()
+        dec(z, draws(2, 4, 1)).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in dec.parameters()])
+    for plain, recomputed in zip(*gradients):
+        torch.testing.assert_close(recomputed, plain)
+
+
+def test_it_learns_an_utterance_inside_the_network():
+    config = tiny.config(
+        train={"learning_rate": 2e-3, "segment_size": 40 * tiny.HOP},
+        model={"decoder": "vocos", "convnext_channels": 32},
+    )
+    run, data = Trainer(config, torch.device("cpu")), tiny.batch(config, (40,), (6,))
+    data.wav.copy_(torch.from_numpy(tiny.speech(40 * tiny.HOP / tiny.RATE)))
+    errors = []
+    for _ in range(60):
+        errors.append(run.step(data)["loss/g/mel"].item())
+        run.position.step += 1
+    assert np.mean(errors[-5:]) < 0.5 * np.mean(errors[:5])
+
+
+def test_sizes_of_the_small_config():
+    config = configs.load(SMALL)
+    run = Trainer(config, torch.device("cpu"))
+    count = {name: sum(p.numel() for p in learner.network.parameters()) for name, learner in run.learners.items()}
+    posterior = sum(p.numel() for p in run.generator.network.enc_q.parameters())
+    assert config.model.decoder == "vocos"
+    assert 6e6 < count["generator"] - posterior <= 7e6
+    assert 2 * sum(count.values()) <= 32 * 2**20  # bytes in fp16
+
+
+def test_the_posterior_encoder_has_the_size_of_its_keys():
+    net = SynthesizerTrn.from_config(tiny.config(model={"posterior_channels": 12, "posterior_layers": 3}), 178)
+    assert len(net.enc_q.enc.in_layers) == 3 and net.enc_q.pre.out_channels == 12
+    net = SynthesizerTrn.from_config(tiny.config(model={"n_layers_q": 3}), 178)
+    assert len(net.enc_q.enc.in_layers) == 16 and net.enc_q.pre.out_channels == 8
+
+
+def test_the_export_of_the_small_config_has_few_more_numbers_than_its_weights(tmp_path):
+    conf = configs.load(SMALL)
+    voice = Voice(tiny_voices.network(conf), conf)
+    export_onnx.export(voice, tmp_path / "v.onnx")
+    stored = sum(int(np.prod(t.dims)) for t in onnx.load(tmp_path / "v.onnx").graph.initializer)
+    weights = sum(p.numel() for name, p in voice.net.named_parameters() if not name.startswith("enc_q"))
+    assert weights < stored < weights + 2 * 513**2 + 10_000
