@@ -345,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         add("--clean", nargs="+", metavar="CLEANER", help="also write the .cleaned copies")
     # options of the last kind, folder
     add("--name", help="start of the files' names (default: the folder's name)")
-    add("--layout", choices=LAYOUTS, metavar="NAME", help="layout of the corpus (default: recognized)")
+    add("--layout", choices=LAYOUTS, metavar="NAME", help=f"one of {', '.join(LAYOUTS)} (default: recognized)")
     add("--metadata", metavar="FILE", help="name of the tables with the texts (default: that of the layout)")
     columns = "names of the columns of a table without header, such as id,speaker,text (default: by the layout)"
     add("--columns", type=lambda names: names.split(","), default=(), help=columns)
