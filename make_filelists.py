@@ -30,8 +30,9 @@ import cli
 import config
 from corpora import clips as reading
 from corpora.filelist import Clip, ListRecord, read_text, write_record
-from corpora.layouts import LAYOUTS, VCTK_AUDIO_FOLDERS, Options, read_metadata, recognize, seen, vctk_audio
+from corpora.layouts import LAYOUTS, VCTK_AUDIO_FOLDERS, Options, recognize, seen, vctk_audio
 from corpora.recordings import Files
+from corpora.tables import read_metadata
 from files import write_text
 from preprocess import clean_texts, report_unknown
 from text import unknown_symbols
@@ -342,10 +343,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         add = kinds.add_parser(kind).add_argument
         add("corpus", type=Path, help="folder of the corpus")
         add("--out", type=Path, default=Path("filelists"), metavar="FOLDER", help="folder for the filelists")
-        add("--clean", nargs="+", metavar="CLEANER", help="also write the .cleaned copies")
+        add("--clean", nargs="+", metavar="CLEANER", help="also write the .cleaned copies and a config")
     # options of the last kind, folder
     add("--name", help="start of the files' names (default: the folder's name)")
-    add("--layout", choices=LAYOUTS, metavar="NAME", help="layout of the corpus (default: recognized)")
+    add("--layout", choices=LAYOUTS, metavar="NAME", help=f"one of {', '.join(LAYOUTS)} (default: recognized)")
     add("--metadata", metavar="FILE", help="name of the tables with the texts (default: that of the layout)")
     columns = "names of the columns of a table without header, such as id,speaker,text (default: by the layout)"
     add("--columns", type=lambda names: names.split(","), default=(), help=columns)

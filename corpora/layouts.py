@@ -3,31 +3,20 @@
 `LAYOUTS` lists the layouts in the order in which they are tried. `recognize` returns the first that fits.
 """
 
-import csv
-import io
-import json
 import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from unicodedata import normalize
 
-from corpora.filelist import Row, check_widths, read_rows, read_text
+from corpora.filelist import read_text
 from corpora.recordings import Files, by_name
+from corpora.tables import first_line, pairs, read_metadata, read_table, refuse_speakers_as_text, roles_of
 
 # Folders of recordings in copies of VCTK. VITS asks its users to create the first, at 22,050 Hz.
 VCTK_AUDIO_FOLDERS = ("downsampled_wavs", "wav48", "wav48_silence_trimmed")
 MAX_NAMED = 5  # files listed in a message
-HEADER_BYTES = 4096  # enough for the first line of a table
-ROLES = {  # columns of tables with a header
-    **dict.fromkeys(
-        ("file_name", "audio_file", "path", "file", "filename", "audio", "wav", "wav_filename", "id"), "id"
-    ),
-    **dict.fromkeys(("speaker", "speaker_id", "speaker_name", "client_id"), "speaker"),
-    **dict.fromkeys(("text", "sentence", "transcription", "transcript", "raw_text"), "text"),
-    **dict.fromkeys(("normalised", "normalized", "normalized_text", "normalised_text"), "normalised"),
-}
 
 
 class Entry(NamedTuple):
@@ -103,9 +92,9 @@ class Kaldi(Layout):
         for scp in self.tables():
             if not (scp.parent / "text").is_file():
                 raise ValueError(f"{scp.parent} has wav.scp without the file text, which holds lines UTTERANCE TEXT")
-            recordings = {name: self._recording(name, source) for _, name, source in _pairs(scp)}
+            recordings = {name: self._recording(name, source) for _, name, source in pairs(scp)}
             speakers, segments = self._speakers(scp.parent), self._segments(scp.parent)
-            for number, name, text in _pairs(scp.parent / "text"):
+            for number, name, text in pairs(scp.parent / "text"):
                 source, segment = segments.get(name, (name, None))
                 if segments and segment is None:
                     self.left_out.setdefault("not in segments", []).append(name)
@@ -135,12 +124,12 @@ class Kaldi(Layout):
     def _speakers(self, folder: Path) -> dict[str, str]:
         """Return the speakers of utterances; empty if they are unknown, which Kaldi writes as one for each."""
         path = folder / "utt2spk"
-        speakers = {name: speaker for _, name, speaker in _pairs(path)} if path.is_file() else {}
+        speakers = {name: speaker for _, name, speaker in pairs(path)} if path.is_file() else {}
         return {} if all(name == speaker for name, speaker in speakers.items()) else speakers
 
     def _segments(self, folder: Path) -> dict[str, tuple[str, tuple[float, float]]]:
         path, segments = folder / "segments", {}
-        for number, name, value in _pairs(path) if path.is_file() else ():
+        for number, name, value in pairs(path) if path.is_file() else ():
             try:
                 recording, start, end = value.split()
                 segments[name] = (recording, (float(start), float(end)))
@@ -159,13 +148,13 @@ class Table(Layout):
 
     def tables(self) -> list[Path]:
         """Return the tables whose header has columns for recordings and texts."""
-        roles = {path: set(_roles(path)) for path in super().tables()}
+        roles = {path: set(roles_of(path)) for path in super().tables()}
         return [path for path, known in roles.items() if "id" in known and known & {"text", "normalised"}]
 
     def entries(self) -> Iterator[Entry]:
         """Yield the rows of the tables."""
         for path in self.tables():
-            for number, values in _read_table(path):
+            for number, values in read_table(path):
                 text = values.get("normalised") or values.get("text", "")
                 yield Entry(values["id"], text, f"{path}, line {number}", path.parent, values.get("speaker"))
 
@@ -203,7 +192,7 @@ class AudioFolder(Table):
 
     def tables(self) -> list[Path]:
         """Return the tables with a header that are not separated by bars, which are those of Coqui."""
-        return [path for path in super().tables() if "|" not in _first_line(path)]
+        return [path for path in super().tables() if "|" not in first_line(path)]
 
 
 class Coqui(Table):
@@ -221,7 +210,7 @@ class AISHELL3(Layout):
     def entries(self) -> Iterator[Entry]:
         """Yield the lines of each content.txt, with the characters as text."""
         for path in self.tables():
-            for number, name, value in _pairs(path):
+            for number, name, value in pairs(path):
                 text = "".join(value.split()[::2])
                 yield Entry(name, text, f"{path}, line {number}", path.parent, name[: self.speaker_length])
 
@@ -251,7 +240,7 @@ class Metadata(Layout):
         rows, width = read_metadata(path)
         columns = self.options.columns or self.columns.get(width, ())
         if self.guarded and not self.options.columns:
-            _refuse_speakers_as_text(path, rows)
+            refuse_speakers_as_text(path, rows)
         if width == 1:
             raise ValueError(f"{path} has one column: separate id and text by |")
         if len(columns) != width or "id" not in columns or not {"text", "normalised"} & set(columns):
@@ -330,7 +319,7 @@ class LibriSpeech(Layout):
     def entries(self) -> Iterator[Entry]:
         """Yield the lines of every transcript. Names begin with the speaker."""
         for path in self.tables():
-            for number, name, text in _pairs(path):
+            for number, name, text in pairs(path):
                 yield Entry(name, text, f"{path}, line {number}", path.parent, name.split("-")[0])
 
 
@@ -450,103 +439,6 @@ def vctk_audio(corpus: Path) -> Path:
     """Return the folder of VCTK's recordings, or the path of the first choice if there is none."""
     folders = [corpus / name for name in VCTK_AUDIO_FOLDERS]
     return next((path for path in folders if path.is_dir()), folders[0])
-
-
-def read_metadata(path: Path) -> tuple[list[Row], int]:
-    """Return the rows of a table without white space around columns, and their width. Quotes are ordinary.
-
-    Columns are separated by | or, if the first line has none, by tabs.
-    """
-    line = _first_line(path)
-    separator = "\t" if "\t" in line and "|" not in line else "|"
-    rows = [(number, [column.strip() for column in columns]) for number, columns in read_rows(path, separator)]
-    return rows, check_widths(rows, path)
-
-
-def _refuse_speakers_as_text(metadata: Path, rows: Sequence[Row]) -> None:
-    """Raise ValueError if the second of three columns looks like speakers, not like the text before normalization."""
-    second, third = ([row[i] for _, row in rows if len(row) == 3] for i in (1, 2))
-    words = sum(" " in text for text in third) > len(third) / 2
-    repeated = 2 * len(set(second)) <= len(second) and len(set(third)) > len(set(second))
-    if words and (repeated or not any(" " in text for text in second)):
-        names = ", ".join(list(dict.fromkeys(second))[:3])
-        choices = "--columns id,speaker,text or, if it is text, --columns id,text,normalised"
-        looks = f"the second column ({names}, ...) looks like speakers, not like text"
-        raise ValueError(f"{metadata}: {looks}: give {choices}")
-
-
-def _pairs(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield line number, first word and rest of the lines of a file."""
-    for number, (line,) in read_rows(path, "\n"):
-        name, *rest = line.strip().split(maxsplit=1)
-        yield number, name, rest[0] if rest else ""
-
-
-def _first_line(path: Path) -> str:
-    start = b"\0"
-    if path.is_file():
-        with open(path, "rb") as file:
-            start = file.read(HEADER_BYTES)
-    if b"\0" in start:
-        read_text(path)  # raises with the reason
-    return start.decode("utf-8-sig", errors="replace").strip("\r\n").splitlines()[0] if start.strip() else ""
-
-
-def _roles(path: Path) -> list[str | None]:
-    """Return the role of each column of a table with header, or of each key of its first JSON object."""
-    line = _first_line(path)
-    if path.suffix.lower() == ".jsonl":
-        try:
-            names = list(json.loads(line))
-        except (ValueError, TypeError):
-            return []
-    else:
-        names = line.split(_separator(line))
-    return [ROLES.get(name.strip().strip('"').lower()) for name in names]
-
-
-def _separator(line: str) -> str:
-    return max("|\t;,", key=line.count)
-
-
-def _read_table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number and values by role. Raises ValueError with file and line for a malformed row."""
-    text = read_text(path)
-    rows = _json_rows(path, text) if path.suffix.lower() == ".jsonl" else _csv_rows(path, text)
-    for number, row in rows:
-        values: dict[str, str] = {}
-        for name, value in sorted(row.items(), key=lambda item: item[0] == "id"):  # a file name is preferred to an id
-            if role := ROLES.get(str(name).strip().lower()):
-                values.setdefault(role, "" if value is None else str(value).strip())
-        if "id" not in values or not {"text", "normalised"} & set(values):
-            known = ", ".join(ROLES)
-            raise ValueError(f"{path}, line {number}: columns for recording and text are needed; known: {known}")
-        yield number, values
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not valid JSON: {error.msg}") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: expected a JSON object")
-            yield number, row
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
-    separator = _separator(text.partition("\n")[0])
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if separator in ",;" else csv.QUOTE_NONE
-    reader = csv.DictReader(io.StringIO(text), delimiter=separator, quoting=quoting)
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise ValueError(f"{path}, line {reader.line_num}: not as many columns as the header has")
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
 
 
 def _unread(files: Files) -> str:
