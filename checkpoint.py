@@ -413,7 +413,10 @@ def _newest_whole(learners: dict[str, Any], folder: Path, steps: list[int]) -> t
 
 
 def _read_step(learners: dict[str, Any], folder: Path, step: int) -> dict[str, dict]:
-    """Return the contents of a step's files by learner. Raises Unreadable if one is damaged or needed and missing."""
+    """Return the contents of a step's files by learner.
+
+    Raises Unreadable if one is damaged, has weights that are not finite, or is needed and missing.
+    """
     contents = {}
     for name in learners:
         file = folder / f"{FILES[name]}_{step}.pth"
@@ -421,6 +424,8 @@ def _read_step(learners: dict[str, Any], folder: Path, step: int) -> dict[str, d
             logger.warning("%s does not exist: that network starts from random weights", file)
             continue
         contents[name] = read(file)
+        if not all(weight.isfinite().all() for weight in contents[name]["model"].values()):
+            raise Unreadable(f"{file} contains NaN or infinite weights")
     return contents
 
 

@@ -297,9 +297,17 @@ def flip(path):
     path.write_bytes(content)
 
 
+def spoil(path):
+    """Replace a weight by NaN."""
+    content = torch.load(path, weights_only=True)
+    next(iter(content["model"].values())).view(-1)[0] = float("nan")
+    torch.save(content, path)
+
+
 HARM = {
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:1000]), "D_2.pth does not load as a checkpoint"),
     "empty": (lambda path: path.write_bytes(b""), "D_2.pth does not load as a checkpoint"),
+    "NaN": (spoil, "D_2.pth contains NaN or infinite weights"),
     "missing": (Path.unlink, "there is no file logs/voice/D_2.pth"),
     "a flipped bit": (flip, "D_2.pth does not load as a checkpoint; it is truncated or damaged: the checksum of "),
 }
@@ -711,11 +719,11 @@ if __name__ == "__main__":
 
 
 def test_weights_that_are_not_finite_end_the_run_and_replace_nothing(workspace, monkeypatch, capsys):
-    def spoil(trained):
+    def harm(trained):
         with torch.no_grad():
             next(trained.generator.network.dp.parameters()).view(-1)[0] = float("nan")
 
-    harmed_at_step(monkeypatch, 4, spoil)
+    harmed_at_step(monkeypatch, 4, harm)
     path = tiny.write_config(Path("tiny.json"), train={"eval_interval": 2, "keep_checkpoints": 1})
     with pytest.raises(SystemExit, match="2"):
         run("-c", path, "--max-steps", 6)
