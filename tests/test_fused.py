@@ -126,14 +126,14 @@ def check_kernels(device, dtype, tolerance):
         assert torch.allclose(fused._kernels().column_sums(partial), partial.sum(0), atol=1e-4)
 
 
-def check_step():
+def check_step(**model):
     """Compare losses and gradients of a training step with and without kernels."""
     from trainer import Trainer
 
     tiny.no_noise(pytest.MonkeyPatch())
     losses, gradients = [], []
     for kernels in (False, True):
-        config = tiny.config(DURATION_DISCRIMINATOR, MANY_VOICES, train={"fused_kernels": kernels})
+        config = tiny.config(DURATION_DISCRIMINATOR, MANY_VOICES, train={"fused_kernels": kernels}, model=model)
         run = Trainer(config, torch.device("cpu"))
         for learner in run.learners.values():
             tiny.no_dropout(tiny.randomise(learner.network))
@@ -154,6 +154,7 @@ def check_step():
         "check_kernels('cpu', tests.torch.float32, 1e-5)",
         "check_kernels('cpu', tests.torch.bfloat16, 1e-2)",
         "check_step()",
+        "check_step(decoder='vocos', stft_discriminator_channels=4)",
     ],
 )
 def test_kernels_match_pytorch_in_the_interpreter(call):
