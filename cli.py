@@ -1,6 +1,7 @@
 """The command-line convention of all programs: options, help texts, errors and exit codes.
 
-Exit code 0 is success, 2 an error that the user can correct (one line on standard error), and 1 a crash (a traceback).
+Exit code 0 is success, 2 an error that the user can correct (one line on standard error), 1 a crash (a traceback), and
+130 an interrupt by Ctrl-C (one line).
 Importing this module loads only the standard library, so that `--help` is quick and works without the packages of
 requirements-extras.txt.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
 _LONG_OPTION = re.compile(r"(--[^\W\d][\w-]*)(=.*)?", re.DOTALL)
 
 
@@ -81,8 +83,8 @@ def did_you_mean(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
 def errors_in_one_line(program: str) -> Iterator[None]:
     """Print user errors (ValueError, OSError) as one line and exit with code 2; print each warning as one line.
 
-    Other exceptions are crashes: they pass with their traceback, and Python exits with code 1. If the reader of
-    standard output has closed it, the program exits with code 0.
+    Other exceptions are crashes: they pass with their traceback, and Python exits with code 1. Ctrl-C prints one line and
+    exits with code 130. If the reader of standard output has closed it, the program exits with code 0.
     """
 
     def show(message: Warning | str, *_args: Any, **_options: Any) -> None:
@@ -96,6 +98,9 @@ def errors_in_one_line(program: str) -> Iterator[None]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
+        except KeyboardInterrupt:
+            show("stopped by Ctrl-C")
+            raise SystemExit(INTERRUPTED) from None
         except (ValueError, OSError) as error:
             show(str(error))
             raise SystemExit(2) from None

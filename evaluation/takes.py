@@ -2,8 +2,8 @@
 
 `speak` writes the takes of a voice to a folder, with `takes.json` beside them. This stage needs no package for
 evaluation, so it can run on another machine than the scoring. `takes.json` holds the settings of the voice and, for
-each sentence, times in seconds and durations in frames: `symbols` of the tokens of the whole line, `predicted`
-durations [draws][tokens], and `aligned` durations [tokens] of the recording.
+each sentence, times in seconds and durations in whole frames: `symbols` of the tokens of the whole line, `predicted`
+durations [draws][tokens] as they are spoken, and `aligned` durations [tokens] of the recording.
 """
 
 import json
@@ -23,6 +23,7 @@ from files import write_text
 from synthesis.speech import BaseVoice
 
 FOLDER, FACTS = "wavs", "takes.json"  # in the output folder
+JSON, MARKDOWN = "report.json", "report.md"  # there too, written by `evaluation.report`
 
 
 @dataclass
@@ -59,7 +60,7 @@ def read(folder: str | Path, lines: Sequence[Take]) -> tuple[list[Take], dict[st
     """Return the takes in a folder of any system's audio, `NAME.wav` for each line, and the settings of the voice.
 
     The settings and facts come from `takes.json` in the folder or beside it; without it they are empty. Raises
-    ValueError if an audio file is missing or the takes are of another text.
+    ValueError if a line has no audio file or several, or if the takes are of another text.
     """
     folder = Path(folder)
     described = next((path for path in (folder / FACTS, folder.parent / FACTS) if path.is_file()), None)
@@ -68,15 +69,17 @@ def read(folder: str | Path, lines: Sequence[Take]) -> tuple[list[Take], dict[st
     takes = []
     for line in lines:
         paths = [folder / f"{line.name}{suffix}" for suffix in FORMATS]
-        audio = next((path for path in paths if path.is_file()), None)
-        if audio is None:
+        found = [path for path in paths if path.is_file()]
+        if not found:
             raise ValueError(f"{folder} has no {paths[0].name} (nor {', '.join(list(FORMATS)[1:])}) for {line.text!r}")
+        if found[1:]:
+            raise ValueError(f"{folder} has {' and '.join(path.name for path in found)}: remove all but one of them")
         known = facts.get(line.name, {})
         if known and known["text"] != line.text:
             raise ValueError(
                 f"{described}: {line.name} was spoken from {known['text']!r}, and the list has {line.text!r}"
             )
-        takes.append(Take(line.name, line.text, line.recording, line.speaker, str(audio), known))
+        takes.append(Take(line.name, line.text, line.recording, line.speaker, str(found[0]), known))
     return takes, content
 
 
@@ -88,8 +91,8 @@ def speak(
     draws: int = 5,
     speaker: str | None = None,
     **about: Any,
-) -> None:
-    """Speak all lines to `OUTPUT/wavs` and write `OUTPUT/takes.json`.
+) -> tuple[list[Take], dict[str, Any]]:
+    """Speak all lines to `OUTPUT/wavs` and write `OUTPUT/takes.json`. Returns the takes and settings, as `read`.
 
     Args:
         seed: of every sentence; an exported voice without noise inputs draws its own noise.
@@ -99,13 +102,14 @@ def speak(
     """
     folder = Path(output) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
+    remove_results(output)
     seeds: dict[str, Any] = {"seed": seed} if alignment.takes_seeds(voice) else {}
     gpu = gpu_of(voice)
     frame_ms = 1000 * voice.data.hop_length / voice.sampling_rate
-    sentences: list[dict[str, Any]] = []
+    takes: list[Take] = []
     for line in tqdm(lines, "speaking", unit="line", disable=None):
         who = speaker if speaker is not None else line.speaker if voice.data.n_speakers else None
-        for _ in range(1 if sentences and not gpu else 2):  # the first sentence, and any new length on a GPU, is slower
+        for _ in range(1 if takes and not gpu else 2):  # the first sentence, and any new length on a GPU, is slower
             begin = time.perf_counter()
             speech = voice.speak(line.text, who, **seeds)
             elapsed = time.perf_counter() - begin
@@ -116,9 +120,23 @@ def speak(
         save_audio(path, speech.audio, speech.sampling_rate)
         times = {"seconds": speech.seconds, "elapsed": elapsed, "first_sound": first_sound, "frame_ms": frame_ms}
         facts = {"name": line.name, "text": line.text, "speaker": who, **times}
-        sentences.append(facts | alignment.durations(voice, line.text, line.recording, who, seed, draws))
+        facts |= alignment.durations(voice, line.text, line.recording, who, seed, draws)
+        takes.append(Take(line.name, line.text, line.recording, line.speaker, str(path), facts))
     settings = {"step": voice.step, "device": gpu or "CPU", "sampling_rate": voice.sampling_rate, "draws": draws}
-    content = {**about, **settings, **seeds, "sentences": sentences}
+    settings = {**about, **settings, **seeds}
+    write_facts(output, settings, [take.facts for take in takes])
+    return takes, settings
+
+
+def remove_results(output: str | Path) -> None:
+    """Remove takes.json and the report, which do not describe audio that is about to be replaced."""
+    for name in (FACTS, JSON, MARKDOWN):
+        (Path(output) / name).unlink(missing_ok=True)
+
+
+def write_facts(output: str | Path, settings: dict[str, Any], sentences: list[dict[str, Any]]) -> None:
+    """Write `OUTPUT/takes.json`: the settings of a voice, and facts of each sentence."""
+    content = {**settings, "sentences": sentences}
     write_text(Path(output) / FACTS, json.dumps(content, ensure_ascii=False) + "\n")
 
 

@@ -9,7 +9,6 @@ Examples:
 """
 
 import importlib
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cli
 from audio import save_audio
 from evaluation import takes
-from files import write_text
 
 Say = Callable[[str], tuple[np.ndarray, int]]  # from a text to float samples [n] and the sampling rate
 
@@ -50,6 +48,7 @@ PEERS: dict[str, Callable[[], Say]] = {"joe": joe, "hibari": hibari}
 def speak(say: Say, lines: Sequence[takes.Take], output: Path) -> None:
     """Speak all lines to `OUTPUT/wavs`, with their times in `OUTPUT/takes.json`."""
     (output / takes.FOLDER).mkdir(parents=True, exist_ok=True)
+    takes.remove_results(output)
     say(lines[0].text)  # the first sentence is slower
     sentences = []
     for line in tqdm(lines, output.name, unit="line", disable=None):
@@ -58,7 +57,7 @@ def speak(say: Say, lines: Sequence[takes.Take], output: Path) -> None:
         elapsed = time.perf_counter() - begin
         save_audio(output / takes.FOLDER / f"{line.name}.flac", samples, rate)
         sentences.append({"name": line.name, "text": line.text, "seconds": len(samples) / rate, "elapsed": elapsed})
-    write_text(output / takes.FACTS, json.dumps({"model": output.name, "device": "CPU", "sentences": sentences}) + "\n")
+    takes.write_facts(output, {"model": output.name, "device": "CPU"}, sentences)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,7 +14,7 @@ import tiny_voices
 import evaluate
 import export_onnx
 from audio import load_audio
-from evaluation import RATE, acoustics, judges, measures, report
+from evaluation import RATE, acoustics, judges, measures, report, takes
 from synthesis import Voice
 
 TEXTS = ("Hello, world!", "A small voice speaks ten words.")
@@ -126,7 +126,7 @@ def test_takes_hold_the_durations_of_the_voice(corpus, capsys):
         assert np.allclose(load_audio(f"out/wavs/{i}.flac", voice.sampling_rate), spoken.audio, atol=1e-4)
         assert take["symbols"] == spoken.sentences[0].names and take["seconds"] == spoken.seconds
         predicted = np.array(take["predicted"])
-        assert predicted.shape == (4, len(take["symbols"])) and (np.ceil(predicted[0]) == spoken.durations).all()
+        assert predicted.shape == (4, len(take["symbols"])) and (predicted == spoken.durations).all()  # as spoken
         samples = len(load_audio(f"{i}.wav", voice.sampling_rate))
         assert sum(take["aligned"]) == samples // voice.data.hop_length and min(take["aligned"]) >= 1
 
@@ -139,6 +139,29 @@ def test_speaking_and_scoring_can_be_two_runs(corpus):
     assert all(whole[name] == again[name] for name in FREE) and again["details"]["model"] == "one"
     assert whole["duration_spread"]["value"] < 1e-3  # the deterministic predictor
     assert whole["details"]["durations"]["vowel"]["count"] > 5
+
+
+def test_the_audio_that_was_just_spoken_is_scored(corpus, capsys):
+    (corpus / "out/wavs").mkdir(parents=True)
+    soundfile.write("out/wavs/0.wav", tiny.speech(9), RATE)
+    content = run("one.txt", "-m", "one", "--measures", "durations", "--device", "cpu")
+    (corpus / "out/wavs/0.wav").unlink()
+    again = run("one.txt", "--wavs", "out/wavs", "--measures", "durations", output="again")
+    assert content["speaking_rate"] == again["speaking_rate"]
+    soundfile.write("out/wavs/0.wav", tiny.speech(9), RATE)
+    assert "has 0.wav and 0.flac" in error(capsys, "one.txt", "--wavs", "out/wavs", "--measures", "durations")
+
+
+def test_an_interrupt_takes_one_line_and_leaves_no_old_results(corpus, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    run("one.txt", "-m", "one", "--measures", "speed", "--device", "cpu")
+    monkeypatch.setattr(takes.alignment, "durations", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        evaluate.main(["one.txt", "-m", "one", "--measures", "speed", "--output", "out", "--device", "cpu"])
+    assert capsys.readouterr().err.endswith("evaluate: stopped by Ctrl-C\n")
+    assert not list((corpus / "out").glob("*.json")) and not (corpus / "out/report.md").exists()
 
 
 def test_each_line_is_spoken_by_its_speaker(corpus, monkeypatch):
