@@ -92,7 +92,8 @@ class TrainConfig:
     ema: float = setting(0.0, "decay of the average of the weights that synthesis uses; 0: none", minimum=0, below=1)
     best: BestMeasure = setting(
         "auto",
-        "measure of G_best.pth; auto: mel, and duration_error in the last stage; cer to plcmos: --evaluate-every (PLCMOS rates silence high)",
+        "measure of G_best.pth; auto: mel, and duration_error in the last stage; "
+        "cer to plcmos need --evaluate-every, and plcmos rates silence high",
     )
     patience: int | None = setting(None, "stop after this number of measurements without a better one, or null")
     keep_checkpoints: int = setting(3, "newest checkpoints kept besides the best; 0 keeps all", minimum=0)
