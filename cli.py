@@ -83,8 +83,8 @@ def did_you_mean(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
 def errors_in_one_line(program: str) -> Iterator[None]:
     """Print user errors (ValueError, OSError) as one line and exit with code 2; print each warning as one line.
 
-    Other exceptions are crashes: they pass with their traceback, and Python exits with code 1. Ctrl-C prints one line and
-    exits with code 130. If the reader of standard output has closed it, the program exits with code 0.
+    Other exceptions are crashes: they pass with their traceback, and Python exits with code 1. Ctrl-C prints one
+    line, and the exit code is 130. If the reader of standard output has closed it, the program exits with code 0.
     """
 
     def show(message: Warning | str, *_args: Any, **_options: Any) -> None:

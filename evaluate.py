@@ -27,6 +27,9 @@ from evaluation import takes
 from files import write_text
 from synthesis.speech import BaseVoice, check_seed
 
+SEED, SEEDS = 1, 5
+OF_VOICES = ("mcd", "speed")  # measures that recordings do not have
+
 
 def load_voice(args: argparse.Namespace) -> BaseVoice:
     """Load the voice of `-m`: a run, a checkpoint, or an exported file."""
@@ -42,14 +45,20 @@ def load_voice(args: argparse.Namespace) -> BaseVoice:
 def evaluate(args: argparse.Namespace, command: str) -> None:
     """Speak the lines if there is a voice, score the takes and write the report."""
     lines = takes.recordings(args.filelist)[: args.sentences]
-    scorers: dict[str, Any] = {} if args.speak_only else load_measures(args, lines)  # errors before hours of work
     scored, settings = takes.read(args.wavs, lines) if args.wavs else (lines, {})
-    if args.model:
-        speak = partial(takes.speak, seed=args.seed, draws=args.seeds, speaker=args.speaker, model=args.model)
-        scored, settings = speak(load_voice(args), lines, args.output)
+    takes.check_audio(scored)  # this and all other checks before hours of work
+    scorers: dict[str, Any] = {} if args.speak_only else load_measures(args, lines)
+    voice = load_voice(args) if args.model else None
+    checked = takes.check_lines(voice, lines, args.speaker) if voice else scored
+    for measure in scorers.values():
+        measure.check(checked)
+    if voice:
+        seeds: dict[str, Any] = {"seed": SEED if args.seed is None else args.seed, "draws": args.seeds or SEEDS}
+        about = {"speaker": args.speaker, "model": args.model}
+        scored, settings = takes.speak(voice, lines, args.output, **seeds, **about)
     if args.speak_only:
         folder = Path(args.output) / takes.FOLDER
-        print(f"{len(lines)} sentences are in {folder}; score them with --wavs {folder}")
+        print(f"audio of {len(lines)} lines: {folder}; score them with --wavs {folder}")
         return
     score(args, scorers, scored, settings | {"command": command})
 
@@ -58,13 +67,16 @@ def load_measures(args: argparse.Namespace, lines: Sequence[takes.Take]) -> dict
     """Load the measures of `--measures`. Raises ValueError for an unknown name and for a missing package."""
     from evaluation.measures import MEASURES, Options
 
-    names = args.measures.split(",") if args.measures else list(MEASURES)
+    names = asked_measures(args) or list(MEASURES)
     for name in names:
         if name not in MEASURES:
             raise ValueError(
                 f"there is no measure {name!r}{cli.did_you_mean(name, MEASURES)}; all: {','.join(MEASURES)}"
             )
+    if args.language != "en" and "cer" in names and not args.whisper:
+        raise ValueError(f"--language {args.language} needs a multilingual model: give its folder with --whisper")
     references = takes.recordings(args.reference) if args.reference else lines
+    takes.check_audio(references)
     return {name: MEASURES[name](Options(references, args.whisper, args.language)) for name in names}
 
 
@@ -84,9 +96,19 @@ def score(args: argparse.Namespace, scorers: dict[str, Any], scored: list[takes.
     print(f"{folder / report.MARKDOWN}")
 
 
+def asked_measures(args: argparse.Namespace) -> list[str]:
+    """Return the names in `--measures`, empty if it is not given."""
+    return [name.strip() for name in args.measures.split(",")] if args.measures else []
+
+
 def check_options(args: argparse.Namespace) -> None:
-    """Raise ValueError for options that are out of range or do not go together."""
+    """Raise ValueError for options that are out of range, do not go together, or have no effect."""
     check_seed(args.seed)
+    for name in ("seed", "seeds", "speaker"):
+        if getattr(args, name) is not None and not args.model:
+            raise ValueError(f"--{name} has no effect without the voice that speaks: -m")
+    if without := [name for name in asked_measures(args) if name in OF_VOICES] if args.recordings else []:
+        raise ValueError(f"--measures {without[0]} has no values for --recordings: it measures what a system speaks")
     for name in ("seeds", "sentences"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise ValueError(f"--{name} is {value}; it must be 1 or more")
@@ -110,8 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cli.add_config(parser, "-c", "--config")
     add("-s", "--speaker", help="name or id, for a voice of several speakers (default: the filelist's)")
     add("--sentences", type=int, metavar="N", help="use the first N lines only (default: all)")
-    add("--seed", type=int, default=1, metavar="N", help="seed of every sentence")
-    add("--seeds", type=int, default=5, metavar="N", help="predictions of each rhythm, for the spread between them")
+    add("--seed", type=int, metavar="N", help=f"seed of every sentence (default: {SEED})")
+    add("--seeds", type=int, metavar="N", help=f"predictions of each rhythm, for their spread (default: {SEEDS})")
     add("--speak-only", action="store_true", help="speak and do not score")
     add("--measures", metavar="A,B", help="comma-separated: cer, mos, similarity, mcd, durations, speed (default: all)")
     add(

@@ -99,7 +99,8 @@ PICTURES = {  # of a validation utterance in the TensorBoard events of training
 }
 
 
-def _figure(rows: int, size: tuple[float, float], columns: int = 1, **layout: Any) -> "tuple[Figure, np.ndarray]":
+def new_figure(rows: int, size: tuple[float, float], columns: int = 1, **layout: Any) -> "tuple[Figure, np.ndarray]":
+    """Return a figure of `size` in inches that needs no display, and its axes `[rows * columns]`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -115,7 +116,7 @@ def _pixels(figure: "Figure") -> np.ndarray:
 
 def plot_spectrogram_to_numpy(spectrogram: np.ndarray) -> np.ndarray:
     """Draw a log-mel spectrogram `[bands, frames]`. Returns pixels `[height, width, 3]`, 8 bit."""
-    figure, (axes,) = _figure(1, (10, 2.5))
+    figure, (axes,) = new_figure(1, (10, 2.5))
     image = axes.imshow(spectrogram, aspect="auto", origin="lower", interpolation="none", cmap="magma")
     axes.set(xlabel="time (frames)", ylabel="mel band (low to high)")
     figure.colorbar(image, label="log amplitude", pad=0.01)
@@ -124,7 +125,7 @@ def plot_spectrogram_to_numpy(spectrogram: np.ndarray) -> np.ndarray:
 
 def plot_alignment_to_numpy(alignment: np.ndarray, info: str | None = None) -> np.ndarray:
     """Draw an alignment `[tokens, frames]` under the title `info`. Returns pixels `[height, width, 3]`, 8 bit."""
-    figure, (axes,) = _figure(1, (6, 4))
+    figure, (axes,) = new_figure(1, (6, 4))
     axes.imshow(alignment, aspect="auto", origin="lower", interpolation="none", cmap="magma")
     axes.set(xlabel="time (frames)", ylabel="token of the text (first to last)", title=info or "")
     return _pixels(figure)
@@ -137,7 +138,7 @@ def plot_speech_to_numpy(spectrogram: np.ndarray, speech: Speech) -> np.ndarray:
     """
     count = sum(1 for symbol in _symbols(speech) if symbol.strip())
     height = min(max(1.6, 0.1 * count), 3.2) if count <= MAX_LETTERED else 2.4
-    figure, (above, below) = _figure(2, (7.2, 2.2 + height), height_ratios=(1.7, height))
+    figure, (above, below) = new_figure(2, (7.2, 2.2 + height), height_ratios=(1.7, height))
     draw_speech(above, below, spectrogram, speech)
     figure.set_dpi(150)
     return _pixels(figure)
@@ -188,7 +189,7 @@ def save_overview(
     path: str | Path, spectrogram: np.ndarray, speech: Speech, curves: Mapping[str, tuple[list[int], list[float]]]
 ) -> None:
     """Write a PNG of a speech, as `plot_speech_to_numpy` draws it, and of curves: steps and values by title."""
-    figure, axes = _figure(2 + len(curves), (10, 6 + 2.2 * len(curves)))
+    figure, axes = new_figure(2 + len(curves), (10, 6 + 2.2 * len(curves)))
     draw_speech(axes[0], axes[1], spectrogram, speech)
     for panel, (name, (steps, values)) in zip(axes[2:], curves.items()):
         _draw_curve(panel, steps, values)
@@ -201,12 +202,14 @@ def save_curves(path: str | Path, *folders: str | Path, columns: int = 3, metric
 
     A training loss beside its validation is divided by its weight, which is in the run's config.json, or is the default
     if there is none. With `metrics`, only the panels of these numbers are drawn. Raises ValueError if no run has one
-    of them.
+    of them, or any number.
     """
     from reporting import metric_names  # imports PyTorch
 
     runs = [Path(folder) for folder in folders]
     existing = list(dict.fromkeys(name for run in runs for name in metric_names(run)))
+    if not existing:
+        raise ValueError(f"{runs[0] / 'metrics.jsonl'} has no numbers yet")
     known = {name for panel in PANELS for name in (panel.trained, panel.validated)}
     others = [Panel("Other numbers", name, "value, unit unknown", name) for name in existing if name not in known]
     if unknown := [name for name in metrics or () if name not in existing]:
@@ -215,7 +218,7 @@ def save_curves(path: str | Path, *folders: str | Path, columns: int = 3, metric
     panels = [panel for panel in (*PANELS, *others) if wanted & {panel.trained, panel.validated}]
     columns = min(columns, len(panels))
     rows = _rows(panels, columns)
-    figure, axes = _figure(len(rows), (4.2 * columns, 2.7 * len(rows) + 0.5), columns)
+    figure, axes = new_figure(len(rows), (4.2 * columns, 2.7 * len(rows) + 0.5), columns)
     groups: set[str] = set()
     for panel, place in zip((panel for row in rows for panel in row), axes):
         if panel is None:
@@ -264,8 +267,8 @@ def _draw_panel(axes: "Axes", panel: Panel, runs: Sequence[Path]) -> None:
         color = color if runs[1:] else COLORS[0]
         axes.plot(steps, values, color=color, marker=marker or "o", ms=4, linewidth=1.6)
         best = _best(run)
-        if best and best[0] in steps:
-            step, value = best[0], values[steps.index(best[0])]
+        if best and best.step in steps:
+            step, value = best.step, values[steps.index(best.step)]
             axes.plot(step, value, "*", color=color, ms=13, markeredgecolor="black", zorder=3)
             if not runs[1:]:
                 axes.set_title(f"{value:.4g} at step {step:,}", loc="right", fontsize=8)
@@ -298,18 +301,40 @@ def _spans_decades(values: Sequence[float]) -> bool:
     return bool(positive) and few and max(positive) > LOG_RANGE * min(positive)
 
 
-def _best(run: Path) -> tuple[int, float] | None:
-    """Return step and mel L1 of the best validation, whose weights are in G_best.pth; None without validation."""
+class _Best(NamedTuple):
+    """The best validation or evaluation of a run, and the name of the measure that `train.best` chooses."""
+
+    measure: str
+    step: int
+    value: float
+
+
+def _best(run: Path) -> _Best | None:
+    """Return the result whose weights are in G_best.pth; None if `train.best` is not measured yet."""
     from reporting import read_metrics
 
-    finite = [(value, step) for step, value in zip(*read_metrics(run, "validation/mel")) if math.isfinite(value)]
-    return min(finite)[::-1] if finite else None
+    settings = _settings(run)
+    measure, first = settings.best, 0
+    if measure == "auto":
+        measure, start = "mel", settings.duration_stage_start
+        if start is not None and any(step >= start for step in read_metrics(run, "validation/duration_error")[0]):
+            measure, first = "duration_error", start
+    group = "evaluation" if measure in configs.EVALUATED else "validation"
+    sign = -1 if measure in configs.HIGHER_IS_BETTER else 1
+    results = zip(*read_metrics(run, f"{group}/{measure}"))
+    finite = [(sign * value, step, value) for step, value in results if math.isfinite(value) and step >= first]
+    return _Best(measure, *min(finite)[1:]) if finite else None
 
 
 def _weight(run: Path, name: str) -> float:
     """Return a weight of losses from the run's config."""
+    return getattr(_settings(run), name)
+
+
+def _settings(run: Path) -> configs.TrainConfig:
+    """Return the section `train` of the run's config, or the defaults if there is none."""
     own = run / "config.json"
-    return getattr(configs.load(own).train if own.exists() else configs.TrainConfig(), name)
+    return configs.load(own).train if own.exists() else configs.TrainConfig()
 
 
 def _add_legend(figure: "Figure", runs: Sequence[Path], columns: int, validated: bool) -> None:
@@ -323,7 +348,7 @@ def _add_legend(figure: "Figure", runs: Sequence[Path], columns: int, validated:
         entries = []
         for i, run in enumerate(runs):
             best = _best(run)
-            reached = f": {best[1]:.4g} at step {best[0]:,}" if best else ""
+            reached = f": {best.value:.4g} at step {best.step:,}" if best else ""
             look: dict[str, Any] = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)], "ms": 5}
             entries.append(Line2D([], [], label=f"{run.name}{reached}", **look))
         pale: dict[str, Any] = black | {"alpha": 0.45}
@@ -332,8 +357,9 @@ def _add_legend(figure: "Figure", runs: Sequence[Path], columns: int, validated:
         pale = {"color": COLORS[1]}
     if validated or not runs[1:]:
         entries.append(Line2D([], [], label="training", linewidth=1, **pale))
-    if validated:
-        entries.append(Line2D([], [], label="lowest validation mel L1", marker="*", linestyle="", ms=10, **black))
+    if measures := sorted({best.measure for best in map(_best, runs) if best}) if validated else []:
+        star = f"best validation by {' or '.join(measures)}"
+        entries.append(Line2D([], [], label=star, marker="*", linestyle="", ms=10, **black))
     if any(resumptions(run) for run in runs):
         entries.append(Line2D([], [], label="stopped and resumed", linestyle=":", **black))
     title = f"{len(runs)} runs" if runs[1:] else f"Run {runs[0].name}"
@@ -355,7 +381,7 @@ def save_pictures(path: str | Path, folder: str | Path) -> None:
     own = Path(folder, "config.json")
     data = configs.load(own).data if own.exists() else None
     frame = f"; a frame is {1000 * data.hop_length / data.sampling_rate:.1f} ms" if data else ""
-    figure, _ = _figure(1, (10, 9.2))
+    figure, _ = new_figure(1, (10, 9.2))
     figure.clear()
     places = figure.subplot_mosaic(
         [["gt/mel"] * 2, ["gen/mel"] * 2, ["all/attn", "gen/attn"]], height_ratios=(2.5, 2.5, 3.4)

@@ -4,11 +4,11 @@ The duration predictor passes no gradient to the text encoder. Therefore a train
 and aligned durations are computed once, and each form of training takes minutes and sees the same data. Every line of
 output has these measurements on the validation list of the voice:
 
-  spread        standard deviation of predicted log durations, divided by that of the aligned ones
-  rmse          root mean squared error of log durations predicted without noise
-  draws         standard deviation of log durations between draws for the same text
-  loss_d        loss of the discriminator that trained with the predictor, and loss_g, the predictor's adversarial loss
-  fresh         loss of new discriminators of each type, trained against the frozen predictor; 0.5 is chance
+  duration_std_ratio  standard deviation of predicted log durations, divided by that of the aligned ones
+  duration_spread     standard deviation of log durations between draws for the same text
+  rmse                root mean squared error of log durations predicted without noise
+  loss_d, loss_g      losses of the discriminator that trained with the predictor, and of the predictor against it
+  fresh_TYPE          loss of new discriminators of each type, trained against the frozen predictor; 0.5 is chance
 
 Examples:
   python benchmarks/durations.py features NAME features.pt
@@ -57,6 +57,7 @@ class Form:
     discriminator: str | None = None
     noise: bool = False
     dropout: float = 0.5
+    dequantize: bool = False  # the aligned durations, for a discriminator that does not do it itself
 
 
 FORMS = {
@@ -66,6 +67,8 @@ FORMS = {
     "dur_disc_2": Form("dur_disc_2"),
     "dur_disc_2_noise": Form("dur_disc_2", noise=True),
     "dur_disc_2_noise_dropout_0.1": Form("dur_disc_2", noise=True, dropout=0.1),
+    "dur_disc_2_noise_dequantized": Form("dur_disc_2", noise=True, dequantize=True),
+    "dur_disc_2_noise_dequantized_dropout_0.1": Form("dur_disc_2", noise=True, dropout=0.1, dequantize=True),
     "dur_disc_3": Form("dur_disc_3", dropout=0.1),
     "dur_disc_3_noise": Form("dur_disc_3", noise=True, dropout=0.1),  # of the shipped configs
     "dur_disc_3_noise_dropout_0.5": Form("dur_disc_3", noise=True),
@@ -112,8 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 train.end_workers()
             return
         device = find_device(args.device)
-        content = torch.load(args.features, map_location=device, weights_only=True)
-        clips = {name: [Clip(x.float(), w.float()) for x, w in items] for name, items in content.items()}
+        clips = load_features(args.features, device)
         for seed in args.seeds:
             for name in args.forms:
                 began = time.perf_counter()
@@ -129,7 +131,8 @@ def extract(device: torch.device, args: argparse.Namespace) -> None:
     config = configs.load(folder / "config.json")
     _, epochs, loader, validation = train.make_loaders(config, device)
     trainer = Trainer(config, device)
-    checkpoint.resume_run(trainer, folder)
+    if not checkpoint.resume_run(trainer, folder):
+        raise ValueError(f"{folder} holds no checkpoint G_*.pth: durations are aligned by a trained run")
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     loaders = {"training": islice(loader, PASSES * len(epochs.sampler)), "validation": validation}
     for name, batches in loaders.items():
@@ -145,6 +148,17 @@ def extract(device: torch.device, args: argparse.Namespace) -> None:
         found[name] = list(clips.values())
         print(f"{name}: {len(clips)} utterances")
     torch.save(found, args.output)
+
+
+def load_features(path: str, device: torch.device) -> dict[str, list[Clip]]:
+    """Return the utterances of the lists `training` and `validation`. Raises ValueError for another file."""
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        return {name: [Clip(x.float(), w.float()) for x, w in content[name]] for name in ("training", "validation")}
+    except OSError:
+        raise
+    except Exception:  # foreign bytes raise errors of many kinds
+        raise ValueError(f"{path} is not an output of the command `features`") from None
 
 
 def collate(clips: Sequence[Clip]) -> Clips:
@@ -165,18 +179,19 @@ def batches(clips: Sequence[Clip], size: int) -> Iterator[Clips]:
             yield collate([clips[j] for j in order[i : i + size]])
 
 
-class Learner:
+class Adversary:
     """A discriminator of durations with its optimizer."""
 
-    def __init__(self, kind: str, channels: int, device: torch.device):
+    def __init__(self, kind: str, channels: int, device: torch.device, dequantize: bool = False):
         sizes = (channels, channels, DURATION_DISCRIMINATOR_KERNEL, DURATION_DISCRIMINATOR_DROPOUT)
         self.network: DurationDiscriminatorV1 = DURATION_DISCRIMINATORS[kind](*sizes).to(device)
+        self.dequantizes = dequantize or self.network.dequantizes
         self.optimizer = adamw(self.network)
 
     def loss(self, clips: Clips, logw: Tensor) -> Tensor:
         """Return the discriminator's loss for predicted log durations `[b, 1, t_s]`."""
         x, x_mask, logw_ = clips
-        real = dequantize(logw_, x_mask) if self.network.dequantizes else logw_
+        real = dequantize(logw_, x_mask) if self.dequantizes else logw_
         scores_r, scores_g = self.network(x, x_mask, real, logw.detach())
         return losses.discriminator_loss(scores_r, scores_g, x_mask.transpose(1, 2))[0]
 
@@ -210,7 +225,7 @@ def measure(form: Form, training: list[Clip], heldout: Clips, seed: int, args: a
     predictor = DurationPredictor(channels, DURATION_CHANNELS, DURATION_KERNEL, form.dropout, use_noise=form.noise)
     predictor.to(device)
     optimizer = adamw(predictor)
-    adversary = Learner(form.discriminator, channels, device) if form.discriminator else None
+    adversary = Adversary(form.discriminator, channels, device, form.dequantize) if form.discriminator else None
     values: dict[str, float] = {}
     for clips in islice(batches(training, args.batch_size), args.steps):
         logw = predictor(clips.x, clips.x_mask)
@@ -226,11 +241,11 @@ def measure(form: Form, training: list[Clip], heldout: Clips, seed: int, args: a
     aligned = heldout.logw_[valid]
     draws = torch.stack([predictor(heldout.x, heldout.x_mask)[valid] for _ in range(DRAWS)])
     without_noise = predictor(heldout.x, heldout.x_mask, noise_scale=0.0)[valid]
-    values["spread"] = (draws[0].std() / aligned.std()).item()
+    values["duration_std_ratio"] = (draws[0].std() / aligned.std()).item()
     values["rmse"] = (without_noise - aligned).square().mean().sqrt().item()
-    values["draws"] = draws.std(0).mean().item()
+    values["duration_spread"] = draws.std(0).mean().item()
     for kind in FRESH:
-        fresh = Learner(kind, channels, device)
+        fresh = Adversary(kind, channels, device)
         for clips in islice(batches(training, args.batch_size), args.fresh_steps):
             fresh.step(clips, predictor(clips.x, clips.x_mask))
         fresh.network.eval()

@@ -21,6 +21,8 @@ class Value(NamedTuple):
 def estimate(rows: np.ndarray, of_sums: OfSums) -> Value:
     """Return a quantity of all sentences, with a percentile bootstrap interval of 95 % (Efron, 1979).
 
+    The ends of the interval are NaN for fewer than two sentences.
+
     Args:
         rows: terms of each sentence `[sentences, k]`; each bootstrap sample draws sentences with replacement.
         of_sums: the quantity, from the sums of the terms over sentences.
@@ -31,7 +33,8 @@ def estimate(rows: np.ndarray, of_sums: OfSums) -> Value:
     with np.errstate(divide="ignore", invalid="ignore"):  # a sample may have no valid term, such as no voiced frame
         value, samples = of_sums(rows.sum(0)), of_sums(counts @ rows)
     tail = (100 - COVERAGE) / 2
-    low, high = np.nanpercentile(samples, [tail, 100 - tail]) if np.isfinite(samples).any() else (np.nan, np.nan)
+    known = n > 1 and np.isfinite(samples).any()
+    low, high = np.nanpercentile(samples, [tail, 100 - tail]) if known else (np.nan, np.nan)
     return Value(float(value), float(low), float(high))
 
 

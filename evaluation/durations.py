@@ -1,7 +1,6 @@
 """Statistics of durations by class of symbols, to find rhythms that are too regular.
 
-A predictor that is trained on a squared error predicts means, so its log durations vary less than those of speech. All
-functions take arrays, so that training can use them as well.
+A predictor that is trained on a squared error predicts means, so its log durations vary less than those of speech.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Judges: networks that score the audio of one sentence. They run on a CPU, without access to the network."""
+"""Predicted opinion scores: networks that score the audio of one sentence.
+
+They run on a CPU, without access to the network.
+"""
 
 import warnings
 from abc import ABC, abstractmethod

@@ -16,7 +16,7 @@ from evaluation import RATE, acoustics, durations, needed
 from evaluation.judges import JUDGES, SpeakerEncoder, cosine_to_mean
 from evaluation.quantities import QUANTITIES
 from evaluation.recognition import Whisper, edits, normalize
-from evaluation.takes import Take
+from evaluation.takes import Take, refuse_short
 
 TRIM_FRAME = 400  # samples at `RATE`, of the frames whose levels are compared
 SILENCE = 40  # dB below the loudest frame, at the ends of the audio
@@ -50,6 +50,9 @@ class Measure(ABC):
     def __init__(self, options: Options):
         self.options = options
 
+    def check(self, takes: Sequence[Take]) -> None:  # noqa: B027 - most measures can score any take
+        """Raise ValueError if takes cannot be scored, before they are spoken."""
+
     @abstractmethod
     def score(self, take: Take, sound: Sound) -> Score:
         """Score one sentence."""
@@ -78,18 +81,26 @@ class Opinion(Measure):
         self.judges = {name: judge() for name, judge in JUDGES.items()}
 
     def score(self, take: Take, sound: Sound) -> Score:
-        """Ask every judge."""
+        """Run every predictor."""
         scores = {name: judge.score(sound.spoken) for name, judge in self.judges.items()}
         return Score({name: (score, 1) for name, score in scores.items()}, scores)
 
 
 class Similarity(Measure):
-    """Similarity of the speaker to the mean of his or her reference recordings, of which the take itself is none."""
+    """Similarity of the speaker to the mean of their reference recordings, excluding the take itself."""
 
     def __init__(self, options: Options):
         super().__init__(options)
         self.encoder = SpeakerEncoder()
         self.references: dict[str | None, dict[str, np.ndarray]] = defaultdict(dict)
+
+    def check(self, takes: Sequence[Take]) -> None:
+        """Raise ValueError for a take whose speaker has no reference recording."""
+        speakers = {reference.speaker for reference in self.options.references}
+        for take in takes:
+            who = take.facts.get("speaker") or take.speaker
+            if len(speakers) != 1 and who not in speakers:
+                raise ValueError(f"no recording of speaker {who!r} to compare with: name a filelist with --reference")
 
     def score(self, take: Take, sound: Sound) -> Score:
         """Compare embeddings."""
@@ -97,9 +108,7 @@ class Similarity(Measure):
             embedding = self.encoder.embed(load_audio(reference.recording, RATE))
             self.references[reference.speaker][reference.recording] = embedding
         who = take.facts.get("speaker") or take.speaker
-        known = next(iter(self.references.values())) if len(self.references) == 1 else self.references.get(who)
-        if known is None:
-            raise ValueError(f"no recording of speaker {who!r} to compare with: name a filelist with --reference")
+        known = next(iter(self.references.values())) if len(self.references) == 1 else self.references[who]
         others = [embedding for path, embedding in known.items() if path != take.audio]
         if not others:
             return Score({})
@@ -180,22 +189,28 @@ def voiced_seconds(samples: np.ndarray) -> float:
     return len(trimmed) / RATE
 
 
+def load_sound(path: str) -> np.ndarray:
+    """Return samples `[n]` at `RATE` in -1..1. Raises ValueError for audio that is too short or not finite."""
+    samples = load_audio(path, RATE)
+    refuse_short(path, len(samples), RATE)
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{path}: the samples contain NaN or infinity")
+    return np.clip(samples, -1, 1)
+
+
 def score_all(
     takes: Sequence[Take], measures: dict[str, Measure], progress: Callable[[Sequence[Take]], Any]
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Score every take with every measure.
 
     Returns the terms of each quantity `[sentences, k]`, without the sentences that have none, and facts of each
-    sentence. Raises ValueError for audio without samples.
+    sentence. Raises ValueError for audio that is too short or not finite.
     """
     terms: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     sentences = []
     for take in progress(takes):
         own = take.audio == take.recording
-        spoken = np.clip(load_audio(take.audio, RATE), -1, 1)
-        if not len(spoken):
-            raise ValueError(f"{take.audio} holds no audio")
-        sound = Sound(spoken, None if own else np.clip(load_audio(take.recording, RATE), -1, 1))
+        sound = Sound(load_sound(take.audio), None if own else load_sound(take.recording))
         sentence: dict[str, Any] = {"name": take.name, "text": take.text}
         for measure in measures.values():
             score = measure.score(take, sound)

@@ -11,9 +11,9 @@ from evaluation import RATE
 from evaluation.report import log_durations
 from evaluation.takes import Take
 from files import replacing
+from plots import new_figure
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BANDS, FFT, HOP = 80, 1024, 200  # of spectrograms
@@ -39,7 +39,7 @@ def spectrograms(take: Take) -> "Figure":
     import librosa  # takes seconds
 
     paths = [take.audio] if take.audio == take.recording else [take.audio, take.recording]
-    figure, panels = new_figure(len(paths), 1, (9, 2.4 * len(paths)))
+    figure, panels = new_figure(len(paths), (9, 2.4 * len(paths)))
     for panel, path, title in zip(panels, paths, (take.name, "recording")):
         samples = load_audio(path, RATE)
         mel = librosa.feature.melspectrogram(y=samples, sr=RATE, n_fft=FFT, hop_length=HOP, n_mels=BANDS)
@@ -57,7 +57,7 @@ def spectrograms(take: Take) -> "Figure":
 
 def errors(sentences: Sequence[dict[str, Any]]) -> "Figure":
     """Draw the character error rate of each sentence."""
-    figure, (panel,) = new_figure(1, 1, (9, 3))
+    figure, (panel,) = new_figure(1, (9, 3))
     panel.bar(range(len(sentences)), [100 * sentence["cer"] for sentence in sentences], color=BLUE)
     panel.set(xlabel="sentence", ylabel="character error rate, %")
     return figure
@@ -66,23 +66,13 @@ def errors(sentences: Sequence[dict[str, Any]]) -> "Figure":
 def violins(predicted: np.ndarray, aligned: np.ndarray, classes: Sequence[str]) -> "Figure":
     """Draw the distributions of log durations `[symbols]` by class: predicted and, in gray, aligned."""
     names = [name for name in dict.fromkeys(classes) if classes.count(name) > 1]
-    figure, (panel,) = new_figure(1, 1, (9, 4))
+    figure, (panel,) = new_figure(1, (9, 4))
     of = np.array(classes)
     for values, offset, color in ((predicted, -0.2, BLUE), (aligned, 0.2, GRAY)):
         sets = [values[of == name] / np.log(10) for name in names]
         parts = panel.violinplot(sets, [i + offset for i in range(len(names))], widths=0.35, showmedians=True)
-        for body in parts["bodies"]:  # type: ignore[attr-defined]
+        for body in parts["bodies"]:
             body.set_facecolor(color)
     panel.set(xticks=range(len(names)), ylabel="log10 of the duration in ms", title="predicted (blue), aligned (gray)")
     panel.set_xticklabels(names)
     return figure
-
-
-def new_figure(rows: int, columns: int, size: tuple[float, float]) -> "tuple[Figure, list[Axes]]":
-    """Return a figure that needs no display, and its panels."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(np.ravel(figure.subplots(rows, columns)))

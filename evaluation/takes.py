@@ -9,14 +9,14 @@ durations [draws][tokens] as they are spoken, and `aligned` durations [tokens] o
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from audio import FORMATS, save_audio
+from audio import FORMATS, read_header, save_audio
 from corpora.filelist import read_filelist
 from evaluation import alignment
 from files import write_text
@@ -24,6 +24,7 @@ from synthesis.speech import BaseVoice
 
 FOLDER, FACTS = "wavs", "takes.json"  # in the output folder
 JSON, MARKDOWN = "report.json", "report.md"  # there too, written by `evaluation.report`
+LEAST_SECONDS = 0.1  # of audio that the networks accept
 
 
 @dataclass
@@ -56,6 +57,51 @@ def recordings(filelist: str | Path) -> list[Take]:
     return [Take(name, clip.text, clip.path, clip.speaker, clip.path) for name, clip in zip(names, clips)]
 
 
+def check_audio(takes: Iterable[Take]) -> None:
+    """Raise ValueError if the audio of a take or its recording is missing, is not audio, or is too short."""
+    for path in dict.fromkeys(path for take in takes for path in (take.recording, take.audio)):
+        refuse_short(path, *read_header(path))
+
+
+def refuse_short(path: str, samples: int, rate: int) -> None:
+    """Raise ValueError if a file of that number of samples at `rate` Hz is too short to be scored."""
+    if samples < LEAST_SECONDS * rate:
+        raise ValueError(f"{path} lasts {samples / rate:.3f} s; evaluation needs at least {LEAST_SECONDS:g} s")
+
+
+def check_lines(voice: BaseVoice, lines: Sequence[Take], speaker: str | None) -> list[Take]:
+    """Return the lines with the speakers that `speak` gives them.
+
+    Raises ValueError if the voice cannot speak a line, or has no such speaker.
+    """
+    checked = []
+    for line in lines:
+        who = speaker_of(voice, line, speaker)
+        try:
+            voice.speaker_id(who)
+            voice.read(line.text)
+        except ValueError as error:
+            raise ValueError(f"{line.recording}: {error}") from None
+        checked.append(replace(line, facts={"speaker": who}))
+    return checked
+
+
+def speaker_of(voice: BaseVoice, line: Take, speaker: str | None) -> str | None:
+    """Return who speaks a line: the given speaker, or the one of the filelist if the voice has several."""
+    return speaker if speaker is not None else line.speaker if voice.data.n_speakers else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of takes.json or report.json. Raises ValueError if the file is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content["sentences"], list) and all(isinstance(s, dict) for s in content["sentences"]):
+            return content
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{path} is damaged: it must be a JSON object with a list of sentences")
+
+
 def read(folder: str | Path, lines: Sequence[Take]) -> tuple[list[Take], dict[str, Any]]:
     """Return the takes in a folder of any system's audio, `NAME.wav` for each line, and the settings of the voice.
 
@@ -64,8 +110,8 @@ def read(folder: str | Path, lines: Sequence[Take]) -> tuple[list[Take], dict[st
     """
     folder = Path(folder)
     described = next((path for path in (folder / FACTS, folder.parent / FACTS) if path.is_file()), None)
-    content = json.loads(described.read_text(encoding="utf-8")) if described else {"sentences": []}
-    facts = {sentence["name"]: sentence for sentence in content.pop("sentences")}
+    content = read_json(described) if described else {"sentences": []}
+    facts = {sentence.get("name"): sentence for sentence in content.pop("sentences")}
     takes = []
     for line in lines:
         paths = [folder / f"{line.name}{suffix}" for suffix in FORMATS]
@@ -75,9 +121,9 @@ def read(folder: str | Path, lines: Sequence[Take]) -> tuple[list[Take], dict[st
         if found[1:]:
             raise ValueError(f"{folder} has {' and '.join(path.name for path in found)}: remove all but one of them")
         known = facts.get(line.name, {})
-        if known and known["text"] != line.text:
+        if known and known.get("text") != line.text:
             raise ValueError(
-                f"{described}: {line.name} was spoken from {known['text']!r}, and the list has {line.text!r}"
+                f"{described}: {line.name} was spoken from {known.get('text')!r}, and the list has {line.text!r}"
             )
         takes.append(Take(line.name, line.text, line.recording, line.speaker, str(found[0]), known))
     return takes, content
@@ -108,7 +154,7 @@ def speak(
     frame_ms = 1000 * voice.data.hop_length / voice.sampling_rate
     takes: list[Take] = []
     for line in tqdm(lines, "speaking", unit="line", disable=None):
-        who = speaker if speaker is not None else line.speaker if voice.data.n_speakers else None
+        who = speaker_of(voice, line, speaker)
         for _ in range(1 if takes and not gpu else 2):  # the first sentence, and any new length on a GPU, is slower
             begin = time.perf_counter()
             speech = voice.speak(line.text, who, **seeds)

@@ -16,6 +16,7 @@ import os
 import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cli
 import config as configs
 import train
+from evaluation import report, takes
 from files import run_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -78,12 +80,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if wrong := [row for row in args.rows if row in SPEAKER_ROWS and not args.two_speakers]:
             raise ValueError(f"the row {wrong[0]} needs the filelists of two speakers: give --two-speakers")
         jobs = [Job(args, row, seed) for seed in args.seeds for row in args.rows]
+        gpus = visible_gpus(args.gpus)
         if "train" in args.stages or "speak" in args.stages:
-            on_gpus(jobs, args.gpus, args.runs_per_gpu)
+            for filelist in dict.fromkeys(job.filelist for job in jobs):  # errors before hours of work
+                takes.check_audio(takes.recordings(filelist))
+            on_gpus(jobs, gpus, args.runs_per_gpu)
         for job in jobs if "score" in args.stages else []:
             job.score()
         if "table" in args.stages:
-            reports = [str(job.folder) for job in jobs if (job.folder / "report.json").exists()]
+            reports = [str(job.folder) for job in jobs if (job.folder / takes.JSON).exists()]
+            if not reports:
+                raise ValueError("no row has been scored yet")
             run("evaluate.py", "--compare", *reports, "--output", str(Path(args.output) / "table.md"))
 
 
@@ -94,6 +101,7 @@ class Job:
         self.args, self.row, self.seed = args, row, seed
         self.folder = Path(args.output) / f"{row}-{seed}"
         self.name = f"{Path(args.output).name}/{row}-{seed}"  # of the run in logs/
+        self.final = run_folder(self.name) / f"G_{args.steps}.pth"
         self.filelist = args.two_speakers[2] if row in SPEAKER_ROWS else args.filelist
 
     def write_config(self) -> Path:
@@ -109,46 +117,81 @@ class Job:
         configs.save(train.changed(config, "train", seed=self.seed), path)
         return path
 
-    def train_and_speak(self, gpu: int) -> None:
-        """Train and speak on one GPU, as far as this is not done."""
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)}
-        steps = str(self.args.steps)
-        final = run_folder(self.name) / f"G_{steps}.pth"
-        if "train" in self.args.stages and not final.exists():
-            options = ["-c", str(self.write_config()), "-m", self.name, "--max-steps", steps]
+    def train_and_speak(self, gpu: str) -> None:
+        """Train and speak on one GPU, as far as this is not done. Raises ValueError if training was stopped."""
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
+        if "train" in self.args.stages and not self.final.exists():
+            options = ["-c", str(self.write_config()), "-m", self.name, "--max-steps", str(self.args.steps)]
             run("train.py", *options, environment=environment)
-        if "speak" in self.args.stages and not (self.folder / "takes.json").exists():
-            options = ["-m", str(final), "--output", str(self.folder), "--speak-only"]
+            if not self.final.exists():
+                raise ValueError(f"training ended without {self.final}: if it was stopped, the same command resumes it")
+        if "speak" in self.args.stages and not self.is_spoken():
+            options = ["-m", str(self.final), "--output", str(self.folder), "--speak-only"]
             run("evaluate.py", self.filelist, *options, environment=environment)
+
+    def is_spoken(self) -> bool:
+        """Return whether the final checkpoint has spoken the lines of the test list."""
+        path = self.folder / takes.FACTS
+        if not path.exists():
+            return False
+        spoken = takes.read_json(path)
+        lines = [(line.name, line.text) for line in takes.recordings(self.filelist)]
+        same_voice = (spoken.get("model"), spoken.get("step")) == (str(self.final), self.args.steps)
+        return same_voice and report.texts(spoken) == lines
+
+    def is_scored(self) -> bool:
+        """Return whether the report is of the takes."""
+        if not (self.folder / takes.JSON).exists():
+            return False
+        scored, spoken = takes.read_json(self.folder / takes.JSON), takes.read_json(self.folder / takes.FACTS)
+        details = scored.get("details", {})
+        same_voice = all(details.get(key) == spoken.get(key) for key in ("model", "step"))
+        return same_voice and report.texts(scored) == report.texts(spoken)
 
     def score(self) -> None:
         """Score what the row has spoken, if that is not done."""
-        if (self.folder / "takes.json").exists() and not (self.folder / "report.json").exists():
+        if (self.folder / takes.FACTS).exists() and not self.is_scored():
             wavs = str(self.folder / "wavs")
             run("evaluate.py", self.filelist, "--wavs", wavs, "--output", str(self.folder))
 
 
-def on_gpus(jobs: Sequence[Job], gpus: int, runs_per_gpu: int) -> None:
-    """Train and speak all jobs, `runs_per_gpu` at a time on each GPU. Raises ValueError if one fails."""
-    free: queue.Queue[int] = queue.Queue()
-    for gpu in [*range(gpus)] * runs_per_gpu:
+def visible_gpus(count: int) -> list[str]:
+    """Return the first GPUs of CUDA_VISIBLE_DEVICES, of all GPUs if it is not set. Raises ValueError for too few."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [str(i) for i in range(count)] if visible is None else visible.split(",")
+    if count > len(gpus):
+        raise ValueError(f"--gpus is {count}, and CUDA_VISIBLE_DEVICES lists {len(gpus)}: {visible}")
+    return gpus[:count]
+
+
+def on_gpus(jobs: Sequence[Job], gpus: Sequence[str], runs_per_gpu: int) -> None:
+    """Train and speak all jobs, `runs_per_gpu` at a time on each GPU.
+
+    Raises ValueError if one fails. No other job starts then, and those that run are finished.
+    """
+    free: queue.Queue[str] = queue.Queue()
+    for gpu in [*gpus] * runs_per_gpu:
         free.put(gpu)
+    failed = threading.Event()
 
     def work(job: Job) -> None:
         gpu = free.get()
         try:
-            job.train_and_speak(gpu)
+            if not failed.is_set():
+                job.train_and_speak(gpu)
+        except BaseException:
+            failed.set()
+            raise
         finally:
             free.put(gpu)
 
-    with ThreadPoolExecutor(gpus * runs_per_gpu) as pool:
+    with ThreadPoolExecutor(len(gpus) * runs_per_gpu) as pool:
         futures = [pool.submit(work, job) for job in jobs]
         try:
             for future in futures:
                 future.result()
         except BaseException:
-            for future in futures:
-                future.cancel()
+            failed.set()
             raise
 
 

@@ -28,7 +28,7 @@ def programs(workspace, monkeypatch):
 
     monkeypatch.setattr(ablation, "run", run)
     # training handles signals, which only the main thread may do
-    monkeypatch.setattr(ablation, "on_gpus", lambda jobs, *_: [job.train_and_speak(0) for job in jobs])
+    monkeypatch.setattr(ablation, "on_gpus", lambda jobs, *_: [job.train_and_speak("0") for job in jobs])
     Path("test.txt").write_text("val0.wav|Hello world.\nval1.wav|A small voice.\n", "utf-8")
     return called
 
@@ -83,11 +83,38 @@ def test_each_gpu_gets_its_number_of_runs():
             raise ValueError("broken")
 
     running, most, done = [], [], []
-    ablation.on_gpus([Job() for _ in range(10)], 2, 2)
-    assert set(done) == {0, 1} and len(done) == 10
+    ablation.on_gpus([Job() for _ in range(10)], ["0", "1"], 2)
+    assert set(done) == {"0", "1"} and len(done) == 10
     assert max(total for total, _ in most) <= 4 and max(same for _, same in most) == 2
     with pytest.raises(ValueError, match="broken"):
-        ablation.on_gpus([Broken(), Job()], 1, 1)
+        ablation.on_gpus([Broken(), Job()], ["0"], 1)
+    assert len(done) == 10  # no other job has started
+
+
+def test_gpus_are_those_that_the_user_made_visible(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert ablation.visible_gpus(2) == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    assert ablation.visible_gpus(2) == ["3", "5"]
+    with pytest.raises(ValueError, match="--gpus is 4, and CUDA_VISIBLE_DEVICES lists 3"):
+        ablation.visible_gpus(4)
+
+
+def test_other_steps_are_trained_spoken_and_scored_again(programs):
+    base()
+    command = ["test.txt", "-c", "base.json", "--output", "out", "--rows", "vits2", "--seeds", "1"]
+    ablation.main([*command, "--steps", "1"])
+    del programs[:]
+    ablation.main([*command, "--steps", "2"])
+    assert [program for program, _ in programs] == ["train.py"] + ["evaluate.py"] * 3
+    assert json.loads(Path("out/vits2-1/report.json").read_text("utf-8"))["details"]["step"] == 2
+    for name in ("takes.json", "report.json"):
+        Path("out/vits2-1", name).write_text("{}", "utf-8")
+        with pytest.raises(SystemExit, match="2"):
+            ablation.main([*command, "--steps", "2"])
+        if name == "takes.json":
+            Path("out/vits2-1", name).unlink()
+            ablation.main([*command, "--steps", "2"])
 
 
 def test_errors_take_one_line(programs, capsys):
@@ -95,6 +122,47 @@ def test_errors_take_one_line(programs, capsys):
     with pytest.raises(SystemExit) as ended:
         ablation.main(["test.txt", "-c", "base.json", "--output", "out", "--rows", "two_speakers"])
     assert ended.value.code == 2 and "give --two-speakers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stages", "table"], "no row has been scored yet"),
+        ([], "training ended without logs/out/vits2-1/G_1.pth: if it was stopped, the same command resumes it"),
+    ],
+)
+def test_a_recipe_without_results_takes_one_line(options, message, programs, monkeypatch, capsys):
+    base()
+    monkeypatch.setitem(PROGRAMS, "train.py", lambda arguments: None)
+    with pytest.raises(SystemExit, match="2"):
+        ablation.main(
+            [
+                "test.txt",
+                "-c",
+                "base.json",
+                "--output",
+                "out",
+                "--rows",
+                "vits2",
+                "--seeds",
+                "1",
+                "--steps",
+                "1",
+                *options,
+            ]
+        )
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lines", [None, "nowhere.wav|Hello."])
+def test_a_missing_list_or_recording_is_found_before_training(lines, programs, capsys):
+    base()
+    Path("test.txt").unlink()
+    if lines:
+        Path("test.txt").write_text(lines, "utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        ablation.main(["test.txt", "-c", "base.json", "--output", "out", "--rows", "vits2", "--seeds", "1"])
+    assert not programs and ("nowhere.wav" if lines else "test.txt") in capsys.readouterr().err
 
 
 def test_a_program_that_fails_ends_the_recipe():

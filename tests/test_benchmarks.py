@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import tiny
 import tiny_voices
+import torch
 
 import train
 
@@ -94,17 +95,39 @@ def test_loader_times_batches(speakers, tmp_path, monkeypatch, capsys):
     assert result["utterances_a_second"] > 0
 
 
+FORMS = ("dur_disc_3_noise", "dur_disc_2_noise", "dur_disc_2_noise_dequantized")
+
+
 def test_durations_compares_forms_on_a_frozen_voice(workspace, capsys):
     path = tiny.write_config(workspace / "tiny.json")
     train.main(["-c", path, "-m", "voice", "--device=cpu", "--max-steps=1"])
     program("durations").main(["features", "voice", "features.pt", "--device=cpu"])
     steps = ["--steps=3", "--fresh-steps=2", "--device=cpu"]
-    program("durations").main(["train", "features.pt", "--forms", "mse", "dur_disc_3_noise", *steps])
-    mse, adversarial = [json.loads(line) for line in capsys.readouterr().out.splitlines()[-2:]]
-    assert mse["draws"] == 0 < adversarial["draws"]  # only the noise input makes draws differ
+    program("durations").main(["train", "features.pt", "--forms", "mse", *FORMS, *steps])
+    mse, adversarial, raw, dequantized = [json.loads(line) for line in capsys.readouterr().out.splitlines()[-4:]]
+    assert raw["loss_d"] != dequantized["loss_d"]
+    assert mse["duration_spread"] == 0 < adversarial["duration_spread"]  # only the noise input makes draws differ
     assert "loss_d" not in mse and adversarial["loss_d"] > 0 and adversarial["loss_g"] > 0
     for result in (mse, adversarial):
-        assert result["spread"] > 0 and 0 < result["fresh_dur_disc_2"] < 2 and result["fresh_dur_disc_3"] > 0
+        assert (
+            result["duration_std_ratio"] > 0 and 0 < result["fresh_dur_disc_2"] < 2 and result["fresh_dur_disc_3"] > 0
+        )
+
+
+def test_durations_need_a_trained_run_and_its_features(workspace, capsys):
+    module = program("durations")
+    Path("logs/untrained").mkdir(parents=True)
+    tiny.write_config(workspace / "logs/untrained/config.json")
+    Path("text.pt").write_text("text", "utf-8")
+    torch.save({"model": {}}, "other.pt")
+    for arguments, message in (
+        (["features", "untrained", "features.pt"], "logs/untrained holds no checkpoint G_*.pth"),
+        (["train", "text.pt"], "text.pt is not an output of the command `features`"),
+        (["train", "other.pt"], "other.pt is not an output of the command `features`"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            module.main([*arguments, "--device=cpu"])
+        assert message in capsys.readouterr().err and not Path("features.pt").exists()
 
 
 @pytest.mark.parametrize(

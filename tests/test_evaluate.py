@@ -212,6 +212,12 @@ def test_a_missing_package_takes_one_line_before_anything_is_spoken(corpus, monk
         (["one.txt", "-m", "one", "--seeds", "0"], "--seeds is 0"),
         (["one.txt", "--recordings", "--speak-only"], "--speak-only needs the voice"),
         (["--recordings"], "name the FILELIST"),
+        (["one.txt", "--recordings", "--seed", "0"], "--seed has no effect without the voice"),
+        (["one.txt", "--wavs", ".", "--seeds", "3"], "--seeds has no effect without the voice"),
+        (["one.txt", "--wavs", ".", "-s", "bo"], "--speaker has no effect without the voice"),
+        (["one.txt", "--recordings", "--measures", "cer, speed"], "speed has no values for --recordings"),
+        (["one.txt", "--recordings", "--language", "de"], "--language de needs a multilingual model: give its folder"),
+        (["one.txt", "--recordings", "--measures", "cer", "--whisper", "no/a"], "--whisper no/a: there is no such"),
         (["one.txt.cleaned", "--recordings"], "give one.txt"),
         (["one.txt", "--wavs", "none", "--measures", "speed"], "none has no 0.wav"),
         (["--compare", "none"], "none has no report.json"),
@@ -221,11 +227,56 @@ def test_user_errors_take_one_line(arguments, message, corpus, capsys):
     assert message in error(capsys, *arguments)
 
 
+def test_spaces_between_measures_are_allowed(corpus):
+    content = run("one.txt", "-m", "one", "--measures", "durations, speed", "--sentences", "1")
+    assert "speaking_rate" in content and "real_time_factor" in content
+    assert content["speaking_rate"]["low"] is None
+    text = (corpus / "out/report.md").read_text("utf-8")
+    assert "\n1 sentence. " in text and "| - | without silence at the ends |" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "options", "message"),
+    [
+        ("nowhere.wav|Hello.", ["-m", "one"], "nowhere.wav: no such file"),
+        ("1.wav|...", ["-m", "one"], "1.wav: nothing in the text '...' can be pronounced"),
+        ("1.wav|anna|Hello.", ["-m", "two", "-s", "cy"], "there is no speaker 'cy'"),
+        ("1.wav|anna|Hello.", ["-m", "two", "--reference", "three.txt"], "no recording of speaker 'anna'"),
+        ("short.wav|Hello.", ["-m", "one"], "short.wav lasts 0.006 s; evaluation needs at least 0.1 s"),
+    ],
+)
+def test_bad_input_is_found_before_anything_is_spoken(line, options, message, corpus, monkeypatch, capsys):
+    stand_in(monkeypatch)
+    soundfile.write("short.wav", np.zeros(100), RATE)
+    first = "0.wav|anna|Hi." if line.count("|") == 2 else "0.wav|Hi."
+    (corpus / "bad.txt").write_text(f"{first}\n{line}\n", "utf-8")
+    (corpus / "three.txt").write_text("0.wav|bo|Hi.\n1.wav|cy|Hi.\n", "utf-8")
+    assert message in error(capsys, "bad.txt", *options) and not (corpus / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["{}", '{"sentences": [', "[]", '{"sentences": [1]}'])
+def test_damaged_results_are_named(content, corpus, capsys):
+    (corpus / "bad").mkdir()
+    for name in ("takes.json", "report.json"):
+        (corpus / "bad" / name).write_text(content, "utf-8")
+    assert "bad/report.json is damaged" in error(capsys, "--compare", "bad")
+    assert "bad/takes.json is damaged" in error(capsys, "one.txt", "--wavs", "bad")
+
+
+def test_samples_that_are_not_finite_are_named(corpus, capsys):
+    (corpus / "bad").mkdir()
+    for i in range(2):
+        soundfile.write(f"bad/{i}.wav", np.full(RATE, np.nan), RATE, "FLOAT")
+    assert "bad/0.wav: the samples contain NaN" in error(capsys, "one.txt", "--wavs", "bad", "--measures", "durations")
+
+
 def test_audio_without_samples_is_an_error(corpus, capsys):
     (corpus / "empty").mkdir()
     for i in range(2):
         soundfile.write(f"empty/{i}.wav", np.zeros(0), RATE)
-    assert "0.wav holds no audio" in error(capsys, "one.txt", "--wavs", "empty", "--measures", "durations")
+    assert "0.wav lasts 0.000 s; evaluation needs at least 0.1 s" in error(
+        capsys, "one.txt", "--wavs", "empty", "--measures", "durations"
+    )
 
 
 # Peers

@@ -303,7 +303,9 @@ def test_recordings_are_not_compared_with_themselves_and_speakers_not_with_each_
     monkeypatch.setattr(measures, "load_audio", lambda path, rate: int(path))
 
     def similarity(line, sound):
-        return measures.Similarity(measures.Options(lines)).score(line, measures.Sound(sound, None)).terms["similarity"]
+        measure = measures.Similarity(measures.Options(lines))
+        measure.check([line])
+        return measure.score(line, measures.Sound(sound, None)).terms["similarity"]
 
     assert similarity(lines[0], 0) == (0, 1)  # of the other recording of ann
     assert similarity(takes.Take("0", "", "0", "ann", "new.wav"), 0) == (pytest.approx(math.sqrt(0.5)), 1)
@@ -346,3 +348,25 @@ def test_a_comparison_has_a_column_for_each_report(tmp_path):
     assert "| first sound, s |  | 0.0123 (0 to -) |" in lines and "| sentences | 3 | 3 |" in lines
     with pytest.raises(ValueError, match=r"three has no report\.json"):
         report.compare([tmp_path / "three"])
+
+
+def test_reports_are_named_by_distinct_ends_of_their_paths_and_other_sentences_are_reported(tmp_path):
+    for name, text in (("x/a", "One."), ("y/a", "Two."), ("y/b", "Two.")):
+        (tmp_path / name).mkdir(parents=True)
+        content = {"sentences": [{"name": "1", "text": text}]}
+        (tmp_path / name / report.JSON).write_text(json.dumps(content), "utf-8")
+    with pytest.warns(UserWarning, match="y/a and .*x/a are reports of different sentences"):
+        table = report.compare([tmp_path / "x/a", tmp_path / "y/a"])
+    assert table.startswith("| | x/a | y/a |")
+    assert report.compare([tmp_path / "y/a", tmp_path / "y/b"]).startswith("| | a | b |")
+
+
+def test_a_report_is_valid_json_without_numbers_that_are_not_finite(tmp_path):
+    """One symbol has no standard deviation of durations, and one sentence no interval."""
+    facts = {"symbols": ["a"], "predicted": [[3]], "aligned": [2], "frame_ms": 10.0}
+    terms = {"duration_std_ratio": np.array([[1.0, 2, 4, 2, 4]])}
+    content = report.build(terms, [{"name": "a", "text": "A", "mcd": math.nan}], [take(**facts)], command="x")
+    report.write(content, tmp_path, [])
+    read = json.loads((tmp_path / report.JSON).read_text("utf-8"), parse_constant=pytest.fail)
+    assert read["details"]["durations"]["all"]["std_ratio"] is None and read["sentences"][0]["mcd"] is None
+    assert "| - |" in (tmp_path / report.MARKDOWN).read_text("utf-8")

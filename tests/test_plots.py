@@ -71,7 +71,7 @@ def figures(monkeypatch):
 def write_run(folder, lines, **train):
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("".join(json.dumps({"elapsed": 1.0} | line) + "\n" for line in lines))
-    tiny.write_config(folder / "config.json", train=train)
+    tiny.write_config(folder / "config.json", tiny.DURATION_DISCRIMINATOR, train=train)
     return folder
 
 
@@ -125,6 +125,33 @@ def test_several_runs_share_panels_and_a_run_may_lack_numbers(tmp_path, figures)
     assert panel_of(figures[0], "new").get_ylabel() == "value, unit unknown"
 
 
+@pytest.mark.parametrize(
+    ("settings", "step", "measure"),
+    [
+        ({}, 1, "mel"),
+        ({"best": "kl"}, 3, "kl"),
+        ({"best": "dnsmos"}, 2, "dnsmos"),
+        ({"duration_stage_start": 9}, 1, "mel"),
+        ({"duration_stage_start": 2}, 2, "duration_error"),  # the first step is not of the last stage
+    ],
+)
+def test_the_star_marks_the_step_that_the_config_chooses(settings, step, measure, tmp_path, figures):
+    columns = {
+        "validation/mel": (1.0, 2.0, 3.0),
+        "validation/kl": (3.0, 2.0, 1.0),
+        "validation/duration_error": (0.1, 0.2, 0.3),
+        "evaluation/dnsmos": (1.0, 4.0, 2.0),
+    }
+    lines = [{"step": i + 1, **{name: values[i] for name, values in columns.items()}} for i in range(3)]
+    del lines[2]["evaluation/dnsmos"]
+    plots.save_curves("a.png", write_run(tmp_path / "voice", lines, **settings))
+    stars = {axes.get_title("left"): axes.lines[2:] for axes in figures[0].axes if axes.axison}
+    assert all(list(star.get_xdata()) == [step] for lines in stars.values() for star in lines)
+    assert len(stars["Spectrogram"]) == 1 and len(stars["Quality"]) == (step < 3)
+    texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert f"best validation by {measure}" in texts
+
+
 def test_every_number_of_training_has_a_panel_with_a_unit(workspace, figures):
     config = tiny.write_config(workspace / "tiny.json", tiny.DURATION_DISCRIMINATOR)
     train.main(["-c", config, "-m", "voice", "--max-steps", "2", "--device", "cpu"])
@@ -156,11 +183,13 @@ def test_groups_start_in_new_rows_unless_they_fit():
             "there is no number 'loss/d/totl'; did you mean loss/d/total?",
         ),
         (["voice", "--pictures", "b.png"], "has no picture gt/mel"),
+        (["empty", "a.png"], "logs/empty/metrics.jsonl has no numbers yet"),
     ],
 )
 def test_user_errors(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "logs/voice", VALIDATED)
+    write_run(tmp_path / "logs/empty", [])
     with pytest.raises(SystemExit, match="2"):
         plots.main(arguments)
     assert message in capsys.readouterr().err
