@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -57,6 +58,17 @@ def set_up_logging(folder: Path) -> None:
         terminal = logging.StreamHandler(sys.stderr)
         terminal.setFormatter(logging.Formatter("%(message)s"))
         root.handlers = [file, terminal]
+        threading.excepthook = report_thread
+
+
+def report_thread(error: threading.ExceptHookArgs) -> None:
+    """Log an OSError that ended a thread as one line: TensorBoard writes in a thread, and the disk may be full."""
+    if isinstance(error.exc_value, OSError):
+        logger.warning(
+            "%s cannot write any more: %s", error.thread.name if error.thread else "a thread", error.exc_value
+        )
+    else:
+        threading.__excepthook__(error)
 
 
 class Reporter:

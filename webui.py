@@ -34,6 +34,7 @@ else:
 
 MAX_TEXT = 5000  # characters
 MAX_RECORDING = 60  # seconds
+MAX_WAITING = 16  # requests in the queue; further ones get a message
 MAX_LOADED = 8  # voices kept in memory
 MAX_PORT = (1 << 16) - 1
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # events of the page that are not part of its API
@@ -219,7 +220,7 @@ def build(voices: Voices) -> "gr.Blocks":
         dependent = [about, speaker, source, target, conversion, no_conversion]  # shown and filled by `opened`
         name.change(functools.partial(chosen, voices), name, dependent, **PRIVATE)
         page.load(opened, None, [name, *dependent], **PRIVATE)
-    return page.queue(default_concurrency_limit=2)
+    return page.queue(default_concurrency_limit=2, max_size=MAX_WAITING)
 
 
 def speech_tab(voices: Voices, name: "gr.Dropdown") -> "gr.Dropdown":

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import threading
 
 import pytest
 import tiny
@@ -14,7 +15,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def clean_process():
-    """Restore log handlers and signal handlers after each test, because training sets them."""
+    """Restore log handlers, signal handlers and the hook of threads after each test, because training sets them."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -23,6 +24,7 @@ def clean_process():
         if handler not in handlers:
             handler.close()
     root.handlers, root.level = handlers, level
+    threading.excepthook = threading.__excepthook__
     for number, handler in signals.items():
         signal.signal(number, handler)
 

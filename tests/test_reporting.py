@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 import time
 
 import numpy as np
@@ -88,6 +89,17 @@ def test_partial_line_of_a_killed_process_is_removed(tmp_path):
     path.write_text('{"step": 1\n{"step": 2}\n', "utf-8")
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1: not valid JSON"):
         reporting.read_metrics(tmp_path, "loss")
+
+
+def test_a_full_disk_in_a_thread_takes_one_line(tmp_path, capsys):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    reporting.set_up_logging(tmp_path)
+    thread = threading.Thread(target=full, name="writer")
+    thread.start()
+    thread.join()
+    assert capsys.readouterr().err == "writer cannot write any more: [Errno 28] No space left on device\n"
 
 
 def test_log_lines_appear_once_in_the_file_and_the_terminal(tmp_path, capsys):

@@ -1,8 +1,10 @@
 """Tests of the page's functions and of the page over HTTP; test_webui_browser.py tests it in a browser."""
 
+import functools
 import json
 import os
 import socket
+import threading
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -215,6 +217,27 @@ def ask(address, path, content=None, kind="application/json"):
     connection.request("GET" if content is None else "POST", f"/{path}", content, headers)
     answer = connection.getresponse()
     return answer.status, answer.read().decode("utf-8", "replace")
+
+
+def test_a_full_queue_refuses_further_requests(voices, monkeypatch):
+    release, original = threading.Event(), webui.speak
+
+    @functools.wraps(original)
+    def waits(*arguments, **options):
+        release.wait(60)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(webui, "speak", waits)
+    page = webui.build(voices)
+    try:
+        address = webui.serve(page, None, quiet=True)
+        body = json.dumps({"data": ["one", "Hi.", None, *QUIET]})
+        answers = [ask(address, "gradio_api/call/speak", body) for _ in range(webui.MAX_WAITING + 8)]
+        refused = [text for status, text in answers if status == 503]
+        assert 0 < len(refused) <= 8 and all("full" in text for text in refused)
+    finally:
+        release.set()
+        page.close()
 
 
 def upload(address, name, content):
