@@ -22,6 +22,10 @@ MAX_RATE, MAX_CHANNELS = 96_000, 2  # of recordings whose duration is limited
 FULL_SCALE = 32768  # the scale of reading, so that 16-bit audio that is read and written again stays the same
 
 
+class OffScale(ValueError):
+    """Samples of a recording are far outside -1 to 1."""
+
+
 def resampled_frames(frames: int, rate: int, sampling_rate: int) -> int:
     """Return the number of samples that `load_audio` returns for `frames` samples at `rate` Hz (halves round up)."""
     return (2 * frames * sampling_rate + rate) // (2 * rate)
@@ -61,8 +65,8 @@ def load_audio(path: str | Path, sampling_rate: int, resample: bool = True) -> n
     """Decode a recording of any bit depth and number of channels to mono at `sampling_rate` Hz.
 
     Channels are averaged, and other sampling rates are resampled (soxr, quality HQ). Returns float32
-    `[audio_length(...)]` in -1..1. Raises ValueError if the file cannot be decoded completely, if its samples are not
-    on this scale, as in a float file of 16-bit integers, or, with `resample` false, if it has another rate.
+    `[audio_length(...)]` in -1..1. Raises ValueError if the file cannot be decoded completely or, with `resample`
+    false, has another rate, and OffScale if its samples are not on this scale, as in a float file of 16-bit integers.
     """
     with _open(path, None if resample else sampling_rate) as file:
         frames, rate = file.frames, file.samplerate
@@ -71,7 +75,7 @@ def load_audio(path: str | Path, sampling_rate: int, resample: bool = True) -> n
             raise ValueError(f"truncated: {len(mono)} of {frames} samples could be decoded")
         peak = float(np.abs(mono).max(initial=0))
         if MAX_PEAK < peak < math.inf:
-            raise ValueError(f"samples reach {peak:.4g}, but full scale is 1: scale the recording to -1..1")
+            raise OffScale(f"samples reach {peak:.4g}, but full scale is 1: scale the recording to -1..1")
     if rate == sampling_rate:
         return mono
     resampled = soxr.resample(mono, rate, sampling_rate, quality="HQ")
@@ -140,4 +144,4 @@ def _open(path: str | Path, required_rate: int | None = None) -> Iterator[soundf
             yield file
     except (soundfile.LibsndfileError, ValueError) as error:
         reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else error
-        raise ValueError(f"{path}: {reason}") from error
+        raise (OffScale if isinstance(error, OffScale) else ValueError)(f"{path}: {reason}") from error

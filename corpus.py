@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 import cli
 import config
-from audio import load_audio, read_header, resampled_frames
+from audio import MAX_PEAK, OffScale, load_audio, read_header, resampled_frames
 from config import data_setting as setting
 from corpora.filelist import Clip, read_filelist
 from corpora.report import Finding, Measured, format_of, write_report
@@ -41,7 +41,6 @@ PAUSE = 0.5  # seconds of silence at either end, above which it is reported
 PAUSE_DEPTH = 0.01  # windows 40 dB below the loudest one count as silence
 WINDOW = 0.02  # seconds
 OFFSET = 0.02  # mean of the samples, from which it is reported
-LOUDEST = 8.0  # peak, above which float samples are in the scale of integers
 FULL_SCALE = 32766 / 32768
 CLIPPED = 10  # samples at full scale, from which a recording is reported
 OUTLIER = 4  # robust standard deviations of log characters per second
@@ -259,6 +258,10 @@ def measure(path: str) -> Sound:
         frames, rate = read_header(path)
         missing = _cut_off(path)
         samples = load_audio(path, rate)
+    except OffScale as error:
+        return Sound(
+            frames, rate, problem="float samples in the scale of integers", detail=str(error).removeprefix(f"{path}: ")
+        )
     except ValueError as error:
         return Sound(problem="cannot be decoded", detail=str(error).removeprefix(f"{path}: "))
     if missing:
@@ -272,8 +275,6 @@ def measure(path: str) -> Sound:
     offset = float(samples.mean(dtype=np.float64))
     if np.abs(samples - offset).max() < SILENT:
         return Sound(frames, rate, problem="constant level", detail=f"mean {offset:.3f}")
-    if (peak := np.abs(samples).max()) > LOUDEST:
-        return Sound(frames, rate, problem="float samples in the scale of integers", detail=f"peak {peak:.0f}")
     digest = hashlib.blake2b(samples.tobytes() + str(rate).encode(), digest_size=8).hexdigest()
     clipped = np.count_nonzero(np.abs(samples) >= FULL_SCALE)
     level = 10 * np.log10(np.mean(np.square(samples)))
@@ -306,7 +307,7 @@ def _cut_off(path: str) -> str:
 
 def _measured(paths: Sequence[str], cache: str | Path | None) -> list[Sound]:
     """Measure recordings, except those that the cache holds with the same size and modification time."""
-    settings = [SILENT, PAUSE_DEPTH, WINDOW, FULL_SCALE, LOUDEST, *Sound._fields]
+    settings = [SILENT, PAUSE_DEPTH, WINDOW, FULL_SCALE, MAX_PEAK, *Sound._fields]
     kept: dict[str, list[Any]] = {}
     if cache and os.path.isfile(cache):
         with suppress(ValueError, KeyError, TypeError):  # not a cache of this program: replace it
