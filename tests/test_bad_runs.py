@@ -52,10 +52,10 @@ def test_copies_with_wrong_headers_have_the_same_samples_and_half_the_duration(t
     assert audio.read_header(copy.path)[0] == 10  # not written again
 
 
-def test_all_runs_train_differ_by_one_mistake_and_are_drawn(workspace, monkeypatch, capsys):
-    run()
-    names = list(bad_runs.RECIPES)
-    assert [last_step(name) for name in names] == [STEPS] * 6
+def test_runs_train_differ_by_one_mistake_and_are_drawn(workspace, monkeypatch, capsys):
+    names = ["good", "strong_discriminator", "bad_transcripts"]
+    run("--only", *names)
+    assert [last_step(name) for name in names] == [STEPS] * 3
     sections = {name: dataclasses.asdict(configs.load(f"out/{name}/config.json")) for name in names}
     differences = {
         name: {key for part in own for key, value in own[part].items() if value != sections["good"][part][key]}
@@ -64,11 +64,8 @@ def test_all_runs_train_differ_by_one_mistake_and_are_drawn(workspace, monkeypat
     lists = {"training_files", "validation_files"}
     assert differences == {
         "good": set(),
-        "no_alignment": {"c_mel", "c_kl"},
         "strong_discriminator": {"c_mel", "c_kl"},
-        "wrong_rate": lists,
         "bad_transcripts": lists,
-        "high_learning_rate": {"learning_rate"},
     }
     good, bad = (read_filelist(sections[name]["data"]["training_files"]) for name in ("good", "bad_transcripts"))
     assert [clip.path for clip in good] == [clip.path for clip in bad]

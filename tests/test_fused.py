@@ -154,7 +154,6 @@ def check_step(**model):
         "check_kernels('cpu', tests.torch.float32, 1e-5)",
         "check_kernels('cpu', tests.torch.bfloat16, 1e-2)",
         "check_step()",
-        "check_step(decoder='vocos', stft_discriminator_channels=4)",
     ],
 )
 def test_kernels_match_pytorch_in_the_interpreter(call):
