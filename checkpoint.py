@@ -330,7 +330,7 @@ def all_finite(run: RunState) -> bool:
 
 
 def save_voice(run: RunState, path: Path) -> None:
-    """Write what speaks: the generator with its averaged weights, without its optimizer.
+    """Write the generator with its averaged weights, without its optimizer.
 
     Weights that are not finite are not written; `save_run` reports them.
     """

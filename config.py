@@ -239,7 +239,7 @@ def _whole_number(digits: str) -> int:
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON as a dict. Raises _Unreadable if a key stands in it twice."""
+    """Return an object of JSON as a dict. Raises _Unreadable if it contains a key twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]

@@ -18,8 +18,9 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+import cli
+
 TIMEOUT = datetime.timedelta(hours=2)  # of an exchange: the main process decodes a whole corpus while the others wait
-INTERRUPTED = 130  # exit code of a process that Ctrl-C ended
 
 
 def launch(run: Callable[..., None], device: str, processes: int | None, *args: Any) -> None:
@@ -48,7 +49,7 @@ def launch(run: Callable[..., None], device: str, processes: int | None, *args: 
         try:
             _wait(children)
         except mp.ProcessExitedException as ended:  # a process with an exit code of its own has printed the reason
-            if ended.exit_code == INTERRUPTED:
+            if ended.exit_code == cli.INTERRUPTED:
                 raise KeyboardInterrupt from None
             raise SystemExit(ended.exit_code if ended.exit_code > 0 else str(ended)) from None
 
@@ -79,7 +80,7 @@ def _spawned(rank: int, run: Callable[..., None], kind: str, world: int, rendezv
         print(f"{Path(sys.argv[0]).stem}: {reason(error)}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # it would end this process with exit code 0
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(cli.INTERRUPTED) from None
 
 
 def reason(error: ValueError | OSError) -> str:

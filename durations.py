@@ -20,7 +20,7 @@ DDS_LAYERS = 3  # of each `DDSConv` of the stochastic predictor
 
 
 def dequantize(logw_: Tensor, x_mask: Tensor) -> Tensor:
-    """Make whole durations w real: draw uniformly above w - 1 and up to w, which synthesis rounds up to w again.
+    """Replace each integer duration w by a real number, uniform above w - 1 and up to w. Synthesis rounds it up to w.
 
     A token of one frame gets 0.5 to 1, because the logarithm has no bound at 0. Args and result: log durations
     `[b, 1, t_s]`.

@@ -120,7 +120,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--evaluate-every",
         type=int,
         metavar="N",
-        help="every N steps, in a process of its own, measure CER and MOS of a few lines (make evaluate-setup)",
+        help="measure CER and MOS of a few lines every N steps, in a separate process (needs make evaluate-setup)",
     )
     parser.add_argument(
         "--evaluate-list",
@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(distributed.reason(error)) from None
         except KeyboardInterrupt:  # during training the signal is a request to stop, see StopRequest
             print("train: stopped before training began", file=sys.stderr)
-            raise SystemExit(distributed.INTERRUPTED) from None
+            raise SystemExit(cli.INTERRUPTED) from None
 
 
 def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:

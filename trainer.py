@@ -36,7 +36,6 @@ DURATION_DISCRIMINATOR_KERNEL, DURATION_DISCRIMINATOR_DROPOUT = 3, 0.1
 AVERAGE_START = 10  # the decay of the weight average is at most (1 + step) / (AVERAGE_START + step)
 STFT_WEIGHT = 0.1  # of the losses by the spectrogram discriminators, as in Vocos
 NO_SCALE_GROWTH = 2**31 - 1  # steps after which a scaler of 1 would grow
-
 SMALLEST_SPREAD = 1e-6  # of aligned log durations, to divide by
 VALIDATION_SUMS = (  # over all frames or tokens of the validation set
     *("frames", "mel_error", "kl", "tokens", "dur", "duration_error"),
@@ -291,7 +290,7 @@ class Trainer:
         """Freeze the generator except for its duration predictor."""
         net = self.generator.network
         if self.generator.average and self.position.step == self.config.train.duration_stage_start:
-            with torch.no_grad():  # the weights that will not change any more are those that synthesis uses
+            with torch.no_grad():  # freeze the weights that synthesis uses
                 torch._foreach_copy_(self.generator.weights, self.generator.average)
         net.requires_grad_(False)
         net.dp.requires_grad_(True)

@@ -31,10 +31,10 @@ class Entry(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What the user knows about a corpus."""
+    """Options of the user that describe a corpus."""
 
     columns: Sequence[str] = ()  # names of the columns of a table without header
-    metadata: str | None = None  # name of the tables, in place of those of the layout
+    metadata: str | None = None  # name of the tables, instead of those of the layout
 
 
 NOTHING_KNOWN = Options()

@@ -1,4 +1,4 @@
-"""Evaluations during training, each in a process of its own on the CPU with low priority.
+"""Evaluations during training, each in a separate process on the CPU with low priority.
 
 An evaluation speaks a few lines with a copy of the generator and scores them (`evaluate.py`). Training does not wait
 for it: the results arrive at a later step. If an evaluation is still running when the next one is due, the next one is
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from config import EVALUATED
+from evaluation import takes
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class BackgroundEvaluation:
         command = [*nice, sys.executable, str(PROGRAM), str(self.filelist), *options, "--measures", MEASURES]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         with (folder / "evaluation.log").open("w", encoding="utf-8") as log:
-            # a session of its own, so that Ctrl-C in the terminal of the training does not reach it
+            # a new session, so that Ctrl-C in the terminal of the training does not reach the process
             process = subprocess.Popen(
                 [*command, "--sentences", str(SENTENCES)],
                 stdout=log,
@@ -73,12 +74,12 @@ class BackgroundEvaluation:
     def past(self) -> list[Result]:
         """Return the results of evaluations that have ended, also of an earlier start of the run, by step."""
         steps = sorted(
-            int(path.parent.name) for path in self.folder.glob("*/report.json") if path.parent.name.isdigit()
+            int(path.parent.name) for path in self.folder.glob(f"*/{takes.JSON}") if path.parent.name.isdigit()
         )
         return [self._read(step) for step in steps]
 
     def _read(self, step: int) -> Result:
-        report = json.loads((self.folder / str(step) / "report.json").read_text(encoding="utf-8"))
+        report = json.loads((self.folder / str(step) / takes.JSON).read_text(encoding="utf-8"))
         values = {name: report[name]["value"] for name in EVALUATED if name in report}
         known = {name: value for name, value in values.items() if value is not None}  # null: nothing to measure
         return Result(step, known, self.voice(step))

@@ -37,6 +37,12 @@ def merge_blanks(symbols: Sequence[str], durations: np.ndarray) -> tuple[list[st
     return [symbol for symbol in symbols if symbol != PAD], merged
 
 
+def merged_log(symbols: Sequence[str], durations: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Return symbols and log durations after `merge_blanks`. Args: as there."""
+    symbols, merged = merge_blanks(symbols, durations)
+    return symbols, log(merged)
+
+
 def classes_of(symbols: Sequence[str], phonemes: bool = True) -> list[str]:
     """Return the class of each symbol: a key of `CLASSES`, or for characters vowel, consonant, pause; or mark."""
     table = CLASSES if phonemes else LETTER_CLASSES

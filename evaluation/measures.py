@@ -147,11 +147,11 @@ class Durations(Measure):
         if sound.recorded is not None:
             terms["speaking_rate_ratio"] = (*spoken, letters, voiced_seconds(sound.recorded))
         if "predicted" in take.facts:
-            drawn = durations.log(durations.merge_blanks(take.facts["symbols"], take.facts["predicted"])[1])
+            drawn = durations.merged_log(take.facts["symbols"], take.facts["predicted"])[1]
             if len(drawn) > 1:
                 terms["duration_spread"] = (drawn.std(0, ddof=1).sum(), drawn.shape[1])
             if "aligned" in take.facts:
-                aligned = durations.log(durations.merge_blanks(take.facts["symbols"], take.facts["aligned"])[1])
+                aligned = durations.merged_log(take.facts["symbols"], take.facts["aligned"])[1]
                 x, y = drawn.ravel(), np.tile(aligned, len(drawn))
                 terms["duration_std_ratio"] = (x.size, x.sum(), (x**2).sum(), y.sum(), (y**2).sum())
         return Score(terms)

@@ -63,7 +63,7 @@ class Whisper:
 
 
 def normalize(text: str, language: str = "en") -> str:
-    """Return text as it is compared: words of lower-case letters and inner apostrophes, separated by single spaces."""
+    """Return the compared form of a text: lower-case words with inner apostrophes, separated by single spaces."""
     text = text.replace("’", "'")
     spelled = clean_text(text, ["english_characters"]) if language == "en" else text.lower()
     return " ".join(_NOT_A_LETTER.sub(" ", spelled).split())

@@ -55,10 +55,10 @@ def log_durations(takes: Sequence[Take]) -> tuple[np.ndarray, np.ndarray, list[s
     known = [take.facts for take in takes if "aligned" in take.facts]
     phonemes = durations.are_phonemes([symbol for facts in known for symbol in facts["symbols"]])
     for facts in known:
-        symbols, drawn = durations.merge_blanks(facts["symbols"], facts["predicted"])
-        recorded = durations.merge_blanks(facts["symbols"], facts["aligned"])[1]
-        predicted.extend(durations.log(drawn) + math.log(facts["frame_ms"]))
-        aligned.extend([durations.log(recorded) + math.log(facts["frame_ms"])] * len(drawn))
+        symbols, drawn = durations.merged_log(facts["symbols"], facts["predicted"])
+        recorded = durations.merged_log(facts["symbols"], facts["aligned"])[1]
+        predicted.extend(drawn + math.log(facts["frame_ms"]))
+        aligned.extend([recorded + math.log(facts["frame_ms"])] * len(drawn))
         classes += durations.classes_of(symbols, phonemes) * len(drawn)
     return np.concatenate(predicted), np.concatenate(aligned), classes
 

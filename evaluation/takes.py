@@ -1,4 +1,4 @@
-"""Takes: the audio that is scored, one file for each line of a filelist, and what the voice knows about it.
+"""Takes: the audio that is scored, one file for each line of a filelist, and facts that only the voice can state.
 
 `speak` writes the takes of a voice to a folder, with `takes.json` beside them. This stage needs no package for
 evaluation, so it can run on another machine than the scoring. `takes.json` holds the settings of the voice and, for
@@ -133,8 +133,8 @@ def speak(
     voice: BaseVoice,
     lines: Sequence[Take],
     output: str | Path,
-    seed: int = 1,
-    draws: int = 5,
+    seed: int,
+    draws: int,
     speaker: str | None = None,
     **about: Any,
 ) -> tuple[list[Take], dict[str, Any]]:
