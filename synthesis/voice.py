@@ -22,7 +22,7 @@ from audio import load_audio
 from cli import did_you_mean
 from conditions import CONDITIONS, Bundle, Values, resolve
 from config import Config
-from files import RUNS
+from files import PRETRAINED, RUNS
 from kernels.convolutions import lay_out
 from mel_processing import log_mel, spectrogram_torch
 from models import SynthesizerTrn
@@ -204,13 +204,17 @@ class Voice(BaseVoice):
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """Return the generator's file for a run's folder, for its name in `logs`, or for the file itself.
+    """Return the generator's file for a run's folder, for its name in `logs` or `pretrained`, or for the file itself.
 
     Raises ValueError, which names the nearest run, if there is none.
     """
     path = Path(path)
     empty = []
-    for folder in (path, RUNS / path):  # a folder without checkpoints must not hide a run of the same name
+    for folder in (
+        path,
+        RUNS / path,
+        PRETRAINED / path,
+    ):  # a folder without checkpoints must not hide a run of the same name
         if folder.is_file():
             return folder
         if folder.is_dir():
