@@ -81,14 +81,10 @@ def speak_lines(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
     seconds = elapsed = 0.0
     try:
         with (folder / LINES).open("a", encoding="utf-8") as listed:
-            bar: dict[str, Any] = {
-                "unit": "line",
-                "initial": done,
-                "total": len(lines),
-                "disable": len(lines) < 2,
-                "leave": False,
-            }
-            for entry in tqdm(entries[done:], "speaking", **bar):
+            bar = tqdm(
+                entries[done:], "speaking", len(lines), leave=False, unit="line", disable=len(lines) < 2, initial=done
+            )
+            for entry in bar:
                 name, _, line = entry.partition("|")
                 begin = time.perf_counter()
                 speech = voice.speak(cli.given_text(line, args), **options)

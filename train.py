@@ -20,11 +20,11 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -53,8 +53,7 @@ from data_utils import (
 from evaluation import takes
 from evaluation.background import SENTENCES, BackgroundEvaluation, Result, check_packages
 from files import run_folder
-from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
-from reporting import Meter, Reporter, set_up_logging
+from reporting import Meter, Reporter, set_up_logging, show_samples
 from text.cleaners import get_cleaner
 from trainer import Trainer
 
@@ -444,7 +443,7 @@ def validate_and_save(run: Run, stop: "StopRequest") -> None:
         start_evaluation(run, run.evaluation)
     save(run)
     if distributed.is_main():
-        show_sample(run)
+        show_samples(run.reporter, trainer, run.validation_loader)
 
 
 def save(run: Run, together: bool = True) -> None:
@@ -503,27 +502,6 @@ def recall_evaluations(run: Run, evaluation: BackgroundEvaluation) -> None:
             keep_if_best(run, result)
     for voice in evaluation.folder.glob("*/voice.pth"):  # of evaluations that were ended
         voice.unlink()
-
-
-def show_sample(run: Run) -> None:
-    """Synthesize a validation sentence and log its pictures and audio beside those of the recording."""
-    trainer, loader = run.trainer, run.validation_loader
-    middle = len(cast(Sized, loader.dataset)) // 2
-    batch = loader.collate_fn([loader.dataset[middle]]).to(trainer.device)
-    sample = trainer.synthesize(batch)
-    step = trainer.position.step
-    run.reporter.pictures(
-        step,
-        {
-            "gt/mel": plot_spectrogram_to_numpy(sample.mel),
-            "gen/mel": plot_spectrogram_to_numpy(sample.mel_hat),
-            "gen/attn": plot_alignment_to_numpy(sample.alignment),
-            "all/attn": plot_alignment_to_numpy(sample.aligned),
-        },
-    )
-    recording = batch.wav[0, 0, : int(batch.wav_lengths[0])].cpu().numpy()
-    clips = {"gt/audio": recording, "gen/audio": sample.audio}
-    run.reporter.audio(step, clips, trainer.config.data.sampling_rate)
 
 
 class Timer:

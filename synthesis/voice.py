@@ -133,8 +133,9 @@ class Voice(BaseVoice):
 
     def _samples(self, sound: str | Path | np.ndarray, sampling_rate: int | None) -> np.ndarray:
         """Return a recording as samples `[samples]` at the voice's rate. Raises ValueError as `convert`."""
+        name = "the recording"
         if isinstance(sound, (str, Path)):
-            samples = load_audio(sound, self.sampling_rate)
+            samples, name = load_audio(sound, self.sampling_rate), str(sound)
         else:
             samples = np.asarray(sound)
             if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
@@ -142,9 +143,9 @@ class Voice(BaseVoice):
             if sampling_rate not in (None, self.sampling_rate):
                 samples = soxr.resample(samples, sampling_rate, self.sampling_rate, quality="HQ")
         if len(samples) < self.data.hop_length:
-            raise ValueError(f"a recording of {len(samples)} samples is too short to convert")
+            raise ValueError(f"{name}: {len(samples)} samples are too short to convert")
         if not np.isfinite(samples).all():
-            raise ValueError("the recording contains NaN or infinity")
+            raise ValueError(f"{name} contains NaN or infinity")
         return samples
 
     def bundle(self, values: Values, n: int) -> Bundle:

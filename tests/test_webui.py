@@ -170,7 +170,7 @@ def test_errors_are_messages(calls, tmp_path, recording):
         (None, "record or upload"),
         (str(tmp_path / "long.wav"), "longer than 60"),
         (str(tmp_path / "wide.flac"), "8 channels at 48000 Hz are too much"),
-        (str(tmp_path / "short.wav"), "9 samples is too short"),
+        (str(tmp_path / "short.wav"), "9 samples are too short"),
         (str(tmp_path / "text.wav"), "^.text.wav: Format not recognised"),
     ]:
         with pytest.raises(gr.Error, match=message):
