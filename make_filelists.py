@@ -51,12 +51,15 @@ SPEAKER_CHANNELS = 256  # model.gin_channels for many speakers, as in VITS
 Splits = dict[str, list[Clip]]
 
 
-def ljspeech(corpus: Path) -> Splits:
+def ljspeech(corpus: Path, counts: Counter[str] | None = None) -> Splits:
     """Return the clips of LJSpeech-1.1 in VITS's split, below the link DUMMY1.
+
+    The numbers of clips that are left out are printed and added to `counts`, by reason.
 
     The corpus may be partial, in any audio format, and lack the third column. Without a clip of VITS's validation set,
     the split is drawn at random. Raises ValueError for another layout.
     """
+    counts = Counter() if counts is None else counts
     facts = json.loads((FACTS / "ljspeech_splits.json").read_text())
     found: list[tuple[str, str, Clip]] = []
     left_out: dict[str, list[str]] = {"no recording": [], "no text": []}
@@ -64,7 +67,7 @@ def ljspeech(corpus: Path) -> Splits:
     if width not in (2, 3):
         raise ValueError(f"{corpus}/metadata.csv has {width} columns; LJ Speech has id|text|text")
     files = Files(corpus / "wavs") if (corpus / "wavs").is_dir() else Files(corpus)
-    reading.report_unread(files)
+    reading.report_unread(files, counts)
     for number, (name, written, *normalised) in rows:
         path = files.find(name, corpus, f"{corpus}/metadata.csv, line {number}")
         text = reading.one_line(next(filter(None, normalised), written))
@@ -74,24 +77,26 @@ def ljspeech(corpus: Path) -> Splits:
             found.append((chapter, number_of_clip, Clip(f"DUMMY1/{inside}", None, text)))
         else:
             left_out["no text" if path else "no recording"].append(name)
-    reading.report_left_out(left_out)
+    reading.report_left_out(left_out, counts)
     return _split_as_vits(found, facts)
 
 
-def vctk(corpus: Path) -> Splits:
+def vctk(corpus: Path, counts: Counter[str] | None = None) -> Splits:
     """Return the clips of VCTK in the split and with the speaker numbers of VITS, with paths through the link DUMMY2.
 
+    The numbers of clips that are left out are printed and added to `counts`, by reason.
     Reads release 0.80 (wav48/p225/p225_001.wav), the first microphone of release 0.92
     (wav48_silence_trimmed/p225/p225_001_mic1.flac), and resampled copies in downsampled_wavs. Speakers without a number
     in VITS are left out. Raises ValueError if `corpus` has no txt folder or no audio folder.
     """
+    counts = Counter() if counts is None else counts
     facts = json.loads((FACTS / "vctk_splits.json").read_text())
     numbers = {name: str(i) for i, name in enumerate(" ".join(facts["speakers"]).split())}
     audio = vctk_audio(corpus)
     if not audio.is_dir() or not (corpus / "txt").is_dir():
         raise ValueError(f"{corpus} is not VCTK: it needs a folder txt and one of {', '.join(VCTK_AUDIO_FOLDERS)}")
     files = Files(audio)
-    reading.report_unread(files)
+    reading.report_unread(files, counts)
     recordings = {path.stem.removesuffix("_mic1"): path for path in files.recordings}
     found: list[tuple[str, str, Clip]] = []
     without_audio, without_number = [], []
@@ -104,7 +109,7 @@ def vctk(corpus: Path) -> Splits:
         else:
             path = f"DUMMY2/{recordings[transcript.stem].relative_to(audio).as_posix()}"
             found.append((speaker, utterance, Clip(path, numbers[speaker], reading.one_line(read_text(transcript)))))
-    reading.report_left_out({"speaker has no number in VITS": without_number, "no recording": without_audio})
+    reading.report_left_out({"speaker has no number in VITS": without_number, "no recording": without_audio}, counts)
     return _split_as_vits(found, facts)
 
 
@@ -119,6 +124,7 @@ def folder(
     metadata: str | None = None,
     speaker_level: int | None = None,
     segments: Path = Path("filelists/segments"),
+    counts: Counter[str] | None = None,
 ) -> Splits:
     """Return the clips of a folder, split at random by `seed`. Raises ValueError if something is missing or ambiguous.
 
@@ -127,12 +133,14 @@ def folder(
     `metadata` is the name of the table. With `speaker_folders` or `speaker_level`, the name of a folder is the speaker
     (see `corpora.clips.with_speakers_of_folders`). `val` and `test` are numbers of clips; None is one in twenty, at
     most 100. Segments that are cut from recordings are written to the folder `segments`.
+    The numbers of clips that are left out are printed and added to `counts`, by reason.
     """
+    counts = Counter() if counts is None else counts
     for split, size in (("val", val), ("test", test)):
         if size is not None and size < 0:
             raise ValueError(f"{size} {split} clips were requested; the number must be 0 or more")
     files = Files(corpus)
-    reading.report_unread(files)
+    reading.report_unread(files, counts)
     options = Options(columns, metadata)
     if layout is None:
         layout, reader = recognize(files, options)
@@ -141,7 +149,7 @@ def folder(
     else:
         raise ValueError(f"there is no layout {layout!r}{cli.did_you_mean(layout, LAYOUTS)}; all: {', '.join(LAYOUTS)}")
     print(f"{corpus}: layout {layout} ({reader.title})")
-    clips = reading.clips_of(reader, segments)
+    clips = reading.clips_of(reader, segments, counts)
     if not clips:
         nothing = f"no clip has both a text and a recording in the layout {layout}, which needs {reader.looked_for}"
         raise ValueError(f"{corpus}: {nothing}. {seen(files)}")
@@ -179,20 +187,26 @@ def write_filelists(splits: Splits, prefix: str, out: Path) -> list[Path]:
 
 
 def write_cleaned(
-    splits: Splits, prefix: str, out: Path, cleaners: Sequence[str], speakers: dict[str, int] | None = None
+    splits: Splits,
+    prefix: str,
+    out: Path,
+    cleaners: Sequence[str],
+    speakers: dict[str, int] | None = None,
+    counts: Counter[str] | None = None,
 ) -> list[Path]:
     """Write the lists, their copies with cleaned text, records of cleaner and rate, and a config. Return the paths.
 
     `speakers` are the ids of speakers; None numbers those of the lists. Clips of whose text the cleaners keep nothing
-    are left out of both lists.
+    are left out of both lists. `counts` are the clips that are left out already, by reason, for the records.
     """
+    counts = Counter() if counts is None else counts
     unknown: Counter[str] = Counter()
     kept, cleaned = {}, {}
     for split, clips in splits.items():
         texts = list(clean_texts([clip.text for clip in clips], cleaners, os.cpu_count() or 1, split))
         pairs = [(clip, clip._replace(text=text)) for clip, text in zip(clips, texts) if text.strip()]
         emptied = [clip.path for clip, text in zip(clips, texts) if not text.strip()]
-        reading.report_left_out({f"{', '.join(cleaners)} leave nothing of the text": emptied})
+        reading.report_left_out({f"{', '.join(cleaners)} leave nothing of the text": emptied}, counts)
         kept[split], cleaned[split] = [clip for clip, _ in pairs], [clip for _, clip in pairs]
         for _, clip in pairs:
             unknown.update(unknown_symbols(clip.text))
@@ -204,7 +218,7 @@ def write_cleaned(
     for path, clips in zip(paths, filter(None, cleaned.values())):
         copy = Path(f"{path}.cleaned")
         write_text(copy, "".join(clip.row(many) + "\n" for clip in clips))
-        write_record(copy, ListRecord(tuple(cleaners), rate))
+        write_record(copy, ListRecord(tuple(cleaners), rate, counts))
     report_unknown(unknown)
     if kept["val"]:
         write_config(kept, prefix, out, cleaners, rate, speakers)
@@ -359,15 +373,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--seed", type=int, default=SEED, metavar="N", help="seed of the random split")
     args = parser.parse_args(arguments)
     speakers: dict[str, int] | None = None
+    counts: Counter[str] = Counter()
     with cli.errors_in_one_line("make_filelists"):
         for cleaner in args.clean or ():
             get_cleaner(cleaner)  # checked before anything is written
         if args.kind == "ljspeech":
-            prefix, splits = "ljs", ljspeech(args.corpus)
+            prefix, splits = "ljs", ljspeech(args.corpus, counts)
             audio = args.corpus / "wavs"
             link(audio if audio.is_dir() else args.corpus, Path("DUMMY1"))
         elif args.kind == "vctk":
-            prefix, splits = "vctk", vctk(args.corpus)
+            prefix, splits = "vctk", vctk(args.corpus, counts)
             link(vctk_audio(args.corpus), Path("DUMMY2"))
             speakers = {str(number): number for number in range(VCTK_SPEAKERS)}  # also those without clips
         else:
@@ -387,9 +402,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 args.metadata,
                 args.speaker_level,
                 args.out / f"{prefix}_segments",
+                counts,
             )
         if args.clean:
-            write_cleaned(splits, prefix, args.out, args.clean, speakers)
+            write_cleaned(splits, prefix, args.out, args.clean, speakers, counts)
             return
         for path in write_filelists(splits, prefix, args.out):
             if Path(f"{path}.cleaned").exists():

@@ -380,7 +380,7 @@ def test_clean_writes_a_config_that_fits(capsys):
     assert (made.data.n_speakers, made.data.speakers) == (2, {"anna": 0, "bert": 1})
     assert made.model.gin_channels > 0
     for filelist in (made.data.training_files, made.data.validation_files):
-        assert read_filelist(filelist) and read_record(filelist) == (("phonemes_de",), 22050)
+        assert read_filelist(filelist) and read_record(filelist)[:2] == (("phonemes_de",), 22050)
     edited = json.loads(path.read_text())
     edited["train"]["batch_size"] = 7
     path.write_text(json.dumps(edited))
