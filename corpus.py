@@ -5,10 +5,14 @@ Without -c, the text of filelists that do not end in .cleaned is cleaned here, a
 Examples:
   python corpus.py filelists/my_audio_text_train_filelist.txt.cleaned
   python corpus.py -c configs/vits2_ljs_nosdp.json --cache corpus.json --report report.html
+  python corpus.py -c filelists/my_config.json --recognize --report report.html
+  python corpus.py -c filelists/my_config.json --trim --loudness -23 --out my_trimmed
 """
 
+import argparse
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +24,12 @@ import cli
 import config
 from audio import resampled_frames
 from config import data_setting as setting
+from corpora import copies, transcripts
 from corpora.duplicates import near_duplicates
-from corpora.filelist import Clip, read_filelist, read_record
+from corpora.filelist import Clip, read_filelist, read_record, read_text
 from corpora.report import Finding, Measured, Report, format_of, write_report
 from corpora.sounds import WINDOW, Sound, measured
+from files import write_text
 from text import unknown_symbols
 from text.cleaners import get_cleaner, same_cleaners
 from text.espeak import EspeakError, UnknownLanguage
@@ -36,6 +42,7 @@ CLIPPED = 10  # samples at full scale, from which a recording is reported
 OUTLIER = 4  # robust standard deviations of log characters per second
 MIN_PACES = 10  # recordings, below which a standard deviation says little
 UNKNOWN_SHARE = 0.1  # of all symbols, above which the text was written for another symbol table
+MISMATCH = 0.3  # character error rate of recognized speech, from which a clip is reported
 MAX_NAMED = 20  # speakers listed in a message
 
 
@@ -263,6 +270,47 @@ def _check_speakers(lists: Sequence[Sequence[Clip]], data: Any) -> None:
         print(f"warning: data.n_speakers is {data.n_speakers}, and the training list has {trained} speakers")
 
 
+def recognize(report: Report, comparison: transcripts.Comparison, cache: str | None) -> None:
+    """Add what the recognizer heard in recordings without errors to a report, with warnings for large differences."""
+    faulty = _with_errors(report)
+    clips = [each.clip for each in report.measured if each.clip.path not in faulty]
+    report.heard = comparison.rank(clips, Path(cache).with_suffix(".heard.json") if cache else None)
+    reason = f"recognized speech differs from the text by {MISMATCH:.0%} or more"
+    differing = [heard for heard in report.heard if heard.cer >= MISMATCH]
+    report.add([Finding(clip, "warnings", reason, cer, f"{cer:.2f}, heard: {said}") for clip, said, cer in differing])
+
+
+def copy(report: Report, paths: Sequence[str], settings: str | None, out: Path, changes: copies.Changes) -> None:
+    """Write copies of the recordings without errors, and lists and, if `settings` is a config, one that names them."""
+    faulty = _with_errors(report)
+    lists = {
+        path: [clip for clip in clips if clip.path not in faulty] for path, clips in _with_plain_lists(paths).items()
+    }
+    if empty := [path for path, clips in lists.items() if not clips]:
+        raise ValueError(f"{empty[0]}: no recording is without errors")
+    written = copies.write_copies(lists, out, changes)
+    print(*(f"{path}: {len(clips)} clips" for path, clips in zip(written.values(), lists.values())), sep="\n")
+    if faulty:
+        print(f"{len(faulty)} recordings with errors are in no list")
+    if settings:
+        sections = json.loads(read_text(settings))
+        sections.pop("$schema", None)
+        sections["data"] |= dict(zip(("training_files", "validation_files"), (written[path] for path in paths)))
+        config_of_copies = out / Path(settings).name
+        write_text(config_of_copies, json.dumps(sections, indent=2, ensure_ascii=False) + "\n")
+        print(f"{config_of_copies}: config with these lists")
+
+
+def _with_plain_lists(paths: Sequence[str]) -> dict[str, list[Clip]]:
+    """Read lists and, beside cleaned ones, those before cleaning, by path."""
+    plain = [path.removesuffix(transcripts.CLEANED) for path in paths]
+    return {path: read_filelist(path) for path in dict.fromkeys([*paths, *filter(os.path.isfile, plain)])}
+
+
+def _with_errors(report: Report) -> set[str]:
+    return {finding.clip.path for finding in report.findings if finding.kind == "errors"}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the report of a config's corpus or of filelists. The exit code is 2 if there are errors."""
     parser = cli.Parser(__doc__)
@@ -275,27 +323,68 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--hop-length", type=int, default=256, metavar="N", help="hop in samples, without -c")
     cleaners = "names of text/cleaners.py, without -c"
     add("--text-cleaners", nargs="+", default=["english_cleaners2"], metavar="CLEANER", help=cleaners)
+    recognizer = "rank clips by the difference between text and recognized speech (needs make evaluate-setup)"
+    add("--recognize", action="store_true", help=recognizer)
+    add("--whisper", metavar="FOLDER", help="another Whisper model in CTranslate2's format (default: tiny.en)")
+    add(
+        "--language",
+        metavar="CODE",
+        help="language of the speech, for --whisper (default: of phonemes_LANGUAGE, or en)",
+    )
+    add("--out", type=Path, metavar="FOLDER", help="write copies of the recordings, and lists of them, to this folder")
+    add("--trim", action="store_true", help=f"of copies: leave {copies.MARGIN} s of silence at each end")
+    loudness = "of copies: integrated loudness (ITU-R BS.1770), with peaks of at most -1 dBFS; speech often has -23"
+    add("--loudness", type=float, metavar="LUFS", help=loudness)
     args = parser.parse_args(arguments)
+    _check_options(parser, args)
+    report = Report()
+    with cli.errors_in_one_line("corpus"):
+        settings = config.load(args.config) if args.config else None
+        lists, names = args.filelists, args.text_cleaners
+        if settings:
+            lists, names = [settings.data.training_files, settings.data.validation_files], settings.data.text_cleaners
+        # everything that may be refused comes before recordings are read
+        changes = copies.Changes(args.trim, args.loudness)
+        if args.report:
+            format_of(args.report)
+        if args.out:
+            copies.check_folder(_with_plain_lists(lists), args.out, changes)
+        if args.recognize:
+            comparison = transcripts.Comparison(lists, args.whisper, args.language or language_of(names))
+        if settings:
+            report = check_config(settings, args.cache)
+        for path in args.filelists:
+            data = SimpleNamespace(**vars(args), cleaned_text=path.endswith(transcripts.CLEANED), add_blank=False)
+            longest = config.TrainConfig().bucket_boundaries[-1]
+            report.extend(check_corpus(read_filelist(path), data, args.cache, longest))
+        if args.recognize:
+            recognize(report, comparison, args.cache)
+        print(report)
+        if args.report:
+            write_report(args.report, report)
+            print(f"{args.report} is written")
+        if args.out:
+            copy(report, lists, args.config, args.out, changes)
+            raise SystemExit(0)  # the lists of the copies have no clip with errors
+    raise SystemExit(2 if report.errors else 0)
+
+
+def language_of(cleaners: Sequence[str]) -> str:
+    """Return the language code of a cleaner phonemes_LANGUAGE without its region, or en."""
+    named = [name.removeprefix("phonemes_") for name in cleaners if name.startswith("phonemes_")]
+    return named[0].partition("-")[0] if named else "en"
+
+
+def _check_options(parser: cli.Parser, args: argparse.Namespace) -> None:
     if bool(args.config) == bool(args.filelists):
         parser.error("give either -c CONFIG or filelists")
     for option, value in (("--sampling-rate", args.sampling_rate), ("--hop-length", args.hop_length)):
         if value < 1:
             parser.error(f"{option} is {value}, and should be 1 or more")
-    report = Report()
-    with cli.errors_in_one_line("corpus"):
-        if args.report:
-            format_of(args.report)  # checked before recordings are read
-        if args.config:
-            print(report := check_config(config.load(args.config), args.cache))
-        for path in args.filelists:
-            settings = SimpleNamespace(**vars(args), cleaned_text=path.endswith(".cleaned"), add_blank=False)
-            longest = config.TrainConfig().bucket_boundaries[-1]
-            print(of_list := check_corpus(read_filelist(path), settings, args.cache, longest))
-            report.extend(of_list)
-        if args.report:
-            write_report(args.report, report)
-            print(f"{args.report} is written")
-    raise SystemExit(2 if report.errors else 0)
+    if bool(args.out) != (args.trim or args.loudness is not None):
+        parser.error("--out needs --trim, --loudness or both, and these need --out")
+    if (args.whisper or args.language) and not args.recognize:
+        parser.error("--whisper and --language have no effect without --recognize")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.fft
 import soxr
 
 RATE = 5000  # Hz, to which recordings are resampled
@@ -34,6 +33,8 @@ class Pair(NamedTuple):
 
 def fingerprint(samples: np.ndarray, rate: int) -> np.ndarray:
     """Return the words of samples float `[n]` at `rate` Hz, uint32 `[steps]`."""
+    import scipy.fft  # takes time, and most programs that import this module measure nothing
+
     low = np.pad(soxr.resample(samples[: LONGEST * rate], rate, RATE, quality="LQ"), FRAME // 2)
     frames = np.lib.stride_tricks.sliding_window_view(low, FRAME)[::STEP]
     spectrum = scipy.fft.rfft(frames * np.hanning(FRAME).astype(np.float32))

@@ -327,7 +327,8 @@ def test_settings_on_which_the_weights_depend_do_not_change_on_resumption(worksp
         before, sections["data"][key] = sections["data"][key], value
         Path("tiny.json").write_text(json.dumps(sections))
         error = error_of(capsys, "-c", "tiny.json", "--skip-check")
-        assert f"G_1.pth was trained with data.{key} {json.dumps(before)}, and the config has {json.dumps(value)}" in error
+        trained, wanted = json.dumps(before), json.dumps(value)
+        assert f"G_1.pth was trained with data.{key} {trained}, and the config has {wanted}: restore" in error
     own.write_text(json.dumps(sections))  # an edit of the run's own config
     assert "G_1.pth was trained with data.text_cleaners" in error_of(capsys, "--skip-check")
 
