@@ -17,7 +17,6 @@ Examples:
   python make_filelists.py folder --help
 """
 
-import dataclasses
 import json
 import os
 import random
@@ -43,8 +42,8 @@ VCTK_SPEAKERS = 109  # size of the speaker embedding of VITS, one more than the 
 MAX_SHARE = 100  # clips for validation and for test, if their numbers are not given
 CONFIGS = Path(__file__).parent / "configs"
 ONE_VOICE, MANY_VOICES = "vits2_ljs_nosdp.json", "vits2_vctk_base.json"  # the configs to start from
-HIGHEST_RATE = 24000  # Hz, for which these configs are made; recordings at higher rates are resampled
-DEFAULT_RATE = 22050  # Hz
+DEFAULT_RATE = 22050  # Hz, of VITS
+RATE_OF = {"ljspeech": DEFAULT_RATE, "vctk": DEFAULT_RATE, "folder": "that of most recordings or the next lower one"}
 SEED = 1234  # of random splits, as in VITS
 SPEAKER_CHANNELS = 256  # model.gin_channels for many speakers, as in VITS
 
@@ -193,11 +192,13 @@ def write_cleaned(
     cleaners: Sequence[str],
     speakers: dict[str, int] | None = None,
     counts: Counter[str] | None = None,
+    sampling_rate: int | None = None,
 ) -> list[Path]:
     """Write the lists, their copies with cleaned text, records of cleaner and rate, and a config. Return the paths.
 
     `speakers` are the ids of speakers; None numbers those of the lists. Clips of whose text the cleaners keep nothing
     are left out of both lists. `counts` are the clips that are left out already, by reason, for the records.
+    `sampling_rate` of the voice in Hz is a key of `config.RATES`; None chooses by the recordings.
     """
     counts = Counter() if counts is None else counts
     unknown: Counter[str] = Counter()
@@ -221,7 +222,7 @@ def write_cleaned(
         write_record(copy, ListRecord(tuple(cleaners), rate, counts))
     report_unknown(unknown)
     if kept["val"]:
-        write_config(kept, prefix, out, cleaners, rate, speakers)
+        write_config(kept, prefix, out, cleaners, rate, speakers, sampling_rate)
     else:
         earlier = out / f"{prefix}_config.json"
         stale = f"; {earlier} of an earlier run does not fit the lists" if earlier.exists() else ""
@@ -234,23 +235,29 @@ def write_config(
     prefix: str,
     out: Path,
     cleaners: Sequence[str],
-    rate: int | None,
+    recorded: int | None,
     speakers: dict[str, int] | None = None,
+    sampling_rate: int | None = None,
 ) -> Path:
     """Write `OUT/PREFIX_config.json` for the cleaned lists and return its path.
 
-    An existing config keeps its other settings. `rate` is the sampling rate of the recordings in Hz; recordings above
-    `HIGHEST_RATE` are resampled to `DEFAULT_RATE`. Raises ValueError if an existing config is invalid.
+    An existing config keeps its other settings; if its rate changes, it gets those of `config.RATES`. `recorded` is the
+    sampling rate of most recordings in Hz, and `sampling_rate` that of the voice, by default the one of `config.RATES`
+    that is next below. Raises ValueError if an existing config is invalid.
     """
     speakers = _speaker_ids(splits) if speakers is None else speakers
     many = len(speakers) > 1
     path = out / f"{prefix}_config.json"
     start = path if path.exists() else CONFIGS / (MANY_VOICES if many else ONE_VOICE)
-    sections = dataclasses.asdict(config.load(start))
+    earlier = config.load(start)
     given = json.loads(read_text(start))  # without defaults
     given.pop("$schema", None)
     lists = {split: f"{_list_path(out, prefix, split, _has_speakers(splits)).as_posix()}.cleaned" for split in splits}
-    sampling_rate = rate if rate and rate <= HIGHEST_RATE else DEFAULT_RATE
+    lower = [rate for rate in config.RATES if rate <= (recorded or DEFAULT_RATE)]
+    sampling_rate = sampling_rate or max(lower, default=min(config.RATES))
+    if sampling_rate != earlier.data.sampling_rate:
+        for section, settings in config.RATES[sampling_rate].items():
+            given[section] |= settings
     given["data"] |= {
         "training_files": lists["train"],
         "validation_files": lists["val"],
@@ -260,11 +267,13 @@ def write_config(
         "speakers": speakers if many and any(str(i) != name for name, i in speakers.items()) else {},
         "cleaned_text": True,
     }
-    if many and not sections["model"]["gin_channels"]:
+    if many and not earlier.model.gin_channels:
         given["model"]["gin_channels"] = SPEAKER_CHANNELS
     config.from_dict(given, str(path))
     write_text(path, json.dumps(given, indent=2, ensure_ascii=False) + "\n")
-    resampled = f", to which the recordings at {rate} Hz are resampled" if rate not in (None, sampling_rate) else ""
+    resampled = (
+        f", to which the recordings at {recorded} Hz are resampled" if recorded not in (None, sampling_rate) else ""
+    )
     voices = f"{len(speakers)} speakers" if many else "one voice"
     print(f"{path}: config for {voices} at {sampling_rate} Hz{resampled}: python train.py -c {path} -m {prefix}")
     return path
@@ -358,6 +367,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         add("corpus", type=Path, help="folder of the corpus")
         add("--out", type=Path, default=Path("filelists"), metavar="FOLDER", help="folder for the filelists")
         add("--clean", nargs="+", metavar="CLEANER", help="also write the .cleaned copies and a config")
+        rates = f"sampling rate of the config: {', '.join(map(str, config.RATES))} (default: {RATE_OF[kind]})"
+        add("--sampling-rate", type=int, choices=config.RATES, metavar="HZ", help=rates)
     # options of the last kind, folder
     add("--name", help="start of the files' names (default: the folder's name)")
     add("--layout", choices=LAYOUTS, metavar="NAME", help=f"one of {', '.join(LAYOUTS)} (default: recognized)")
@@ -374,6 +385,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     speakers: dict[str, int] | None = None
     counts: Counter[str] = Counter()
+    if args.sampling_rate and not args.clean:
+        parser.error("--sampling-rate has no effect without --clean, which writes the config")
     with cli.errors_in_one_line("make_filelists"):
         for cleaner in args.clean or ():
             get_cleaner(cleaner)  # checked before anything is written
@@ -405,7 +418,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 counts,
             )
         if args.clean:
-            write_cleaned(splits, prefix, args.out, args.clean, speakers, counts)
+            rate = args.sampling_rate or (None if args.kind == "folder" else DEFAULT_RATE)
+            write_cleaned(splits, prefix, args.out, args.clean, speakers, counts, rate)
             return
         for path in write_filelists(splits, prefix, args.out):
             if Path(f"{path}.cleaned").exists():
