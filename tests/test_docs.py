@@ -201,7 +201,7 @@ class Reader:
             write_own_corpus(Path(arguments[1]), named and named.split(","))
         elif "--recognize" in arguments:
             recognizer = SimpleNamespace(transcribe=lambda samples: "Das ist Satz 1.")
-            self.patch.setattr("corpora.transcripts.Whisper", lambda model, language: recognizer)
+            self.patch.setattr("evaluation.transcripts.Whisper", lambda model, language: recognizer)
         elif program == "benchmarks/synthesis.py":
             arguments += ["--config", str(Path("configs/vits2_ljs_nosdp.json").resolve()), "--threads", "1"]
         elif program == "evaluate.py":
