@@ -40,6 +40,7 @@ HIGHER_IS_BETTER = ("dnsmos", "plcmos")
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 FLOW_HEADS = {"pre_conv2": 2, "fft": 4}  # attention heads that share the hidden channels, for each flow that has them
 MAX_DIGITS = 30  # of a whole number in a config
+MAX_SHOWN = 120  # characters of a value in an error message
 SCHEMA_VERSION = 1  # increase it when a key is removed or changes its meaning
 BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {  # keywords of JSON Schema: comparison and message
     "minimum": (operator.ge, "{} or more"),
@@ -289,7 +290,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> No
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            raise ValueError(f"{where}: unknown key {key!r}; {hint}")
+            raise ValueError(f"{where}: unknown key {_shortened(repr(key))}; {hint}")
 
 
 def schema() -> dict[str, Any]:
@@ -334,15 +335,20 @@ def _schema_of_type(kind: Any, bounds: dict[str, float]) -> dict[str, Any]:
 def _section(part: type, values: dict[str, Any], where: str) -> Any:
     """Build a section from its JSON. Raises ValueError for an unknown key or a value of the wrong type."""
     if not isinstance(values, dict):
-        raise ValueError(f"{where}: a section is an object of keys and values, not {json.dumps(values)}")
+        raise ValueError(f"{where}: a section is an object of keys and values, not {_shortened(json.dumps(values))}")
     kinds: dict[str, Any] = {declared.name: declared.type for declared in dataclasses.fields(part)}
     refuse_unknown(values, kinds, where)
     for key, value in values.items():
         kind = str if get_origin(kinds[key]) is Literal else kinds[key]  # a wrong choice is reported by _check_choices
         if not _is_a(value, kind):
             name = str(kind) if get_origin(kind) else kind.__name__
-            raise ValueError(f"{where}: {key} is {json.dumps(value)}, and should be of type {name}")
+            raise ValueError(f"{where}: {key} is {_shortened(json.dumps(value))}, and should be of type {name}")
     return part(**values)
+
+
+def _shortened(text: str) -> str:
+    """Return the text of a value for an error message."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _is_a(value: Any, kind: Any) -> bool:
@@ -367,7 +373,8 @@ def _out_of_range(config: Config) -> Iterator[str]:
             for name, bound in declared.metadata["bounds"].items():
                 holds, expected = BOUNDS[name]
                 if not all(n < math.inf and holds(n, bound) for n in _numbers(value)):
-                    yield f"{section}.{declared.name} is {json.dumps(value)}, and should be {expected.format(bound)}"
+                    shown = _shortened(json.dumps(value))
+                    yield f"{section}.{declared.name} is {shown}, and should be {expected.format(bound)}"
                     break
 
 
@@ -388,7 +395,7 @@ def _check_choices(config: Config) -> Iterator[str]:
         if value not in allowed:
             near = difflib.get_close_matches(value, allowed, 1, 0.3)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            yield f"{key} is {value!r}; {hint}It may be {', '.join(allowed)}"
+            yield f"{key} is {_shortened(repr(value))}; {hint}It may be {', '.join(allowed)}"
 
 
 def _check_training(config: Config) -> Iterator[str]:
