@@ -195,6 +195,33 @@ class Config:
         return self.train.segment_size // self.data.hop_length
 
 
+# Settings of each sampling rate in Hz, for both decoders. As at 22,050 Hz in VITS, a frame lasts 10.7 to 12 ms, an FFT
+# has four hops, a segment 32, and each upsampling kernel has twice the length of its factor.
+RATES: dict[int, dict[str, dict[str, Any]]] = {
+    rate: {
+        "train": {"segment_size": 32 * hop},
+        "data": {
+            "sampling_rate": rate,
+            "filter_length": 4 * hop,
+            "hop_length": hop,
+            "win_length": 4 * hop,
+            "n_mel_channels": bands,
+        },
+        "model": {
+            "upsample_rates": factors,
+            "upsample_kernel_sizes": [2 * factor for factor in factors],
+            "istft_n_fft": 4 * hop,
+            "istft_hop_length": hop,
+        },
+    }
+    for rate, hop, factors, bands in (
+        (16000, 192, [8, 6, 2, 2], 80),
+        (22050, 256, [8, 8, 2, 2], 80),
+        (24000, 256, [8, 8, 2, 2], 80),
+        (44100, 512, [8, 8, 4, 2], 128),
+        (48000, 512, [8, 8, 4, 2], 128),
+    )
+}
 SECTIONS: dict[str, type] = {"train": TrainConfig, "data": DataConfig, "model": ModelConfig}
 CHOICES: dict[str, tuple[str, ...]] = {  # of every setting that has a list of them, by "section.key"
     f"{section}.{declared.name}": get_args(declared.type)

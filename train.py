@@ -12,7 +12,6 @@ Examples:
 import argparse
 import contextlib
 import dataclasses
-import itertools
 import logging
 import multiprocessing.util
 import sys
@@ -37,7 +36,6 @@ from evaluation.background import SENTENCES, BackgroundEvaluation, check_package
 from files import run_folder
 from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
 from reporting import Meter, Reporter, set_up_logging
-from text.cleaners import get_cleaner
 from trainer import Trainer
 from training.evaluations import collect, recall_evaluations, start_evaluation
 from training.guard import PROGRESS_INTERVAL, SCALE_SEARCH, StepGuard
@@ -140,6 +138,7 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
         args.evaluate_list = list_to_evaluate(args, config)
     elif config.train.best in configs.EVALUATED:
         raise ValueError(f"train.best is {config.train.best!r}, which is measured only with --evaluate-every")
+    corpus.check_records(config.data)
     config = with_speakers_of_lists(config)
     folder.mkdir(parents=True, exist_ok=True)
     return config, folder
@@ -242,22 +241,9 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
 
 def check(config: Config, folder: Path) -> None:
     """Check every recording and text before training. Stop if one would spoil it."""
-    lists = read_lists(config)
-    report = corpus.check_corpus(list(itertools.chain(*lists)), config.data, folder / "corpus.json")
+    report = corpus.check_config(config, folder / "corpus.json")
     logger.info("%s", report)
-    trained, validated = ({clip.path for clip in clips} for clips in lists)
-    if both := sorted(trained & validated):
-        logger.warning(
-            "%d recordings are in both filelists (%s, ...): validation will be too optimistic about them",
-            len(both),
-            both[0],
-        )
     report.stop_on_errors()
-    for name in config.data.text_cleaners if config.data.cleaned_text else ():
-        try:
-            get_cleaner(name)
-        except ValueError as error:  # cleaned filelists train without the cleaner, as those of other VITS code do
-            logger.warning("data.text_cleaners: %s. The voice will accept phonemes, but no text.", error)
 
 
 def log_transfer(path: str, copied: int, missing: list[str], unused: list[str]) -> None:

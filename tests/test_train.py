@@ -25,6 +25,7 @@ import train
 import trainer
 import training.run
 import training.stop
+from corpora.filelist import ListRecord, write_record
 from training import guard as guards
 
 PUBLISHED = sorted((tiny.ROOT / "tests/golden/configs").glob("*/*.json"))
@@ -289,6 +290,50 @@ def test_the_speakers_of_a_run_whose_config_is_broken_are_those_of_its_checkpoin
 def test_an_unknown_cleaner_logs_a_warning(workspace, capsys):
     with_config(data={"text_cleaners": ["phonems_de"]})("--max-steps", 1)
     assert "there is no text cleaner 'phonems_de'; nearest: phonemes_de" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("record", "data", "complaint"),
+    [
+        (("phonemes_nl",), {}, "train.txt was cleaned with phonemes_nl, and data.text_cleaners is english_cleaners2"),
+        (("phonemes_nl",), {"cleaned_text": False}, "train.txt is cleaned already (with phonemes_nl)"),
+        (None, {"text_cleaners": ["phonemes_xx"]}, "data.text_cleaners: espeak-ng has no language 'xx'; nearest: "),
+    ],
+)
+def test_cleaners_that_do_not_fit_the_lists_stop_training(record, data, complaint, workspace, capsys):
+    if record:
+        write_record("train.txt", ListRecord(record, tiny.RATE))
+    error = error_of(capsys, "-c", tiny.write_config(Path("tiny.json"), data=data))
+    assert complaint in error and error.splitlines()[-1].count("train: ") == 1
+    assert not list(Path("logs").glob("voice/G_*.pth"))
+
+
+def test_a_plain_list_beside_its_cleaned_copy_stops_training(workspace, capsys):
+    write_record("train.txt.cleaned", ListRecord(("english_cleaners2",), tiny.RATE))
+    error = error_of(capsys, "-c", tiny.write_config(Path("tiny.json")))
+    assert "train.txt is not cleaned, and data.cleaned_text is true: set data.training_files to train.txt.clea" in error
+
+
+def test_a_rate_above_that_of_the_recordings_is_reported(workspace, capsys):
+    write_record("train.txt", ListRecord(("english_cleaners3",), 8000))
+    with_config()("--max-steps", 1)
+    assert "data.sampling_rate is 16000, and most recordings have a lower rate (1): train.txt: 8000 Hz" in (
+        capsys.readouterr().err
+    )
+
+
+def test_settings_on_which_the_weights_depend_do_not_change_on_resumption(workspace, capsys):
+    with_config()("--max-steps", 1)
+    own = Path("logs/voice/config.json")
+    for key, value in (("sampling_rate", 22050), ("text_cleaners", ["phonemes_de"])):
+        sections = json.loads(own.read_text())
+        before, sections["data"][key] = sections["data"][key], value
+        Path("tiny.json").write_text(json.dumps(sections))
+        error = error_of(capsys, "-c", "tiny.json", "--skip-check")
+        trained, wanted = json.dumps(before), json.dumps(value)
+        assert f"G_1.pth was trained with data.{key} {trained}, and the config has {wanted}: restore" in error
+    own.write_text(json.dumps(sections))  # an edit of the run's own config
+    assert "G_1.pth was trained with data.text_cleaners" in error_of(capsys, "--skip-check")
 
 
 def test_a_checkpoint_of_another_kind_is_named_in_the_error(workspace, capsys):

@@ -81,6 +81,22 @@ def test_every_parameter_of_every_shipped_config_gets_a_gradient(path):
                 assert gradient.any(), f"{kind}: {name}"
 
 
+@pytest.mark.parametrize("decoder", ["hifigan", "vocos"])
+@pytest.mark.parametrize("rate", configs.RATES)
+def test_the_settings_of_every_rate_train_and_synthesize(rate, decoder):
+    """The spectrograms, factors and segments are those of the rate; the rest of the network is tiny."""
+    settings = configs.RATES[rate]
+    small = {"upsample_initial_channel": 16, "decoder": decoder}
+    config = tiny.config({"model": small}, settings)
+    hop = config.data.hop_length
+    assert 10.5 < 1000 * hop / rate < 12.1 and config.segment_frames == 32
+    run = Trainer(config, CPU)
+    record = run.step(batch(config, (40, 36)))
+    assert all(value.isfinite() for value in record.values())
+    audio, *_ = run.generator.network.infer(torch.tensor([[1, 2, 3]]), torch.tensor([3]))
+    assert audio.shape[-1] % hop == 0 and audio.shape[-1] > 0
+
+
 @SPEAKERS
 @pytest.mark.parametrize("sdp", [False, True])
 @pytest.mark.parametrize("mel", [True, False])
