@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import cli
 from files import write_text
-from text import repeated_symbols
+from text.table import MAX_SYMBOLS, SymbolTable, read_symbols
 
 # Choices of a setting. Each value but those of `Precision` is a key of the registry that its module declares.
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -33,6 +33,7 @@ FlowType = Literal["pre_conv", "pre_conv2", "fft", "mono_layer_inter_residual", 
 DurationDiscriminatorType = Literal["dur_disc_1", "dur_disc_2", "dur_disc_3"]
 ResblockType = Literal["1", "2"]
 DecoderType = Literal["hifigan", "vocos"]
+UnicodeForm = Literal["", "NFC", "NFD", "NFKC", "NFKD"]
 BestMeasure = Literal["auto", "mel", "kl", "dur", "duration_error", "cer", "wer", "dnsmos", "plcmos"]
 
 EVALUATED = ("cer", "wer", "dnsmos", "plcmos")  # measures of evaluate.py; the others are those of a validation
@@ -125,7 +126,17 @@ class DataConfig:
     max_text_len: int = setting(190, "most symbols of a text; longer ones are left out and reported")
     resample: bool = setting(True, "resample recordings at other rates; false rejects them")
     speakers: dict[str, int] = setting({}, "ids of speaker names; training fills it in")
-    extra_symbols: str = setting("", "characters added to VITS's table of 178 symbols; they take the ids after it")
+    extra_symbols: str = setting("", "characters added to the table of symbols; they take the ids after it")
+    symbols: list[str] | dict[str, list[int] | int] | str = setting(
+        [], "table of symbols, in the order of their ids, or the ids of each symbol, or a JSON file; []: VITS's 178"
+    )
+    blank_symbol: str = setting("", "symbol of the blank that add_blank inserts; empty: id 0")
+    begin_symbol: str = setting("", "symbol before every text (Piper: ^); empty: none")
+    end_symbol: str = setting("", "symbol after every text (Piper: $); empty: none")
+    unicode_form: UnicodeForm = setting(
+        "", "Unicode normalization form of texts in the table (Piper: NFD); empty: none"
+    )
+    n_vocab: int = setting(0, "rows of the text embedding (Piper: 256); 0: as many as the table has ids", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -240,7 +251,7 @@ def load(path: str | Path) -> Config:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         sections = json.loads(text, object_pairs_hook=_without_repetition, parse_int=_whole_number)
-        return from_dict(sections, str(path))
+        return from_dict(sections, str(path), Path(path).parent)
     except OSError as error:
         raise ValueError(f"cannot read the config file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -275,10 +286,11 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def from_dict(sections: dict[str, Any], where: str = "config") -> Config:
+def from_dict(sections: dict[str, Any], where: str = "config", folder: Path = Path()) -> Config:
     """Build and check a config from the dict of its JSON; `where` begins every error message.
 
-    Raises ValueError as `load`. All values out of range are reported together, and so are all contradictions.
+    A file that it names as `data.symbols` is read into it; the path is relative to the working directory or to
+    `folder`. Raises ValueError as `load`. All values out of range are reported together, and so are all contradictions.
     """
     if not isinstance(sections, dict):
         raise ValueError(f"{where}: a config is an object of the sections {', '.join(SECTIONS)}")
@@ -287,7 +299,10 @@ def from_dict(sections: dict[str, Any], where: str = "config") -> Config:
     for name in SECTIONS:
         if name not in given:
             raise ValueError(f"{where}: the section {name!r} is missing; a config has {', '.join(SECTIONS)}")
-    config = Config(**{name: _section(part, given[name], f"{where}, {name}") for name, part in SECTIONS.items()})
+    config = Config(**{name: read_section(part, given[name], f"{where}, {name}") for name, part in SECTIONS.items()})
+    if isinstance(symbols := config.data.symbols, str):
+        file = Path(symbols) if Path(symbols).is_file() else folder / symbols
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, symbols=read_symbols(file)))
     checks = CHECKS + DECODER_CHECKS.get(config.model.decoder, ())
     problems = list(_out_of_range(config)) or [problem for check in checks for problem in check(config)]
     if problems:
@@ -359,7 +374,7 @@ def _schema_of_type(kind: Any, bounds: dict[str, float]) -> dict[str, Any]:
     return {"type": name, **(bounds if kind in (int, float) else {})}
 
 
-def _section(part: type, values: dict[str, Any], where: str) -> Any:
+def read_section(part: type, values: dict[str, Any], where: str) -> Any:
     """Build a section from its JSON. Raises ValueError for an unknown key or a value of the wrong type."""
     if not isinstance(values, dict):
         raise ValueError(f"{where}: a section is an object of keys and values, not {_shortened(json.dumps(values))}")
@@ -460,8 +475,16 @@ def _check_texts(config: Config) -> Iterator[str]:
         yield f"data.min_text_len ({data.min_text_len}) is above data.max_text_len ({data.max_text_len})"
     if not data.text_cleaners:
         yield 'data.text_cleaners is empty: name one, such as "english_cleaners2" or "phonemes_de"'
-    if repeated := sorted(set(repeated_symbols(data.extra_symbols))):
-        yield f"data.extra_symbols names {', '.join(map(repr, repeated))} which the table has already"
+    try:
+        table = SymbolTable(data.symbols, data.extra_symbols)
+    except ValueError as error:
+        yield f"data.symbols: {error}"
+        return
+    for mark in ("blank_symbol", "begin_symbol", "end_symbol"):
+        if (symbol := getattr(data, mark)) and symbol not in table.ids:
+            yield f"data.{mark} is {symbol!r}, which is not in the table of symbols"
+    if data.n_vocab and not len(table.names) <= data.n_vocab <= MAX_SYMBOLS:
+        yield f"data.n_vocab is {data.n_vocab}; with this table it may be from {len(table.names)} to {MAX_SYMBOLS}"
 
 
 def _check_network(config: Config) -> Iterator[str]:

@@ -6,14 +6,14 @@ import conditions
 from config import Config
 from discriminators import DURATION_DISCRIMINATORS, MultiPeriodDiscriminator
 from models import SynthesizerTrn
-from text import table_of_symbols
+from text.tokens import vocabulary
 
 DURATION_DISCRIMINATOR_KERNEL, DURATION_DISCRIMINATOR_DROPOUT = 3, 0.1
 
 
 def build_generator(config: Config) -> SynthesizerTrn:
     """Build the generator that a config describes."""
-    return SynthesizerTrn.from_config(config, len(table_of_symbols(config.data.extra_symbols)))
+    return SynthesizerTrn.from_config(config, vocabulary(config.data))
 
 
 def build_discriminator(config: Config) -> nn.Module:
