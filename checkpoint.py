@@ -70,7 +70,7 @@ class RunState(Protocol):
     config: Config
     device: torch.device
     position: Position
-    learners: dict[str, Any]  # of `trainer.Learner`, by the keys of FILES
+    learners: dict[str, Any]  # of `training.learner.Learner`, by the keys of FILES
     scaler: torch.amp.GradScaler
     scales: bool  # whether the scaler's scale is part of the state, as in fp16
 

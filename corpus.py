@@ -30,10 +30,9 @@ from corpora.filelist import Clip, read_filelist, read_record, read_text
 from corpora.report import Finding, Measured, Report, format_of, write_report
 from corpora.sounds import WINDOW, Sound, measured
 from files import write_text
-from text import unknown_symbols
 from text.cleaners import get_cleaner, same_cleaners
 from text.espeak import EspeakError, UnknownLanguage
-from text.tokens import cleaned, token_ids
+from text.tokens import cleaned, symbol_table, token_ids
 
 if TYPE_CHECKING:
     from evaluation.transcripts import Comparison
@@ -179,11 +178,12 @@ def check_corpus(
         frames = samples // data.hop_length
         written = cleaned(clip.text, data)
         tokens = len(token_ids(written, data, warn=False))
+        table = symbol_table(data)
         seconds = 0 if sound.problem else sound.frames / sound.rate
         report.frames.append(frames)
         report.measured.append(Measured(clip, seconds, tokens, sound.level, sound.leading, sound.trailing))
-        report.symbols.update(written)
-        report.unknown += unknown_symbols(written, setting(data, "extra_symbols"))
+        report.symbols.update(table.split(written))
+        report.unknown += table.unknown(written)
         findings += _findings(clip, sound, len(written), tokens, frames, data)
         if longest is not None and frames > longest:
             left_out = f"more than {longest} frames, which training leaves out"

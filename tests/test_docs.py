@@ -31,6 +31,7 @@ import pytest
 import soundfile
 import test_benchmarks
 import test_evaluate
+import test_teacher
 import tiny
 import tiny_voices
 import torch
@@ -55,7 +56,7 @@ RUNS = {
     "README.md": ["vctk"],
     "docs/speaking.md": ["ljs", "vctk"],
     "docs/export.md": ["ljs"],
-    "docs/evaluation.md": ["ljs"],
+    "docs/evaluation.md": ["ljs", "vctk"],
 }  # trained beforehand
 BEFORE = {  # commands of other documents
     "docs/training.md": [
@@ -208,6 +209,8 @@ class Reader:
             test_evaluate.stand_in(self.patch)
         elif "--evaluate-every" in arguments:  # the run is too short for an evaluation, so no package is needed
             self.patch.setattr("evaluation.background.PACKAGES", ())
+        elif program == "recipes/teacher.py":
+            test_teacher.stand_in(self.patch)
         elif program == "recipes/peers.py":
             test_evaluate.stand_in_for_peers(self.patch)
         elif program == "webui.py":  # stops as soon as it is served
@@ -371,8 +374,11 @@ def write_inputs(document: Path) -> None:
         checkpoint.save_checkpoint(network, None, 1e-4, 1, f"{name}_64000.pth")
     Path("docs").mkdir()
     record(Path("in.wav"))
-    write(Path("lines.txt"), "First line.\nSecond line.\n")
+    write(Path("lines.txt"), "First line.\nSecond line.\nThird line.\n")
     write(Path("test.txt"), "in.wav|A test sentence.\n")
+    record(Path("two.wav"), 1)
+    record(Path("three.wav"), 2)
+    write(Path("test_of_speakers.txt"), "in.wav|0|A test.\ntwo.wav|1|A test.\nthree.wav|0|A test.\n")
     data = {"sampling_rate": RATE, "text_cleaners": ["english_cleaners2"]}
     for name in RUNS.get(str(document), ()):
         tiny_voices.save(Path("logs", name), tiny_voices.settings(speakers=109 if name == "vctk" else 0, data=data))
