@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -38,7 +38,7 @@ import corpus
 import distributed
 from audio import read_header
 from config import Config
-from corpora.filelist import Clip
+from corpora.filelist import Filelist
 from data_utils import (
     Batch,
     Collate,
@@ -76,7 +76,7 @@ class Run:
     """Everything that one process trains with."""
 
     trainer: Trainer
-    names: list[str]  # of the training utterances
+    names: Sequence[str]  # of the training utterances
     epochs: Epochs
     batches: Iterable[Batch]
     validation_loader: DataLoader
@@ -229,9 +229,9 @@ def plain(config: Config) -> Config:
     return changed(config, "train", cuda_graphs=False, fused_kernels=False)
 
 
-def read_lists(config: Config) -> list[list[Clip]]:
-    """Read the training and the validation filelist."""
-    return [corpus.read_filelist(path) for path in (config.data.training_files, config.data.validation_files)]
+def read_lists(config: Config) -> list[Filelist]:
+    """Open the training and the validation filelist."""
+    return [Filelist(path) for path in (config.data.training_files, config.data.validation_files)]
 
 
 def train_process(device: torch.device, config: Config, folder: Path, args: argparse.Namespace) -> None:
@@ -266,7 +266,7 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
         torch.backends.cudnn.benchmark = True  # batches have few shapes, see `make_loaders`
     if not args.skip_check:
         distributed.in_main(lambda: check(config, folder))
-    train_set, epochs, train_loader, validation_loader = make_loaders(config, device)
+    train_set, epochs, train_loader, validation_loader = make_loaders(config, device, folder / "headers.npy")
     trainer = Trainer(plain(config) if args.plain else config, device)  # --plain is not saved with the run
     if not checkpoint.resume_run(trainer, folder):
         for path, name in ((args.init_from, "generator"), (args.init_discriminator, "discriminator")):
@@ -316,16 +316,19 @@ def check(config: Config, folder: Path) -> None:
             logger.warning("data.text_cleaners: %s. The voice will accept phonemes, but no text.", error)
 
 
-def make_loaders(config: Config, device: torch.device) -> tuple[SpeechDataset, Epochs, DataLoader, DataLoader]:
+def make_loaders(
+    config: Config, device: torch.device, cache: Path | None = None
+) -> tuple[SpeechDataset, Epochs, DataLoader, DataLoader]:
     """Return training set, epochs, training loader and validation loader of this process.
 
-    On a GPU the shapes of batches are padded to few sizes, because each new shape is captured and autotuned.
+    The file `cache` keeps the headers of the recordings. On a GPU the shapes of batches are padded to few sizes,
+    because each new shape is captured and autotuned.
     """
     train, data = config.train, config.data
     cuda = device.type == "cuda"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    train_set = SpeechDataset(data.training_files, data)
-    validation_set = SpeechDataset(data.validation_files, data)
+    train_set = SpeechDataset(data.training_files, data, cache=cache)
+    validation_set = SpeechDataset(data.validation_files, data, cache=cache)
     sampler = DistributedBucketSampler(train_set, train.batch_size, train.bucket_boundaries, seed=train.seed)
     epochs = Epochs(sampler)
     workers, share = workers_that_fit(min(train.num_workers, cores))
@@ -552,7 +555,7 @@ class StepGuard:
             such steps; more of them are an error.
     """
 
-    def __init__(self, names: list[str], overflows: int):
+    def __init__(self, names: Sequence[str], overflows: int):
         self.names, self.overflows = names, overflows
         self.steps: deque[tuple[Tensor, Tensor]] = deque(maxlen=PROGRESS_INTERVAL)
 
