@@ -139,6 +139,8 @@ def _open(path: str | Path, required_rate: int | None = None) -> Iterator[soundf
     try:
         if not os.path.isfile(shards.file_of(path)):
             raise ValueError("no such file")
+        if Path(path).suffix.lower() == ".raw":  # libsndfile would need the rate, the channels and the encoding
+            raise ValueError("raw samples have no header: convert the file to WAV or FLAC")
         with shards.opened(path) as source, soundfile.SoundFile(source) as file:
             if file.frames > MAX_FRAMES:
                 raise ValueError("the header does not state the length: encode the recording again, not through a pipe")

@@ -30,8 +30,7 @@ from config import data_setting
 from corpora.filelist import Clip, Computed, Filelist
 from corpora.headers import headers
 from mel_processing import spec_to_mel_torch, spectrogram_torch
-from text import unknown_symbols
-from text.tokens import cleaned, token_ids
+from text.tokens import cleaned, symbol_table, token_ids
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +99,7 @@ class SpeechDataset(Dataset):
         clips = Filelist(filelist, None if data.cleaned_text else lambda text: cleaned(text, data))
         values = conditions.of_clips(clips, data)
         shortest, longest = data_setting(data, "min_text_len"), data_setting(data, "max_text_len")
-        extra_symbols, resample = data_setting(data, "extra_symbols"), data_setting(data, "resample")
+        resample = data_setting(data, "resample")
 
         usable, lengths = array("q"), array("q")
         too_long: list[str] = []
@@ -119,7 +118,7 @@ class SpeechDataset(Dataset):
                 reason = "recording shorter than one frame"
             else:
                 tokens = len(token_ids(symbols, data, warn=False))
-                unknown.update(unknown_symbols(symbols, extra_symbols))
+                unknown.update(symbol_table(data).unknown(symbols))
                 reason = "" if tokens else "no symbol of the text has an id"
             if reason:
                 self.left_out.setdefault(reason, []).append(clip.path)

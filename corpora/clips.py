@@ -19,8 +19,8 @@ MAX_HEADERS = 1000  # recordings whose rates are read
 AUDIO_FOLDERS = {"wav", "wavs", "wave", "audio", "audios", "clips", "flac", "ogg", "mp3", "opus", "recordings", "sound"}
 
 
-def clips_of(layout: Layout, segments: Path) -> list[Clip]:
-    """Return the clips of a corpus and print what is left out, with reasons and counts.
+def clips_of(layout: Layout, segments: Path, counts: Counter[str]) -> list[Clip]:
+    """Return the clips of a corpus, print what is left out, and add the number for each reason to `counts`.
 
     Segments of recordings are written to the folder `segments`; recordings are never changed. Raises ValueError as
     `Layout.entries`, and if no clip has both a text and a recording.
@@ -60,7 +60,7 @@ def clips_of(layout: Layout, segments: Path) -> list[Clip]:
         left_out.setdefault("no text", []).extend(without_text)
     for path in _cut(cuts):
         left_out.setdefault("segment not within the recording", []).append(clips.pop(path).path)
-    report_left_out(left_out)
+    report_left_out(left_out, counts)
     return list(clips.values())
 
 
@@ -75,18 +75,20 @@ def is_listable(path: str) -> bool:
     return decoded and path == path.strip() and not set(path) & set("|\n\r")
 
 
-def report_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
-    """Print the reasons with the number of clips and the first of them."""
+def report_left_out(left_out: Mapping[str, Sequence[str]], counts: Counter[str]) -> None:
+    """Print the reasons with the number of clips and the first of them, and add the numbers to `counts`."""
     for reason, names in left_out.items():
         if names:
+            counts[reason] += len(names)
             more = ", ..." if len(names) > MAX_NAMED else ""
             shown = ", ".join(names[:MAX_NAMED]).encode(errors="replace").decode()
             print(f"Left out, {reason}: {len(names)} clips ({shown}{more})")
 
 
-def report_unread(files: Files) -> None:
-    """Print the number of recordings in formats that are not read."""
+def report_unread(files: Files, counts: Counter[str]) -> None:
+    """Print the number of recordings in formats that are not read, and add them to `counts`."""
     for suffix, count in files.unread.items():
+        counts[f"{suffix} is not read"] += count
         print(f"Not read: {count} {suffix} files: convert them, as in: ffmpeg -i NAME{suffix} NAME.flac")
 
 

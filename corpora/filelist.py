@@ -7,7 +7,7 @@ import os
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
@@ -21,6 +21,7 @@ class ListRecord(NamedTuple):
 
     text_cleaners: tuple[str, ...]
     sampling_rate: int | None  # the most frequent one of the recordings, in Hz; None if it is not known
+    left_out: Mapping[str, int] = {}  # clips of the corpus that are in no list, by reason
 
 
 class Clip(NamedTuple):
@@ -199,7 +200,7 @@ def read_filelist(path: str | Path) -> list[Clip]:
 
 def write_record(filelist: str | Path, record: ListRecord) -> None:
     """Store how a filelist was made."""
-    write_text(f"{filelist}.json", json.dumps(record._asdict(), indent=2) + "\n")
+    write_text(f"{filelist}.json", json.dumps(record._asdict(), indent=2, ensure_ascii=False) + "\n")
 
 
 def read_record(filelist: str | Path) -> ListRecord | None:
@@ -209,6 +210,6 @@ def read_record(filelist: str | Path) -> ListRecord | None:
         return None
     try:
         values = json.loads(read_text(path))
-        return ListRecord(tuple(values["text_cleaners"]), values["sampling_rate"])
-    except (json.JSONDecodeError, KeyError, TypeError):
+        return ListRecord(tuple(values["text_cleaners"]), values["sampling_rate"], dict(values.get("left_out", {})))
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path} is not a record of a filelist: write the list again with --clean") from None

@@ -55,7 +55,7 @@ RUNS = {
     "README.md": ["vctk"],
     "docs/speaking.md": ["ljs", "vctk"],
     "docs/export.md": ["ljs"],
-    "docs/evaluation.md": ["ljs"],
+    "docs/evaluation.md": ["ljs", "vctk"],
 }  # trained beforehand
 BEFORE = {  # commands of other documents
     "docs/training.md": [
@@ -370,6 +370,9 @@ def write_inputs(document: Path) -> None:
     record(Path("in.wav"))
     write(Path("lines.txt"), "First line.\nSecond line.\n")
     write(Path("test.txt"), "in.wav|A test sentence.\n")
+    record(Path("two.wav"), 1)
+    record(Path("three.wav"), 2)
+    write(Path("test_of_speakers.txt"), "in.wav|0|A test.\ntwo.wav|1|A test.\nthree.wav|0|A test.\n")
     data = {"sampling_rate": RATE, "text_cleaners": ["english_cleaners2"]}
     for name in RUNS.get(str(document), ()):
         tiny_voices.save(Path("logs", name), tiny_voices.settings(speakers=109 if name == "vctk" else 0, data=data))

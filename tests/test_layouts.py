@@ -1,6 +1,7 @@
 """Tests of the layouts of corpora: a corpus of each is generated and read by the program."""
 
 import codecs
+import dataclasses
 import json
 import unicodedata
 from pathlib import Path
@@ -185,7 +186,29 @@ def test_every_format_that_is_looked_for_is_read(capsys):
     assert len(read("--clean", "basic_cleaners")) == len(suffixes)
     said = capsys.readouterr().out
     assert "Not read: 2 .webm files: convert them" in said and "Not read: 1 .m4a files" in said
-    assert config.load("filelists/corpus_config.json").data.sampling_rate == 22050
+    assert config.load("filelists/corpus_config.json").data.sampling_rate == 48000
+
+
+@pytest.mark.parametrize(
+    ("recorded", "chosen"),
+    [(8000, 16000), (16000, 16000), (22050, 22050), (24000, 24000), (32000, 24000), (44100, 44100), (96000, 48000)],
+)
+def test_the_config_has_the_settings_of_the_rate(recorded, chosen, capsys):
+    for name in "abc":
+        record(Path(f"corpus/{name}.wav"), recorded)
+        Path(f"corpus/{name}.txt").write_text("Ja.")
+    for options, expected in (((), chosen), (("--sampling-rate", "22050"), 22050), ((), chosen)):
+        make_filelists.main(["folder", "corpus", "--clean", "basic_cleaners", *options])
+        assert f"config for one voice at {expected} Hz" in capsys.readouterr().out
+        made = dataclasses.asdict(config.load("filelists/corpus_config.json"))
+        for section, settings in config.RATES[expected].items():
+            assert settings.items() <= made[section].items()
+    path = Path("filelists/corpus_config.json")
+    edited = json.loads(path.read_text())
+    edited["train"]["segment_size"] = 16 * made["data"]["hop_length"]  # of the same rate, so that it is kept
+    path.write_text(json.dumps(edited))
+    make_filelists.main(["folder", "corpus", "--clean", "basic_cleaners"])
+    assert config.load(path).train.segment_size == edited["train"]["segment_size"]
 
 
 def test_segments_of_kaldi_are_cut(capsys):
@@ -380,7 +403,7 @@ def test_clean_writes_a_config_that_fits(capsys):
     assert (made.data.n_speakers, made.data.speakers) == (2, {"anna": 0, "bert": 1})
     assert made.model.gin_channels > 0
     for filelist in (made.data.training_files, made.data.validation_files):
-        assert read_filelist(filelist) and read_record(filelist) == (("phonemes_de",), 22050)
+        assert read_filelist(filelist) and read_record(filelist)[:2] == (("phonemes_de",), 22050)
     edited = json.loads(path.read_text())
     edited["train"]["batch_size"] = 7
     path.write_text(json.dumps(edited))

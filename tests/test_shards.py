@@ -123,7 +123,7 @@ def loaded(rank, rendezvous, results):
     data = tiny.config(tiny.MANY_VOICES).data
     dataset = SpeechDataset("shards/train.txt", data)
     sampler = DistributedBucketSampler(dataset, 2, [0, 160, 400])
-    loader = DataLoader(dataset, batch_sampler=Epochs(sampler), collate_fn=Collate(data.hop_length), num_workers=1)
+    loader = DataLoader(dataset, batch_sampler=Epochs(sampler), collate_fn=Collate(data.hop_length))
     batches = iter(loader)
     seen = [[next(batches).index.tolist() for _ in range(len(sampler))] for _ in range(2)]
     gathered = [None, None]

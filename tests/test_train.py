@@ -23,6 +23,12 @@ import config as configs
 import data_utils
 import train
 import trainer
+import training.run
+import training.stop
+from corpora.filelist import ListRecord, write_record
+from synthesis import Voice
+from text.symbols import symbols as vits_symbols
+from training import guard as guards
 
 PUBLISHED = sorted((tiny.ROOT / "tests/golden/configs").glob("*/*.json"))
 NO_LEARNING = {"learning_rate": 1e-30, "weight_decay": 0}  # steps that do not change weights
@@ -198,10 +204,10 @@ def test_an_interrupt_before_training_prints_one_line(workspace, monkeypatch, ca
 
 
 def test_a_second_signal_ends_the_program_at_once(monkeypatch):
-    stop = train.StopRequest(torch.device("cpu"))
+    stop = training.stop.StopRequest(torch.device("cpu"))
     signal.raise_signal(signal.SIGTERM)
     assert stop.agreed(1)
-    monkeypatch.setattr(train, "SAME_REQUEST", -1.0)
+    monkeypatch.setattr(training.stop, "SAME_REQUEST", -1.0)
     sent = []
     monkeypatch.setattr(signal, "raise_signal", sent.append)
     stop._request(signal.SIGTERM, None)
@@ -286,6 +292,50 @@ def test_the_speakers_of_a_run_whose_config_is_broken_are_those_of_its_checkpoin
 def test_an_unknown_cleaner_logs_a_warning(workspace, capsys):
     with_config(data={"text_cleaners": ["phonems_de"]})("--max-steps", 1)
     assert "there is no text cleaner 'phonems_de'; nearest: phonemes_de" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("record", "data", "complaint"),
+    [
+        (("phonemes_nl",), {}, "train.txt was cleaned with phonemes_nl, and data.text_cleaners is english_cleaners2"),
+        (("phonemes_nl",), {"cleaned_text": False}, "train.txt is cleaned already (with phonemes_nl)"),
+        (None, {"text_cleaners": ["phonemes_xx"]}, "data.text_cleaners: espeak-ng has no language 'xx'; nearest: "),
+    ],
+)
+def test_cleaners_that_do_not_fit_the_lists_stop_training(record, data, complaint, workspace, capsys):
+    if record:
+        write_record("train.txt", ListRecord(record, tiny.RATE))
+    error = error_of(capsys, "-c", tiny.write_config(Path("tiny.json"), data=data))
+    assert complaint in error and error.splitlines()[-1].count("train: ") == 1
+    assert not list(Path("logs").glob("voice/G_*.pth"))
+
+
+def test_a_plain_list_beside_its_cleaned_copy_stops_training(workspace, capsys):
+    write_record("train.txt.cleaned", ListRecord(("english_cleaners2",), tiny.RATE))
+    error = error_of(capsys, "-c", tiny.write_config(Path("tiny.json")))
+    assert "train.txt is not cleaned, and data.cleaned_text is true: set data.training_files to train.txt.clea" in error
+
+
+def test_a_rate_above_that_of_the_recordings_is_reported(workspace, capsys):
+    write_record("train.txt", ListRecord(("english_cleaners3",), 8000))
+    with_config()("--max-steps", 1)
+    assert "data.sampling_rate is 16000, and most recordings have a lower rate (1): train.txt: 8000 Hz" in (
+        capsys.readouterr().err
+    )
+
+
+def test_settings_on_which_the_weights_depend_do_not_change_on_resumption(workspace, capsys):
+    with_config()("--max-steps", 1)
+    own = Path("logs/voice/config.json")
+    for key, value in (("sampling_rate", 22050), ("text_cleaners", ["phonemes_de"])):
+        sections = json.loads(own.read_text())
+        before, sections["data"][key] = sections["data"][key], value
+        Path("tiny.json").write_text(json.dumps(sections))
+        error = error_of(capsys, "-c", "tiny.json", "--skip-check")
+        trained, wanted = json.dumps(before), json.dumps(value)
+        assert f"G_1.pth was trained with data.{key} {trained}, and the config has {wanted}: restore" in error
+    own.write_text(json.dumps(sections))  # an edit of the run's own config
+    assert "G_1.pth was trained with data.text_cleaners" in error_of(capsys, "--skip-check")
 
 
 def test_a_checkpoint_of_another_kind_is_named_in_the_error(workspace, capsys):
@@ -387,7 +437,7 @@ def test_checkpoints_of_vits_resume_at_the_start_of_their_epoch(workspace, capsy
 
 
 def test_a_second_program_in_the_same_folder_is_rejected(workspace, monkeypatch, capsys):
-    monkeypatch.setattr(train, "LOCK_PATIENCE", 0.1)
+    monkeypatch.setattr(training.run, "LOCK_PATIENCE", 0.1)
     with_config()("--max-steps", 1)
     with train.locked(Path("logs/voice")):
         assert "another program trains in logs/voice" in error_of(capsys, "-c", "tiny.json")
@@ -636,9 +686,9 @@ def test_a_stop_request_ends_the_wait_for_data_with_a_checkpoint(workspace, monk
 
 HANGING = """
 import time
-import data_utils, train
+import data_utils, train, training.loaders
 
-train.DATA_PATIENCE = 1
+training.loaders.DATA_PATIENCE = 1
 data_utils.load_audio = lambda *_: time.sleep(100)
 train.main(["-c", "tiny.json", "-m", "voice", "--device", "cpu", "--skip-check"])
 """
@@ -779,6 +829,18 @@ def test_named_speakers_keep_their_ids(workspace):
     assert configs.load("logs/voice/config.json").data.speakers == {"Zoë": 0, "anna": 1}
 
 
+def test_a_table_of_symbols_from_a_file_is_kept_in_the_run_and_speaks(workspace):
+    table = {symbol: [i] for i, symbol in enumerate(dict.fromkeys(["_", "^", "$", *vits_symbols]))}
+    Path("voice.onnx.json").write_text(json.dumps({"phoneme_id_map": table}), "utf-8")
+    marks = {"add_blank": True, "blank_symbol": "_", "begin_symbol": "^", "end_symbol": "$"}
+    with_config(data={"symbols": "voice.onnx.json", "n_vocab": 256, **marks})("--max-steps", 1)
+    Path("voice.onnx.json").unlink()
+    assert configs.load("logs/voice/config.json").data.symbols == table
+    voice = Voice.load("logs/voice")
+    assert len(voice.net.enc_p.emb.weight) == 256
+    assert voice.read("ab.", phonemes=True)[0].tokens == [1, *(i for s in "ab." for i in (0, *table[s])), 0, 2]
+
+
 def test_steps_that_are_not_finite_are_skipped_and_end_the_run_if_frequent(workspace, capsys):
     write(np.full(6000, np.nan, np.float32))(workspace / "train0.wav")
     with_config(name="one", train={"batch_size": 1})("--skip-check", "--max-steps", 7)
@@ -794,19 +856,19 @@ def test_steps_that_are_not_finite_are_skipped_and_end_the_run_if_frequent(works
 
 
 def test_fp16_may_overflow_in_a_limited_number_of_steps(caplog):
-    guard = train.StepGuard(["a", "b"], train.SCALE_SEARCH)
+    guard = guards.StepGuard(["a", "b"], guards.SCALE_SEARCH)
     finite, overflowed = ({"loss/g/total": torch.tensor(1.0), "grad_norm_g": torch.tensor(g)} for g in (1.0, np.inf))
 
     def check_after(overflows: int, step: int) -> None:
-        for i in range(train.PROGRESS_INTERVAL):
+        for i in range(guards.PROGRESS_INTERVAL):
             guard.add(torch.tensor([0, 1]), overflowed if i < overflows else finite)
         guard.check(step)
 
-    check_after(train.SCALE_SEARCH, 25)
+    check_after(guards.SCALE_SEARCH, 25)
     assert not caplog.text
     with pytest.raises(SystemExit, match="17 of 25 updates before step 50"):
-        check_after(train.SCALE_SEARCH + 1, 50)
-    assert caplog.text.count("Utterances: a, b") == train.MAX_SKIPPED_STEPS
+        check_after(guards.SCALE_SEARCH + 1, 50)
+    assert caplog.text.count("Utterances: a, b") == guards.MAX_SKIPPED_STEPS
 
 
 def test_tensorboard_has_losses_norms_pictures_and_audio(workspace):
