@@ -27,6 +27,7 @@ from config import data_setting as setting
 from corpora import copies, transcripts
 from corpora.duplicates import near_duplicates
 from corpora.filelist import Clip, Filelist, read_filelist, read_record, read_text
+from corpora.parts import parse
 from corpora.report import Finding, Measured, Report, format_of, write_report
 from corpora.sounds import WINDOW, Sound, measured
 from files import write_text
@@ -321,6 +322,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("filelists", nargs="*", help="files of lines path|text or path|speaker|text")
     add("-c", "--config", metavar="JSON", help="check the filelists of this config")
     add("--cache", metavar="JSON", help="file that keeps measurements")
+    add(
+        "--shard",
+        type=parse,
+        metavar="I/N",
+        help="only measure part I of N, into a part of --cache (default: check all)",
+    )
     add("--report", metavar="FILE", help="also write a report, as .html with players or as .md")
     add("--sampling-rate", type=int, default=22050, metavar="HZ", help="rate of training in Hz, without -c")
     add("--hop-length", type=int, default=256, metavar="N", help="hop in samples, without -c")
@@ -354,6 +361,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             copies.check_folder(_with_plain_lists(lists), args.out, changes)
         if args.recognize:
             comparison = transcripts.Comparison(lists, args.whisper, args.language or language_of(names))
+        if args.shard:
+            clips = [clip for path in lists for clip in read_filelist(path)]
+            paths = [clip.path for clip in clips[args.shard.of(len(clips))]]
+            measured(paths, args.shard.file(args.cache))
+            print(f"{len(paths)} recordings are measured: {args.shard.file(args.cache)}")
+            return
         if settings:
             report = check_config(settings, args.cache)
         for path in args.filelists:
@@ -384,6 +397,8 @@ def _check_options(parser: cli.Parser, args: argparse.Namespace) -> None:
     for option, value in (("--sampling-rate", args.sampling_rate), ("--hop-length", args.hop_length)):
         if value < 1:
             parser.error(f"{option} is {value}, and should be 1 or more")
+    if args.shard and not args.cache:
+        parser.error("--shard needs --cache, which keeps the measurements for the check of all parts")
     if bool(args.out) != (args.trim or args.loudness is not None):
         parser.error("--out needs --trim, --loudness or both, and these need --out")
     if (args.whisper or args.language) and not args.recognize:

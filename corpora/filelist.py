@@ -152,7 +152,8 @@ class Filelist(Computed[Clip]):
         """Yield the rows of a filelist, and write each with its number and the place of its recording to `copy`."""
         folder = Path(path).parent
         end = 0
-        for number, columns in _with_shards(path):
+        for number, row in iterate_utterances(path):
+            columns = [column.strip() for column in row]
             if len(columns) not in (2, 3):
                 expected = "expected path|text or path|speaker|text, no | in the text"
                 raise ValueError(f"{path}, line {number}: {len(columns)} columns; {expected}")
@@ -169,13 +170,12 @@ class Filelist(Computed[Clip]):
             self.ends.append(end)
 
 
-def _with_shards(path: str | Path) -> Iterator[Row]:
-    """Yield the rows of a filelist without white space around columns, and those of its shards."""
+def iterate_utterances(path: str | Path) -> Iterator[Row]:
+    """Yield the rows of a filelist, and for the name of a shard those of its utterances. Raises as `iterate_rows`."""
     folder = Path(path).parent
-    for number, row in iterate_rows(path):
-        columns = [column.strip() for column in row]
-        if len(columns) == 1 and columns[0].endswith(shards.SUFFIX):
-            yield from ((number, utterance) for utterance in shards.utterances(_found(columns[0], folder)))
+    for number, columns in iterate_rows(path):
+        if len(columns) == 1 and (shard := columns[0].strip()).endswith(shards.SUFFIX):
+            yield from ((number, utterance) for utterance in shards.utterances(_found(shard, folder)))
         else:
             yield number, columns
 
