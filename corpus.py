@@ -26,7 +26,8 @@ from audio import resampled_frames
 from config import data_setting as setting
 from corpora import copies
 from corpora.duplicates import near_duplicates
-from corpora.filelist import Clip, read_filelist, read_record, read_text
+from corpora.filelist import Clip, Filelist, read_filelist, read_record, read_text
+from corpora.parts import parse
 from corpora.report import Finding, Measured, Report, format_of, write_report
 from corpora.sounds import WINDOW, Sound, measured
 from files import write_text
@@ -55,7 +56,10 @@ def speaker_table(lists: Sequence[Sequence[Clip]], n_speakers: int) -> dict[str,
     ValueError if numbers and names are mixed, an id is not below `n_speakers`, another list has a speaker that the
     training list lacks, or `n_speakers` does not fit the speaker column.
     """
-    first_clips = [{clip.speaker: clip for clip in reversed(clips)} for clips in lists]
+    first_clips = [
+        clips.speakers if isinstance(clips, Filelist) else {clip.speaker: clip for clip in reversed(clips)}
+        for clips in lists
+    ]
     for clips in first_clips:
         if None in clips and n_speakers:
             missing = f"data.n_speakers is {n_speakers}, but {clips[None].path} has no speaker"
@@ -325,6 +329,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("filelists", nargs="*", help="files of lines path|text or path|speaker|text")
     add("-c", "--config", metavar="JSON", help="check the filelists of this config")
     add("--cache", metavar="JSON", help="file that keeps measurements")
+    add(
+        "--shard",
+        type=parse,
+        metavar="I/N",
+        help="only measure part I of N, into a part of --cache (default: check all)",
+    )
     add("--report", metavar="FILE", help="also write a report, as .html with players or as .md")
     add("--sampling-rate", type=int, default=22050, metavar="HZ", help="rate of training in Hz, without -c")
     add("--hop-length", type=int, default=256, metavar="N", help="hop in samples, without -c")
@@ -360,6 +370,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from evaluation.transcripts import Comparison
 
             comparison = Comparison(lists, args.whisper, args.language or language_of(names))
+        if args.shard:
+            clips = [clip for path in lists for clip in read_filelist(path)]
+            paths = [clip.path for clip in clips[args.shard.of(len(clips))]]
+            measured(paths, args.shard.file(args.cache))
+            print(f"{len(paths)} recordings are measured: {args.shard.file(args.cache)}")
+            return
         if settings:
             report = check_config(settings, args.cache)
         for path in args.filelists:
@@ -390,6 +406,8 @@ def _check_options(parser: cli.Parser, args: argparse.Namespace) -> None:
     for option, value in (("--sampling-rate", args.sampling_rate), ("--hop-length", args.hop_length)):
         if value < 1:
             parser.error(f"{option} is {value}, and should be 1 or more")
+    if args.shard and not args.cache:
+        parser.error("--shard needs --cache, which keeps the measurements for the check of all parts")
     if bool(args.out) != (args.trim or args.loudness is not None):
         parser.error("--out needs --trim, --loudness or both, and these need --out")
     if (args.whisper or args.language) and not args.recognize:

@@ -210,7 +210,8 @@ def write_cleaned(
     unknown: Counter[str] = Counter()
     kept, cleaned = {}, {}
     for split, clips in splits.items():
-        texts = list(clean_texts([clip.text for clip in clips], cleaners, os.cpu_count() or 1, split))
+        given = (clip.text for clip in clips)
+        texts = list(clean_texts(given, cleaners, os.cpu_count() or 1, split, len(clips)))
         pairs = [(clip, clip._replace(text=text)) for clip, text in zip(clips, texts) if text.strip()]
         emptied = [clip.path for clip, text in zip(clips, texts) if not text.strip()]
         reading.report_left_out({f"{', '.join(cleaners)} leave nothing of the text": emptied}, counts)

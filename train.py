@@ -29,7 +29,7 @@ import corpus
 import distributed
 from audio import read_header
 from config import Config
-from corpora.filelist import Clip
+from corpora.filelist import Filelist
 from data_utils import ahead
 from evaluation import takes
 from evaluation.background import SENTENCES, BackgroundEvaluation, check_packages
@@ -188,9 +188,9 @@ def plain(config: Config) -> Config:
     return changed(config, "train", cuda_graphs=False, fused_kernels=False)
 
 
-def read_lists(config: Config) -> list[list[Clip]]:
+def read_lists(config: Config) -> list[Filelist]:
     """Read the training and the validation filelist."""
-    return [corpus.read_filelist(path) for path in (config.data.training_files, config.data.validation_files)]
+    return [Filelist(path) for path in (config.data.training_files, config.data.validation_files)]
 
 
 def train_process(device: torch.device, config: Config, folder: Path, args: argparse.Namespace) -> None:
@@ -209,7 +209,7 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
         torch.backends.cudnn.benchmark = True  # batches have few shapes, see `make_loaders`
     if not args.skip_check:
         distributed.in_main(lambda: check(config, folder))
-    train_set, epochs, train_loader, validation_loader = make_loaders(config, device)
+    train_set, epochs, train_loader, validation_loader = make_loaders(config, device, folder / "headers.npy")
     trainer = Trainer(plain(config) if args.plain else config, device)  # --plain is not saved with the run
     if not checkpoint.resume_run(trainer, folder):
         for path, name in ((args.init_from, "generator"), (args.init_discriminator, "discriminator")):

@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from corpora import shards
+from corpora.parts import stored
 from files import write_text
 
 SAVE_INTERVAL = 60  # seconds between two saves
@@ -27,25 +29,28 @@ def computed(
     """Return `compute(path)` for every path, a value of JSON, and keep the values in the file `cache`.
 
     A value is computed again if the size or the modification time of the recording has changed, or if the file was
-    written with other settings. The file is saved while the work goes on, so that an interrupted program continues.
-    `title` names the progress bar, and `workers` is the number of threads; None is the number of cores and a few more.
+    written with other settings. Files of its parts (see `corpora.parts`) are read as well. The file is saved while the
+    work goes on, so that an interrupted program continues. `title` names the progress bar, and `workers` is the number
+    of threads; None is the number of cores and a few more.
     """
     settings = json.loads(json.dumps(settings))
     kept: dict[str, list[Any]] = {}
-    if cache and os.path.isfile(cache):
-        with suppress(ValueError, KeyError, TypeError):  # not a cache of this program: replace it
-            stored = json.loads(Path(cache).read_text("utf-8"))
-            kept = stored["files"] if stored["settings"] == settings else {}
+    parts = list(stored(cache).values()) if cache else []
+    for file in [*parts, Path(cache)] if cache else []:
+        with suppress(OSError, ValueError, KeyError, TypeError):  # missing, or not a cache of this program: replace it
+            content = json.loads(file.read_text("utf-8"))
+            kept |= content["files"] if content["settings"] == settings else {}
     keys: dict[str, list[int]] = {}
     for path in paths:
         with suppress(OSError):
-            status = os.stat(path)
+            status = os.stat(shards.file_of(path))
             keys[path] = [status.st_size, status.st_mtime_ns]
     fresh = [path for path in dict.fromkeys(paths) if path not in keys or kept.get(path, [None])[0] != keys[path]]
-    values = {path: kept[path][1] for path in keys if path not in set(fresh)}
+    missing = set(fresh)
+    values = {path: kept[path][1] for path in keys if path not in missing}
 
     def save() -> None:
-        if cache and fresh:
+        if cache and (fresh or parts):
             Path(cache).parent.mkdir(parents=True, exist_ok=True)
             new = {path: [keys[path], value] for path, value in values.items() if path in keys}
             write_text(cache, json.dumps({"settings": settings, "files": kept | new}))

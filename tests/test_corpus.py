@@ -389,3 +389,22 @@ def test_command_line_compares_speakers_with_the_config(tmp_path, capsys):
         path.write_text(json.dumps({"train": {}, "data": data, "model": {"gin_channels": 256}}))
         ended, out, error = run(capsys, "-c", path)
         assert ended == code and message in out + error and ("warning: data" in out) == (n_speakers == 2)
+
+
+def test_parts_are_measured_separately_and_checked_together(tmp_path, capsys, monkeypatch):
+    clips_of(tmp_path, {f"{i}.wav": voice(seed=i) for i in range(5)})
+    listed = filelist(tmp_path, "".join(f"{i}.wav|hello\n" for i in range(5)), name="list.txt.cleaned")
+    cache = tmp_path / "measured" / "c.json"
+    for i in (1, 2):
+        corpus.main([str(listed), "--cache", str(cache), "--shard", f"{i}/2"])
+        assert "recordings are measured" in capsys.readouterr().out
+    assert sorted(path.name for path in cache.parent.iterdir()) == ["c.json.1-of-2", "c.json.2-of-2"]
+    monkeypatch.setattr("corpora.sounds.measure", lambda path: pytest.fail("decoded again"))
+    code, out, _ = run(capsys, listed, "--cache", cache)
+    assert "5 recordings" in out and cache.exists()
+    for part in cache.parent.glob("*-of-*"):
+        part.unlink()
+    assert run(capsys, listed, "--cache", cache)[:2] == (code, out)
+    with pytest.raises(SystemExit, match="2"):
+        corpus.main([str(listed), "--shard", "1/2"])
+    assert "--shard needs --cache" in capsys.readouterr().err

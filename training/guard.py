@@ -2,6 +2,7 @@
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class StepGuard:
             such steps; more of them are an error.
     """
 
-    def __init__(self, names: list[str], overflows: int):
+    def __init__(self, names: Sequence[str], overflows: int):
         self.names, self.overflows = names, overflows
         self.steps: deque[tuple[Tensor, Tensor]] = deque(maxlen=PROGRESS_INTERVAL)
 

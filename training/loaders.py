@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,16 +18,19 @@ DATA_PATIENCE = 300  # seconds to wait for a batch of a loader's workers
 PAD_FRAMES, PAD_TOKENS = 100, 64  # multiples to which batches are padded on a GPU
 
 
-def make_loaders(config: Config, device: torch.device) -> tuple[SpeechDataset, Epochs, DataLoader, DataLoader]:
+def make_loaders(
+    config: Config, device: torch.device, cache: Path | None = None
+) -> tuple[SpeechDataset, Epochs, DataLoader, DataLoader]:
     """Return training set, epochs, training loader and validation loader of this process.
 
-    On a GPU the shapes of batches are padded to few sizes, because each new shape is captured and autotuned.
+    The file `cache` keeps the headers of the recordings. On a GPU the shapes of batches are padded to few sizes,
+    because each new shape is captured and autotuned.
     """
     train, data = config.train, config.data
     cuda = device.type == "cuda"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    train_set = SpeechDataset(data.training_files, data)
-    validation_set = SpeechDataset(data.validation_files, data)
+    train_set = SpeechDataset(data.training_files, data, cache=cache)
+    validation_set = SpeechDataset(data.validation_files, data, cache=cache)
     sampler = DistributedBucketSampler(train_set, train.batch_size, train.bucket_boundaries, seed=train.seed)
     epochs = Epochs(sampler)
     workers, share = workers_that_fit(min(train.num_workers, cores))

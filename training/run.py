@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class Run:
     """Everything that one process trains with."""
 
     trainer: Trainer
-    names: list[str]  # of the training utterances
+    names: Sequence[str]  # of the training utterances
     epochs: Epochs
     batches: Iterable[Batch]
     validation_loader: DataLoader
