@@ -92,10 +92,16 @@ PANELS = (
     Panel("Rates and speed", "Speed", f"seconds per step\n{LOWER}", "seconds_a_step"),
 )
 PICTURES = {  # of a validation utterance in the TensorBoard events of training
-    "gt/mel": "Recording",
-    "gen/mel": "Synthesis of the same text",
-    "all/attn": "Alignment of the recording, found by the search",
-    "gen/attn": "Alignment of the synthesis, from predicted durations",
+    "mel/recording": "Recording",
+    "mel/synthesis": "Synthesis of the same text",
+    "alignment/found": "Alignment of the recording, found by the search",
+    "alignment/predicted": "Alignment of the synthesis, from predicted durations",
+}
+EARLIER = {  # their names in runs of earlier versions
+    "mel/recording": "gt/mel",
+    "mel/synthesis": "gen/mel",
+    "alignment/found": "all/attn",
+    "alignment/predicted": "gen/attn",
 }
 
 
@@ -381,22 +387,27 @@ def save_pictures(path: str | Path, folder: str | Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), {"images": 1}).Reload()  # it keeps the last one
-    if missing := [name for name in PICTURES if name not in events.Tags()["images"]]:
-        raise ValueError(f"{folder} has no picture {missing[0]}: training writes it after its first validation")
+    tags = sorted(events.Tags()["images"])
+    chosen = {}
+    for name in PICTURES:  # of the first speaker, if there are several
+        found = [tag for tag in tags if tag in (name, EARLIER[name]) or tag.startswith(f"{name}/")]
+        if not found:
+            raise ValueError(f"{folder} has no picture {name}: training writes it after its first validation")
+        chosen[name] = events.Images(found[0])[-1]
     own = Path(folder, "config.json")
     data = configs.load(own).data if own.exists() else None
     frame = f"; a frame is {1000 * data.hop_length / data.sampling_rate:.1f} ms" if data else ""
     figure, _ = new_figure(1, (10, 9.2))
     figure.clear()
     places = figure.subplot_mosaic(
-        [["gt/mel"] * 2, ["gen/mel"] * 2, ["all/attn", "gen/attn"]], height_ratios=(2.5, 2.5, 3.4)
+        [["mel/recording"] * 2, ["mel/synthesis"] * 2, ["alignment/found", "alignment/predicted"]],
+        height_ratios=(2.5, 2.5, 3.4),
     )
     for name, title in PICTURES.items():
-        picture = events.Images(name)[-1]
-        places[name].imshow(imread(io.BytesIO(picture.encoded_image_string)))
+        places[name].imshow(imread(io.BytesIO(chosen[name].encoded_image_string)))
         places[name].set_axis_off()
         places[name].set_title(title, fontsize=10)
-    figure.suptitle(f"Run {Path(folder).name}, step {picture.step:,}{frame}", fontsize=12)
+    figure.suptitle(f"Run {Path(folder).name}, step {chosen['mel/synthesis'].step:,}{frame}", fontsize=12)
     figure.savefig(path, dpi=100)
 
 

@@ -85,6 +85,7 @@ EDITS = {  # of copies of configs, as the documents describe them
     },
 }
 LONG = ["recipes/ablation.py", "benchmarks/durations.py"]  # only parsed here; their own tests run them
+SERVER = "http://127.0.0.1:7860/"  # in examples
 OUTPUTS = {"-o", "--out", "--output", "--output-wav-path", "--picture", "--timings"}  # options that name a new file
 NOT_OURS = {"--no-normalize", "--sentence-silence", "--shm-size"}  # options of Piper and of Docker
 SIZES = {  # settings that stand-ins take from the tiny config
@@ -197,6 +198,7 @@ class Reader:
             parser_of(program).parse_args(arguments)
             return b""
         self.patch.setattr("make_filelists.CONFIGS", Path("configs"))
+        self.patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(_input)))
         if program == "make_filelists.py" and arguments[0] == "folder":
             named = dict(pairwise(arguments)).get("--columns")
             write_own_corpus(Path(arguments[1]), named and named.split(","))
@@ -235,6 +237,10 @@ class Reader:
                 assert (ROOT / argument).is_file(), argument
             elif argument not in ("-r", "-c"):
                 assert argument in PACKAGES, f"no package {argument!r}: add it to PACKAGES in tests/test_docs.py"
+
+    def echo(self, arguments: list[str], _input: bytes) -> bytes:
+        """Return the arguments."""
+        return " ".join(arguments).encode()
 
     def wget(self, arguments: list[str], _input: bytes) -> None:
         """Download the stand-in of LJ Speech."""
@@ -277,6 +283,7 @@ class Reader:
     RULES = {
         "aplay": aplay,
         "cp": cp,
+        "echo": echo,
         "make": make,
         "pip": pip,
         "python": python,
@@ -384,6 +391,22 @@ def write_inputs(document: Path) -> None:
         tiny_voices.save(Path("logs", name), tiny_voices.settings(speakers=109 if name == "vctk" else 0, data=data))
 
 
+def run_example(code: str) -> None:
+    """Execute a block of Python, with a server of the runs here if it calls one."""
+    if SERVER not in code:
+        exec(code, {})
+        return
+    import webui
+    from serving.voices import Voices
+
+    pytest.importorskip("openai", reason="openai is for the tests: pip install -r requirements-dev.txt")
+    server, address = webui.serve(Voices(device="cpu"), None, quiet=True)
+    try:
+        exec(code.replace(SERVER, address), {})
+    finally:
+        server.close()
+
+
 @pytest.mark.parametrize("document", [d for d in EXECUTED if blocks(d, "sh", "python")], ids=str)
 def test_commands_and_examples_run(document, tmp_path, monkeypatch, capsys):
     for package in ("gradio", "onnx", "onnxruntime", "piper"):
@@ -396,7 +419,7 @@ def test_commands_and_examples_run(document, tmp_path, monkeypatch, capsys):
     for language, block in blocks(document, "sh", "python"):
         for part in [block] if language == "python" else block.splitlines():
             try:
-                exec(part, {}) if language == "python" else reader.execute(part)
+                run_example(part) if language == "python" else reader.execute(part)
             except (Exception, SystemExit) as error:
                 pytest.fail(f"{document}: {part}\n{error!r}\n{capsys.readouterr().err}")
 
