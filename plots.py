@@ -91,6 +91,7 @@ PANELS = (
     ),
     Panel("Rates and speed", "Speed", f"seconds per step\n{LOWER}", "seconds_a_step"),
 )
+LETTER_SPACE = 0.08  # of the height of an alignment, below it for the letters of its first symbols
 PICTURES = {  # of a validation utterance in the TensorBoard events of training
     "mel/recording": "Recording",
     "mel/synthesis": "Synthesis of the same text",
@@ -176,11 +177,14 @@ def draw_speech(above: "Axes", below: "Axes", spectrogram: np.ndarray, speech: S
             bars.append([(begin, row), (end, row), (end, row + 1), (begin, row + 1)])
             colors.append("#4338ca" if symbols[row].strip() else "#a5b4fc")
             if lettered:
-                below.annotate(symbols[row], (end, row + 1), (1, -1), textcoords="offset points", va="top", fontsize=8)
+                middle = ((begin + end) / 2, row)
+                below.annotate(
+                    symbols[row], middle, (0, -1), textcoords="offset points", ha="center", va="top", fontsize=8
+                )
     below.add_collection(PolyCollection(bars, facecolors=colors, edgecolors=colors, linewidths=0.7))
     below.grid(alpha=0.25)
     below.set_axisbelow(True)
-    below.set(xlabel="seconds", xlim=(0, speech.seconds), ylim=(0, len(speech.tokens)), yticks=[])
+    below.set(xlabel="seconds", xlim=(0, speech.seconds), ylim=(-LETTER_SPACE * len(bars), len(bars)), yticks=[])
     below.set(ylabel="symbols of the text" if lettered else f"{count} symbols", title="Alignment")
     above.sharex(below)
 

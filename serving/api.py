@@ -106,31 +106,14 @@ class Api:
         speaker = speaker_of(voice, asked.voice, asked.model, "default")
         encoder = Encoder(asked.response_format, voice.sampling_rate)
 
-        async def parts(job: Job) -> AsyncIterator[tuple[Take, np.ndarray]]:
-            take = await job.run(
-                lambda: Take(voice, asked.input, speaker=speaker, length_scale=1 / asked.speed, **options)
-            )
-            async for part in job.iterate(take.parts):
-                yield take, part
-
         async def body() -> AsyncIterator[bytes]:
-            told = 0
             with self.studio.open() as job:
-                async for take, part in parts(job):
-                    audio = encoder.encode(part)
-                    if asked.stream_format == "audio":
-                        yield audio
-                        continue
-                    yield _event("speech.audio.delta", audio=base64.b64encode(audio).decode())
-                    for sentence in take.sentences[told:]:
-                        yield _event("speech.sentence.done", **take.timings(sentence))
-                    told = len(take.sentences)
-            audio = encoder.encode(np.zeros(0, np.float32), last=True)
-            if asked.stream_format == "audio":
-                yield audio
-            else:
-                yield _event("speech.audio.delta", audio=base64.b64encode(audio).decode())
-                yield _event("speech.audio.done", **take.facts())
+                take = await job.run(
+                    lambda: Take(voice, asked.input, speaker=speaker, length_scale=1 / asked.speed, **options)
+                )
+                parts = audio_of if asked.stream_format == "audio" else events_of
+                async for part in parts(job, take, encoder):
+                    yield part
 
         kind = FORMATS[asked.response_format].media_type if asked.stream_format == "audio" else "text/event-stream"
         headers = {"X-Sampling-Rate": str(encoder.rate), "X-Accel-Buffering": "no", "Cache-Control": "no-store"}
@@ -155,6 +138,24 @@ class Api:
         with self.studio.open():
             encoded = await asyncio.to_thread(encode_wav, wav, response_format)
         return Response(encoded, media_type=FORMATS[response_format].media_type)
+
+
+async def audio_of(job: Job, take: Take, encoder: Encoder) -> AsyncIterator[bytes]:
+    """Yield the encoded audio of a take while it is generated."""
+    async for part in job.iterate(take.parts):
+        yield encoder.encode(part)
+    yield encoder.encode(np.zeros(0, np.float32), last=True)
+
+
+async def events_of(job: Job, take: Take, encoder: Encoder) -> AsyncIterator[bytes]:
+    """Yield the events of a take while it is generated."""
+    told = 0
+    async for audio in audio_of(job, take, encoder):
+        yield _event("speech.audio.delta", audio=base64.b64encode(audio).decode())
+        for sentence in take.sentences[told:]:
+            yield _event("speech.sentence.done", **await job.run(take.timings, sentence))
+        told = len(take.sentences)
+    yield _event("speech.audio.done", **await job.run(take.facts))
 
 
 async def convert_file(

@@ -51,6 +51,9 @@ def test_bars_are_at_the_times_of_the_tokens(monkeypatch):
     assert not np.array_equal(strong, pale)
     assert [np.array_equal(color, strong) for color in bars.get_facecolors()] == [True, False, False, True, True]
     assert [text.get_text().strip() for text in below.texts] == ["a", "", "", "b", "c"]
+    middles = [((begin + end) / 2, row) for begin, end, row in expected]
+    np.testing.assert_allclose([text.xy for text in below.texts], middles, atol=1e-6)  # below the middle of its bar
+    assert below.get_ylim()[0] < 0
 
 
 def test_long_texts_are_not_lettered(monkeypatch):

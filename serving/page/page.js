@@ -148,7 +148,8 @@ function showProgress(text) {
 async function speak() {
   if (working || byId("speak").disabled) return;
   const text = byId("text").value;
-  const texts = byId("lines").checked ? text.split("\n").filter((line) => line.trim()) : [text];
+  const lines = text.split("\n").filter((line) => line.trim());
+  const texts = byId("lines").checked && lines.length ? lines : [text];
   const player = new Player();
   const signal = begin("Speaking…");
   signal.addEventListener("abort", () => player.stop());
