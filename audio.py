@@ -22,7 +22,7 @@ WRITE_BLOCK = 1 << 16  # samples per call; libsndfile's Vorbis encoder overflows
 MAX_FRAMES = 1 << 48  # libsndfile reports more if the length is unknown, as in FLAC that was encoded from a pipe
 MAX_PEAK = 16.0  # a recording above it is not on the scale of -1..1
 READ_BLOCK = 1 << 20  # samples of all channels that are decoded at once
-MAX_RATE, MAX_CHANNELS = 96_000, 2  # of recordings whose duration is limited
+MIN_RATE, MAX_RATE, MAX_CHANNELS = 1000, 96_000, 2  # of recordings whose duration is limited
 FULL_SCALE = 32768  # the scale of reading, so that 16-bit audio that is read and written again stays the same
 
 
@@ -52,6 +52,8 @@ def refuse_long(path: str | Path, seconds: float) -> None:
     with _open(path) as file:
         if file.frames > seconds * file.samplerate:
             raise ValueError(f"the recording is longer than {seconds:g} seconds")
+        if file.samplerate < MIN_RATE:
+            raise ValueError(f"{file.samplerate} Hz are no sampling rate of speech; the least is {MIN_RATE}")
         if file.frames * file.channels > seconds * MAX_RATE * MAX_CHANNELS:
             raise ValueError(
                 f"{file.channels} channels at {file.samplerate} Hz are too much to decode; "

@@ -11,6 +11,7 @@ import difflib
 import importlib
 import os
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -198,6 +199,44 @@ class Stopped(Exception):
     def _render_traceback_(self) -> list[str]:
         """Return what IPython shows instead of the traceback."""
         return [f"Stopped: {self}"]
+
+
+def settings_of_environment(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a notebook's settings, each replaced by the environment variable `VITS_NAME` if there is one.
+
+    Raises ValueError for a variable that is no number where the setting is one.
+    """
+
+    def given(name: str, value: Any) -> Any:
+        text = os.environ.get(f"VITS_{name}")
+        if text is None:
+            return value
+        if isinstance(value, bool):
+            return text == "1"
+        try:
+            return type(value)(text)
+        except ValueError:
+            raise ValueError(f"VITS_{name} is {text!r}, which is not a number") from None
+
+    return {name: given(name, value) for name, value in settings.items()}
+
+
+def move_folder(folder: str | Path, target: str | Path) -> None:
+    """Make `folder` a link to `target`, which is created, and move what `folder` holds there.
+
+    Raises Stopped if both hold an entry of the same name.
+    """
+    folder, target = Path(folder), Path(target)
+    target.mkdir(parents=True, exist_ok=True)
+    if folder.is_symlink():
+        return
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if (target / entry.name).exists():
+            raise Stopped(f"{entry} is in {target} already: choose another NAME, or remove one of them")
+        shutil.move(entry, target / entry.name)
+    if folder.is_dir():
+        folder.rmdir()
+    folder.symlink_to(target.resolve())
 
 
 @contextmanager

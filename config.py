@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import cli
-from files import write_text
+from files import probable_encoding, write_text
 from text.table import MAX_SYMBOLS, SymbolTable, read_symbols
 
 # Choices of a setting. Each value but those of `Precision` is a key of the registry that its module declares.
@@ -254,8 +254,9 @@ def load(path: str | Path) -> Config:
         return from_dict(sections, str(path), Path(path).parent)
     except OSError as error:
         raise ValueError(f"cannot read the config file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a text file in UTF-8: save it in that encoding") from None
+    except UnicodeDecodeError as error:
+        probable = probable_encoding(error.object)
+        raise ValueError(f"{path} is not a text file in UTF-8, but probably {probable}: save it in UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
     except _Unreadable as error:

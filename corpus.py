@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ import cli
 import config
 from audio import resampled_frames
 from config import data_setting as setting
-from corpora import copies, transcripts
+from corpora import copies
 from corpora.duplicates import near_duplicates
 from corpora.filelist import Clip, Filelist, read_filelist, read_record, read_text
 from corpora.parts import parse
@@ -34,6 +34,9 @@ from files import write_text
 from text.cleaners import get_cleaner, same_cleaners
 from text.espeak import EspeakError, UnknownLanguage
 from text.tokens import cleaned, symbol_table, token_ids
+
+if TYPE_CHECKING:
+    from evaluation.transcripts import Comparison
 
 QUIET = -35  # dBFS of the whole recording, below which it is reported
 PAUSE = 0.5  # seconds of silence at either end, above which it is reported
@@ -133,8 +136,9 @@ def check_config(settings: config.Config, cache: str | Path | None = None) -> Re
     check_records(data)
     paths = (data.training_files, data.validation_files)
     lists = [read_filelist(path) for path in paths]
-    _check_speakers(lists, data)
+    unused_speakers = _unused_speakers(lists, data)
     report = check_corpus([*itertools.chain(*lists)], data, cache, settings.train.bucket_boundaries[-1])
+    report.warnings |= unused_speakers
     trained = {clip.path for clip in lists[0]}
     both = "in both filelists, so that validation is too optimistic"
     report.add([Finding(clip, "warnings", both, 0) for clip in lists[1] if clip.path in trained])
@@ -263,18 +267,21 @@ def _same_text(clip: Clip, other: Clip) -> bool:
     return clip.text.split() == other.text.split()
 
 
-def _check_speakers(lists: Sequence[Sequence[Clip]], data: Any) -> None:
-    """Raise ValueError if speakers do not fit the config. Print a warning if it has other numbers than the lists."""
+def _unused_speakers(lists: Sequence[Sequence[Clip]], data: Any) -> dict[str, list[str]]:
+    """Return a warning, with the speakers that were found, if the config has more of them than the training list.
+
+    Raises ValueError if speakers do not fit the config.
+    """
     for clips in lists if data.speakers else ():
         speaker_ids(clips, data)
     if not data.speakers:
         speaker_table(lists, data.n_speakers)
-    trained = len({clip.speaker for clip in lists[0]})
-    if data.n_speakers > trained:
-        print(f"warning: data.n_speakers is {data.n_speakers}, and the training list has {trained} speakers")
+    trained = sorted({str(clip.speaker) for clip in lists[0]})
+    unused = f"data.n_speakers is {data.n_speakers}, and the training list has {len(trained)} speakers"
+    return {unused: trained} if data.n_speakers > len(trained) else {}
 
 
-def recognize(report: Report, comparison: transcripts.Comparison, cache: str | None) -> None:
+def recognize(report: Report, comparison: "Comparison", cache: str | None) -> None:
     """Add what the recognizer heard in recordings without errors to a report, with warnings for large differences."""
     faulty = _with_errors(report)
     clips = [each.clip for each in report.measured if each.clip.path not in faulty]
@@ -307,7 +314,7 @@ def copy(report: Report, paths: Sequence[str], settings: str | None, out: Path, 
 
 def _with_plain_lists(paths: Sequence[str]) -> dict[str, list[Clip]]:
     """Read lists and, beside cleaned ones, those before cleaning, by path."""
-    plain = [path.removesuffix(transcripts.CLEANED) for path in paths]
+    plain = [path.removesuffix(".cleaned") for path in paths]
     return {path: read_filelist(path) for path in dict.fromkeys([*paths, *filter(os.path.isfile, plain)])}
 
 
@@ -360,7 +367,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.out:
             copies.check_folder(_with_plain_lists(lists), args.out, changes)
         if args.recognize:
-            comparison = transcripts.Comparison(lists, args.whisper, args.language or language_of(names))
+            from evaluation.transcripts import Comparison
+
+            comparison = Comparison(lists, args.whisper, args.language or language_of(names))
         if args.shard:
             clips = [clip for path in lists for clip in read_filelist(path)]
             paths = [clip.path for clip in clips[args.shard.of(len(clips))]]
@@ -370,7 +379,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if settings:
             report = check_config(settings, args.cache)
         for path in args.filelists:
-            data = SimpleNamespace(**vars(args), cleaned_text=path.endswith(transcripts.CLEANED), add_blank=False)
+            data = SimpleNamespace(**vars(args), cleaned_text=path.endswith(".cleaned"), add_blank=False)
             longest = config.TrainConfig().bucket_boundaries[-1]
             report.extend(check_corpus(read_filelist(path), data, args.cache, longest))
         if args.recognize:

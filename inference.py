@@ -4,14 +4,20 @@ Examples:
   python inference.py -m NAME -t "Hello." -o hello.wav
   python inference.py -m NAME -f lines.txt -o folder        (one audio file per line; -f - reads standard input)
   python inference.py -m NAME -t "Hello." --output-raw | aplay -t raw -f S16_LE -r 22050        (streaming)
+  my_language_model | python inference.py -m NAME -t - --output-raw | aplay -t raw -f S16_LE -r 22050
   python inference.py -m NAME --convert in.wav --source anna --speaker ben -o out.wav
 """
 
 import argparse
+import codecs
+import io
+import json
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -20,10 +26,13 @@ import cli
 import plots
 import synthesis
 from audio import save_audio
-from files import replacing
-from synthesis.output import report, save, speak_to_file, write_raw
+from files import replacing, write_text
+from synthesis.output import report, save, speak_to_file, write_parts, write_raw
 from synthesis.output import subtitles as subtitles  # for notebooks
 from synthesis.speech import Scales, Speech
+
+LINES = "lines.txt"  # lists the files of -f
+READ = 4096  # bytes of standard input that are read at once
 
 
 def picture(voice: "synthesis.Voice", speech: Speech) -> np.ndarray:
@@ -46,7 +55,11 @@ def draw(voice: "synthesis.Voice", speech: Speech, path: str | Path) -> None:
 
 
 def speak_lines(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
-    """Speak every line of `-f`, to 0001.wav, 0002.wav and so on, with `lines.txt` to list files and texts."""
+    """Speak every line of `-f`, to 0001.wav, 0002.wav and so on, with `lines.txt` to list files and texts.
+
+    `speech.json` beside them holds the settings. The same command goes on after the last line of a stopped run; with
+    other settings or texts, the files of the earlier run are removed first.
+    """
     lines = read_lines(args.file)
     for number, line in enumerate(lines, 1):  # find errors before hours of work
         try:
@@ -61,17 +74,49 @@ def speak_lines(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
     folder = Path(args.output or "speech")
     folder.mkdir(parents=True, exist_ok=True)
     digits = max(4, len(str(len(lines))))
+    entries = [f"{number:0{digits}}.wav|{line}" for number, line in enumerate(lines, 1)]
+    checkpoint = synthesis.find_checkpoint(args.model)
+    settings = options | {"ids": args.ids, "voice": str(checkpoint.resolve()), "changed": checkpoint.stat().st_mtime}
+    done = start_folder(folder, entries, settings)
     seconds = elapsed = 0.0
-    with (folder / "lines.txt").open("w", encoding="utf-8") as listed:
-        for number, line in enumerate(tqdm(lines, "speaking", unit="line", disable=len(lines) < 2), 1):
-            begin = time.perf_counter()
-            speech = voice.speak(cli.given_text(line, args), **options)
-            elapsed += time.perf_counter() - begin
-            seconds += speech.seconds
-            name = f"{number:0{digits}}.wav"
-            save_audio(folder / name, speech.audio, speech.sampling_rate)
-            listed.write(f"{name}|{line}\n")
+    try:
+        with (folder / LINES).open("a", encoding="utf-8") as listed:
+            bar = tqdm(
+                entries[done:], "speaking", len(lines), leave=False, unit="line", disable=len(lines) < 2, initial=done
+            )
+            for entry in bar:
+                name, _, line = entry.partition("|")
+                begin = time.perf_counter()
+                speech = voice.speak(cli.given_text(line, args), **options)
+                elapsed += time.perf_counter() - begin
+                seconds += speech.seconds
+                save_audio(folder / name, speech.audio, speech.sampling_rate)
+                listed.write(f"{entry}\n")
+                listed.flush()
+                done += 1
+    except KeyboardInterrupt:
+        print(f"inference: stopped after {done} of {len(lines)} lines; the same command goes on", file=sys.stderr)
+        raise SystemExit(cli.INTERRUPTED) from None
     report(folder, seconds, elapsed)
+
+
+def start_folder(folder: Path, entries: list[str], settings: dict[str, Any]) -> int:
+    """Return how many entries of `lines.txt` a run with these settings has spoken before it was stopped.
+
+    The files of any other run, or of a finished one, are removed, so that the folder holds those of one run only.
+    """
+    listed, described = folder / LINES, folder / "speech.json"
+    before = listed.read_text("utf-8").splitlines() if listed.is_file() else []
+    same = described.is_file() and described.read_text("utf-8") == json.dumps(settings)
+    stopped = len(before) < len(entries) and before == entries[: len(before)]
+    if same and stopped and all((folder / line.partition("|")[0]).is_file() for line in before):
+        return len(before)
+    for line in before:
+        if spoken := re.fullmatch(r"(\d{4,}\.wav)\|.*", line):
+            (folder / spoken[1]).unlink(missing_ok=True)
+    listed.write_text("", "utf-8")
+    write_text(described, json.dumps(settings))
+    return 0
 
 
 def read_lines(source: str) -> list[str]:
@@ -86,6 +131,17 @@ def read_lines(source: str) -> list[str]:
     return lines
 
 
+def arriving_text() -> Iterator[str]:
+    """Yield the text of standard input, UTF-8, as it arrives."""
+    decoder, source = codecs.getincrementaldecoder("utf-8-sig")(), cast(io.BufferedReader, sys.stdin.buffer)
+    try:
+        while content := source.read1(READ):
+            yield decoder.decode(content)
+        yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input is not UTF-8: {error.reason}") from None
+
+
 def source_name(source: str) -> str:
     """Return the name of a text file for messages."""
     return "standard input" if source == "-" else source
@@ -94,6 +150,10 @@ def source_name(source: str) -> str:
 def convert(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
     """Convert the recording of `--convert` to another speaker's voice."""
     path = args.output or "converted.wav"
+    for option in ("source", "speaker"):
+        if getattr(args, option) is None and voice.speakers:
+            names = ", ".join(voice.speakers)
+            raise ValueError(f"--convert needs --{option}, the name or number of a speaker of this voice: {names}")
     begin = time.perf_counter()
     audio = voice.convert(args.convert, args.source, args.speaker, seed=args.seed)
     elapsed = time.perf_counter() - begin
@@ -123,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     task = parser.add_mutually_exclusive_group(required=True)
-    task.add_argument("-t", "--text", help="text to speak")
+    task.add_argument("-t", "--text", help="text to speak; - is standard input, with --output-raw while it arrives")
     task.add_argument("-f", "--file", help="UTF-8 file with one text per line; - is standard input")
     task.add_argument("--convert", metavar="WAV", help="recording to convert to the voice of --speaker")
     task.add_argument("--list-speakers", action="store_true", help="print ids and names of the speakers")
@@ -150,8 +210,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             convert(voice, args)
         elif args.file is not None:
             speak_lines(voice, args)
+        elif args.text == "-" and args.output_raw and not args.ids:
+            options = cli.speaking_options(args)
+            del options["normalize"]
+            write_parts(voice.speak_stream(arriving_text(), **options))
         else:
-            text, path = cli.given_text(args.text, args), args.output or "speech.wav"
+            written = "".join(arriving_text()) if args.text == "-" else args.text
+            text, path = cli.given_text(written, args), args.output or "speech.wav"
             speech = speak_to_file(voice, text, path, args.timings, args.output_raw, **cli.speaking_options(args))
             if speech and args.picture:
                 draw(voice, speech, args.picture)

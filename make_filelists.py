@@ -1,6 +1,7 @@
 """Write the filelists of a corpus: the clips for training, validation and test, and their speakers.
 
-ljspeech and vctk use the splits and the speaker numbers of VITS. folder reads a corpus of any of these layouts, which
+ljspeech and vctk use the splits and the speaker numbers of VITS. merge joins the lists of single speakers to those of a
+voice with several speakers, numbered in the order of the options. folder reads a corpus of any of these layouts, which
 it recognizes, and splits it at random, always in the same way:
 
 %LAYOUTS%
@@ -14,14 +15,17 @@ Examples:
   python make_filelists.py vctk /path/VCTK-Corpus
   python make_filelists.py folder my_corpus --name my --clean phonemes_de
   python make_filelists.py folder my_corpus --layout texts --speaker-folders
+  python make_filelists.py merge --name two --speaker anna=filelists/anna --speaker ben=filelists/ben --repeat ben=3
   python make_filelists.py folder --help
 """
 
+import argparse
 import json
 import os
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ import config
 from corpora import clips as reading
 from corpora.filelist import Clip, ListRecord, read_text, write_record
 from corpora.layouts import LAYOUTS, VCTK_AUDIO_FOLDERS, Options, recognize, seen, vctk_audio
+from corpora.merging import merge
 from corpora.recordings import Files
 from corpora.tables import read_metadata
 from files import write_text
@@ -43,7 +48,8 @@ MAX_SHARE = 100  # clips for validation and for test, if their numbers are not g
 CONFIGS = Path(__file__).parent / "configs"
 ONE_VOICE, MANY_VOICES = "vits2_ljs_nosdp.json", "vits2_vctk_base.json"  # the configs to start from
 DEFAULT_RATE = 22050  # Hz, of VITS
-RATE_OF = {"ljspeech": DEFAULT_RATE, "vctk": DEFAULT_RATE, "folder": "that of most recordings or the next lower one"}
+RATE_OF_RECORDINGS = "that of most recordings or the next lower one"
+RATE_OF = {"ljspeech": DEFAULT_RATE, "vctk": DEFAULT_RATE}  # of the config; other kinds choose by the recordings
 SEED = 1234  # of random splits, as in VITS
 SPEAKER_CHANNELS = 256  # model.gin_channels for many speakers, as in VITS
 
@@ -354,6 +360,22 @@ def _split_as_vits(found: Sequence[tuple[str, str, Clip]], facts: dict[str, Any]
     return splits
 
 
+def add_merge_options(add: Callable[..., argparse.Action]) -> None:
+    """Add the options of merge: the speakers, and how often their clips occur."""
+
+    def pair(kind: Callable[[str], Any], value: str) -> tuple[str, Any]:
+        name, equals, rest = value.partition("=")
+        if not name or not equals or not rest or "|" in name:
+            raise argparse.ArgumentTypeError(f"{value!r} is not NAME=VALUE")
+        return name, kind(rest)
+
+    lists = "a speaker, with the start of the names of their lists, or a folder with train.txt, val.txt and test.txt"
+    add("--speaker", action="append", required=True, type=partial(pair, Path), metavar="NAME=LISTS", help=lists)
+    often = "how often the training clips of a speaker with little speech occur (default: once)"
+    add("--repeat", action="append", default=[], type=partial(pair, int), metavar="NAME=N", help=often)
+    add("--name", required=True, help="start of the files' names")
+
+
 def _layouts() -> str:
     """Return the names of the layouts and what they are recognized by, for the help."""
     return "\n".join(f"  {name:<12} {kind.title}: {kind.looked_for}" for name, kind in LAYOUTS.items())
@@ -362,14 +384,23 @@ def _layouts() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments, by default those of the command line."""
     parser = cli.Parser((__doc__ or "").replace("%LAYOUTS%", _layouts()))
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="ljspeech | vctk | folder")
-    for kind in ("ljspeech", "vctk", "folder"):
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="ljspeech | vctk | merge | folder")
+    for kind in ("ljspeech", "vctk", "merge", "folder"):
         add = kinds.add_parser(kind).add_argument
-        add("corpus", type=Path, help="folder of the corpus")
+        if kind == "merge":
+            add_merge_options(add)
+        else:
+            add("corpus", type=Path, help="folder of the corpus")
         add("--out", type=Path, default=Path("filelists"), metavar="FOLDER", help="folder for the filelists")
         add("--clean", nargs="+", metavar="CLEANER", help="also write the .cleaned copies and a config")
-        rates = f"sampling rate of the config: {', '.join(map(str, config.RATES))} (default: {RATE_OF[kind]})"
-        add("--sampling-rate", type=int, choices=config.RATES, metavar="HZ", help=rates)
+        known = f"{', '.join(map(str, config.RATES))} (default: {RATE_OF.get(kind, RATE_OF_RECORDINGS)})"
+        add(
+            "--sampling-rate",
+            type=int,
+            choices=config.RATES,
+            metavar="HZ",
+            help=f"sampling rate of the config: {known}",
+        )
     # options of the last kind, folder
     add("--name", help="start of the files' names (default: the folder's name)")
     add("--layout", choices=LAYOUTS, metavar="NAME", help=f"one of {', '.join(LAYOUTS)} (default: recognized)")
@@ -395,6 +426,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prefix, splits = "ljs", ljspeech(args.corpus, counts)
             audio = args.corpus / "wavs"
             link(audio if audio.is_dir() else args.corpus, Path("DUMMY1"))
+        elif args.kind == "merge":
+            corpora, repeats = dict(args.speaker), dict(args.repeat)
+            if len(corpora) < len(args.speaker):
+                raise ValueError("two of the speakers have one name")
+            prefix, splits = args.name, merge(corpora, repeats)
+            speakers = {name: i for i, name in enumerate(corpora)}
         elif args.kind == "vctk":
             prefix, splits = "vctk", vctk(args.corpus, counts)
             link(vctk_audio(args.corpus), Path("DUMMY2"))
@@ -419,7 +456,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 counts,
             )
         if args.clean:
-            rate = args.sampling_rate or (None if args.kind == "folder" else DEFAULT_RATE)
+            rate = args.sampling_rate or RATE_OF.get(args.kind)
             write_cleaned(splits, prefix, args.out, args.clean, speakers, counts, rate)
             return
         for path in write_filelists(splits, prefix, args.out):

@@ -92,19 +92,28 @@ PANELS = (
     Panel("Rates and speed", "Speed", f"seconds per step\n{LOWER}", "seconds_a_step"),
 )
 PICTURES = {  # of a validation utterance in the TensorBoard events of training
-    "gt/mel": "Recording",
-    "gen/mel": "Synthesis of the same text",
-    "all/attn": "Alignment of the recording, found by the search",
-    "gen/attn": "Alignment of the synthesis, from predicted durations",
+    "mel/recording": "Recording",
+    "mel/synthesis": "Synthesis of the same text",
+    "alignment/found": "Alignment of the recording, found by the search",
+    "alignment/predicted": "Alignment of the synthesis, from predicted durations",
+}
+EARLIER = {  # their names in runs of earlier versions
+    "mel/recording": "gt/mel",
+    "mel/synthesis": "gen/mel",
+    "alignment/found": "all/attn",
+    "alignment/predicted": "gen/attn",
 }
 
 
 def new_figure(rows: int, size: tuple[float, float], columns: int = 1, **layout: Any) -> "tuple[Figure, np.ndarray]":
-    """Return a figure of `size` in inches that needs no display, and its axes `[rows * columns]`."""
+    """Return a figure of `size` in inches that needs no display, and its axes `[rows * columns]`.
+
+    Without margins in `layout["gridspec_kw"]`, matplotlib computes them, which takes most of the time of drawing.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(size, layout="constrained")
+    figure = Figure(size, layout=None if "gridspec_kw" in layout else "constrained")
     FigureCanvasAgg(figure)
     return figure, np.ravel(figure.subplots(rows, columns, **layout))
 
@@ -116,7 +125,8 @@ def _pixels(figure: "Figure") -> np.ndarray:
 
 def plot_spectrogram_to_numpy(spectrogram: np.ndarray) -> np.ndarray:
     """Draw a log-mel spectrogram `[bands, frames]`. Returns pixels `[height, width, 3]`, 8 bit."""
-    figure, (axes,) = new_figure(1, (10, 2.5))
+    margins = {"left": 0.055, "right": 1.05, "bottom": 0.19, "top": 0.97}  # the color bar is inside the right margin
+    figure, (axes,) = new_figure(1, (10, 2.5), gridspec_kw=margins)
     image = axes.imshow(spectrogram, aspect="auto", origin="lower", interpolation="none", cmap="magma")
     axes.set(xlabel="time (frames)", ylabel="mel band (low to high)")
     figure.colorbar(image, label="log amplitude", pad=0.01)
@@ -125,7 +135,8 @@ def plot_spectrogram_to_numpy(spectrogram: np.ndarray) -> np.ndarray:
 
 def plot_alignment_to_numpy(alignment: np.ndarray, info: str | None = None) -> np.ndarray:
     """Draw an alignment `[tokens, frames]` under the title `info`. Returns pixels `[height, width, 3]`, 8 bit."""
-    figure, (axes,) = new_figure(1, (6, 4))
+    margins = {"left": 0.1, "right": 0.98, "bottom": 0.12, "top": 0.92}
+    figure, (axes,) = new_figure(1, (6, 4), gridspec_kw=margins)
     axes.imshow(alignment, aspect="auto", origin="lower", interpolation="none", cmap="magma")
     axes.set(xlabel="time (frames)", ylabel="token of the text (first to last)", title=info or "")
     return _pixels(figure)
@@ -376,22 +387,27 @@ def save_pictures(path: str | Path, folder: str | Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), {"images": 1}).Reload()  # it keeps the last one
-    if missing := [name for name in PICTURES if name not in events.Tags()["images"]]:
-        raise ValueError(f"{folder} has no picture {missing[0]}: training writes it after its first validation")
+    tags = sorted(events.Tags()["images"])
+    chosen = {}
+    for name in PICTURES:  # of the first speaker, if there are several
+        found = [tag for tag in tags if tag in (name, EARLIER[name]) or tag.startswith(f"{name}/")]
+        if not found:
+            raise ValueError(f"{folder} has no picture {name}: training writes it after its first validation")
+        chosen[name] = events.Images(found[0])[-1]
     own = Path(folder, "config.json")
     data = configs.load(own).data if own.exists() else None
     frame = f"; a frame is {1000 * data.hop_length / data.sampling_rate:.1f} ms" if data else ""
     figure, _ = new_figure(1, (10, 9.2))
     figure.clear()
     places = figure.subplot_mosaic(
-        [["gt/mel"] * 2, ["gen/mel"] * 2, ["all/attn", "gen/attn"]], height_ratios=(2.5, 2.5, 3.4)
+        [["mel/recording"] * 2, ["mel/synthesis"] * 2, ["alignment/found", "alignment/predicted"]],
+        height_ratios=(2.5, 2.5, 3.4),
     )
     for name, title in PICTURES.items():
-        picture = events.Images(name)[-1]
-        places[name].imshow(imread(io.BytesIO(picture.encoded_image_string)))
+        places[name].imshow(imread(io.BytesIO(chosen[name].encoded_image_string)))
         places[name].set_axis_off()
         places[name].set_title(title, fontsize=10)
-    figure.suptitle(f"Run {Path(folder).name}, step {picture.step:,}{frame}", fontsize=12)
+    figure.suptitle(f"Run {Path(folder).name}, step {chosen['mel/synthesis'].step:,}{frame}", fontsize=12)
     figure.savefig(path, dpi=100)
 
 

@@ -9,19 +9,33 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import distributed
+from conditions import Speaker
+from config import DataConfig
+from data_utils import Collate, Utterance
+from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
+from text import sequence_to_text
+from text.symbols import PAD
+
+if TYPE_CHECKING:
+    from trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
 BAR_METRICS = {"loss/g/mel": "mel", "loss/g/kl": "kl", "loss/g/dur": "dur", "loss/d/total": "d"}  # and their labels
+# TensorBoard shows groups in alphabetical order, so `loss/` opens first. metrics.jsonl keeps the names.
+OPTIMIZATION = ("grad_norm_", "learning_rate", "seconds_a_step", "scale/")
+SHOWN_SPEAKERS = 4  # of which pictures and audio are written
+SEARCHED = 32  # utterances that are read to find them
 RESUMED = "resumed"  # the `event` of a line of metrics.jsonl that has no numbers
 
 
@@ -84,6 +98,7 @@ class Reporter:
     def __init__(self, folder: Path, step: int, total: int, began: float):
         self.active = distributed.is_main()
         self.began = began
+        self.seen: set[str] = set()
         self.outputs = ExitStack()
         if self.active:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
@@ -122,7 +137,7 @@ class Reporter:
         if broken := [name for name, value in values.items() if not math.isfinite(value)]:
             logger.warning("step %d: not finite: %s", step, ", ".join(broken))
         for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+            self.board.add_scalar(f"optim/{name}" if name.startswith(OPTIMIZATION) else name, value, step)
         rounded = {name: round(value, 6) if math.isfinite(value) else None for name, value in values.items()}
         self._record({"step": step, "elapsed": round(self.elapsed(), 1)} | rounded)
         logger.info("step %d: %s", step, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
@@ -143,9 +158,61 @@ class Reporter:
             for name, samples in clips.items():
                 self.board.add_audio(name, samples[None], step, sampling_rate)
 
+    def text(self, step: int, name: str, text: str) -> None:
+        """Write a text to TensorBoard."""
+        if self.active:
+            self.board.add_text(name, text, step)
+
+    def first(self, name: str) -> bool:
+        """Return whether this is the first call with the name, for what is written once."""
+        new = name not in self.seen
+        self.seen.add(name)
+        return new
+
     def close(self) -> None:
         """Flush and close all outputs."""
         self.outputs.close()
+
+
+def show_samples(reporter: Reporter, trainer: "Trainer", loader: DataLoader) -> None:
+    """Synthesize a validation sentence of each of up to `SHOWN_SPEAKERS` speakers, and report pictures and audio.
+
+    The recordings and the symbols of their texts are reported once.
+    """
+    data, step = trainer.config.data, trainer.position.step
+    first = reporter.first("samples")
+    for speaker, utterance in one_of_each_speaker(loader.dataset, data).items():
+        batch = cast(Collate, loader.collate_fn)([utterance]).to(trainer.device)
+        sample = trainer.synthesize(batch)
+        of = f"/{speaker}" if speaker else ""
+        pictures = {
+            f"alignment/found{of}": plot_alignment_to_numpy(sample.aligned),
+            f"alignment/predicted{of}": plot_alignment_to_numpy(sample.alignment),
+            f"mel/synthesis{of}": plot_spectrogram_to_numpy(sample.mel_hat),
+        }
+        clips = {f"audio/synthesis{of}": sample.audio}
+        if first:
+            pictures[f"mel/recording{of}"] = plot_spectrogram_to_numpy(sample.mel)
+            clips[f"audio/recording{of}"] = batch.wav[0, 0, : int(batch.wav_lengths[0])].cpu().numpy()
+            reporter.text(step, f"text{of}", sequence_to_text(utterance.text, data.extra_symbols).replace(PAD, ""))
+        reporter.pictures(step, pictures)
+        reporter.audio(step, clips, data.sampling_rate)
+
+
+def one_of_each_speaker(dataset: Any, data: DataConfig) -> dict[str, Utterance]:
+    """Return an utterance of each of the first speakers from the middle of a dataset on, by the speaker's name.
+
+    The name is empty for a single speaker.
+    """
+    names = {number: name for name, number in Speaker().names(data).items()}
+    found: dict[str, Utterance] = {}
+    for i in range(min(len(dataset), SEARCHED)):
+        utterance = dataset[(len(dataset) // 2 + i * max(1, len(dataset) // SEARCHED)) % len(dataset)]
+        sid = utterance.conditions.get("sid")
+        found.setdefault("" if sid is None else names[int(sid)], utterance)
+        if len(found) == min(SHOWN_SPEAKERS, data.n_speakers or 1):
+            break
+    return found
 
 
 def metric_names(folder: str | Path) -> list[str]:

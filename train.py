@@ -16,9 +16,8 @@ import logging
 import multiprocessing.util
 import sys
 import time
-from collections.abc import Sized
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -34,8 +33,7 @@ from data_utils import ahead
 from evaluation import takes
 from evaluation.background import SENTENCES, BackgroundEvaluation, check_packages
 from files import run_folder
-from plots import plot_alignment_to_numpy, plot_spectrogram_to_numpy
-from reporting import Meter, Reporter, set_up_logging
+from reporting import Meter, Reporter, set_up_logging, show_samples
 from trainer import Trainer
 from training.evaluations import collect, recall_evaluations, start_evaluation
 from training.guard import PROGRESS_INTERVAL, SCALE_SEARCH, StepGuard
@@ -334,28 +332,7 @@ def validate_and_save(run: Run, stop: StopRequest) -> None:
         start_evaluation(run, run.evaluation)
     save(run)
     if distributed.is_main():
-        show_sample(run)
-
-
-def show_sample(run: Run) -> None:
-    """Synthesize a validation sentence and log its pictures and audio beside those of the recording."""
-    trainer, loader = run.trainer, run.validation_loader
-    middle = len(cast(Sized, loader.dataset)) // 2
-    batch = loader.collate_fn([loader.dataset[middle]]).to(trainer.device)
-    sample = trainer.synthesize(batch)
-    step = trainer.position.step
-    run.reporter.pictures(
-        step,
-        {
-            "gt/mel": plot_spectrogram_to_numpy(sample.mel),
-            "gen/mel": plot_spectrogram_to_numpy(sample.mel_hat),
-            "gen/attn": plot_alignment_to_numpy(sample.alignment),
-            "all/attn": plot_alignment_to_numpy(sample.aligned),
-        },
-    )
-    recording = batch.wav[0, 0, : int(batch.wav_lengths[0])].cpu().numpy()
-    clips = {"gt/audio": recording, "gen/audio": sample.audio}
-    run.reporter.audio(step, clips, trainer.config.data.sampling_rate)
+        show_samples(run.reporter, trainer, run.validation_loader)
 
 
 class Timer:

@@ -49,8 +49,8 @@ SENTENCES = [  # of about 2, 6 and 10 seconds, as in LJ Speech
 Say = Callable[[Text], Iterator[np.ndarray]]  # yields the audio of a text in parts, as they are synthesized
 
 
-def random_voice(config_path: Path, device: str, **options: bool) -> Voice:
-    """Return a voice with random weights and constant durations. Raises ValueError for a stochastic predictor."""
+def random_network(config_path: Path) -> tuple[SynthesizerTrn, configs.Config]:
+    """Return a network with random weights and constant durations. Raises ValueError for a stochastic predictor."""
     config = configs.load(config_path)
     torch.manual_seed(0)
     net = SynthesizerTrn.from_config(config, len(table_of_symbols()))
@@ -59,6 +59,12 @@ def random_voice(config_path: Path, device: str, **options: bool) -> Voice:
     with torch.no_grad():
         net.dp.proj.weight.zero_()
         net.dp.proj.get_parameter("bias").fill_(torch.tensor(FRAMES).log())
+    return net, config
+
+
+def random_voice(config_path: Path, device: str, **options: bool) -> Voice:
+    """Return a voice of `random_network`."""
+    net, config = random_network(config_path)
     return Voice(net.to(find_device(device)), config, **options)
 
 

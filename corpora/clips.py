@@ -15,6 +15,7 @@ from corpora.recordings import Files
 MAX_NAMED = 5  # clips listed in a message
 MAX_SPEAKERS = 20  # speakers listed in a message
 MAX_HEADERS = 1000  # recordings whose rates are read
+PARTS = {"train", "dev", "test", "val", "valid", "validation", "eval"}  # folders that are no speakers
 # Folders that hold the recordings of one speaker and are not named after the speaker.
 AUDIO_FOLDERS = {"wav", "wavs", "wave", "audio", "audios", "clips", "flac", "ogg", "mp3", "opus", "recordings", "sound"}
 
@@ -108,7 +109,7 @@ def with_speakers_of_folders(clips: Sequence[Clip], root: Path, level: int | Non
 
     The folder is the one at `level`, counted from 1 below `root`. Without `level` it is the innermost folder that is
     not called wavs, audio or similarly and whose name is not the same for all clips. Raises ValueError if a recording
-    lies in no such folder.
+    lies in no such folder, or if each of these names occurs below several folders, which may be the speakers.
     """
     paths = [Path(clip.path).relative_to(root).parts[:-1] for clip in clips]
     if level is not None:
@@ -121,6 +122,15 @@ def with_speakers_of_folders(clips: Sequence[Clip], root: Path, level: int | Non
         if not parts:
             where = "no speaker's folder" if level is None else f"no folder at level {level}"
             raise ValueError(f"{clip.path} lies in {where} below {root}: expected {root}/SPEAKER/NAME")
+    outer: dict[str, set[str]] = {}
+    for parts in named:
+        outer.setdefault(parts[-1], set()).update(parts[-2:-1])
+    above = set().union(*outer.values()) - PARTS
+    if level is None and above and all(len(folders - PARTS) > 1 for folders in outer.values()):
+        several, names = (", ".join(sorted(each)[:MAX_NAMED]) for each in (above, outer))
+        raise ValueError(
+            f"{root}: the speakers may be the folders {several} or the folders in them, {names}: give --speaker-level"
+        )
     return [clip._replace(speaker=parts[-1]) for clip, parts in zip(clips, named)]
 
 

@@ -1,6 +1,5 @@
 """Filelists: one utterance per line, with `|` between columns."""
 
-import codecs
 import json
 import mmap
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
 from corpora import shards
-from files import write_text
+from files import probable_encoding, write_text
 
 
 class ListRecord(NamedTuple):
@@ -42,8 +41,6 @@ class Clip(NamedTuple):
         return "|".join([self.path, self.speaker or "", self.text] if with_speaker else [self.path, self.text])
 
 
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
 Row = tuple[int, list[str]]  # line number from 1, and columns
 
 
@@ -59,12 +56,9 @@ def read_text(path: str | Path) -> str:
     if b"\0" not in content:
         with suppress(UnicodeDecodeError):
             return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    wide = "UTF-16" if content[:2] in UTF_16 else "UTF-16BE" if content.find(b"\0") % 2 == 0 else "UTF-16LE"
-    encoding = wide if b"\0" in content else "CP1252"
-    guess = "" if b"\0" in content else " or Latin-1"
-    raise ValueError(
-        f"{path}: not UTF-8 but probably {encoding}{guess}: convert it, as in: iconv -f {encoding} -t UTF-8"
-    )
+    encoding = probable_encoding(content)
+    named = encoding.partition(" ")[0]
+    raise ValueError(f"{path}: not UTF-8 but probably {encoding}: convert it, as in: iconv -f {named} -t UTF-8")
 
 
 def iterate_rows(path: str | Path, separator: str = "|") -> Iterator[Row]:

@@ -4,7 +4,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,13 @@ def speak_to_file(
 
 
 def write_raw(voice: BaseVoice, text: Text, **options: Any) -> None:
-    """Speak to standard output, 16-bit little-endian mono PCM, part by part."""
-    for part in voice.speak(text, stream=True, **options):
+    """Speak to standard output as `write_parts` does."""
+    write_parts(voice.speak(text, stream=True, **options))
+
+
+def write_parts(parts: Iterable[np.ndarray]) -> None:
+    """Write parts of audio, float `[samples]`, to standard output as 16-bit little-endian mono PCM."""
+    for part in parts:
         sys.stdout.buffer.write(to_pcm(part).astype("<i2").tobytes())
         sys.stdout.buffer.flush()
 

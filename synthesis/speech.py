@@ -6,17 +6,19 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
+from itertools import groupby, tee
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
 from conditions import Speaker, Values, resolve
 from config import DataConfig
-from synthesis import sentences
+from synthesis import arriving, sentences
+from synthesis.words import written_words
 from text import clean_text
 from text.symbols import PAD, PUNCTUATION
 from text.tokens import symbol_table, token_ids, token_names, vocabulary
@@ -66,6 +68,7 @@ class Sentence:
     durations: np.ndarray | None  # frames of each token [tokens], int64; None if the model does not return them
     start: int  # index of its first sample in the whole audio
     audio: np.ndarray  # [samples], float32
+    cleaners: Sequence[str] = ()  # that made the symbols of the text; none if it was given as phonemes
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ class Speech:
     def timings(self) -> list[dict[str, Any]]:
         """Return start and end of every sentence, word and token in seconds, ready for JSON.
 
-        Words are separated by spaces among the symbols. Raises ValueError if the model does not return durations.
+        Words are separated by spaces among the symbols; `text` is the written word behind them. Raises ValueError if
+        the model does not return durations.
         """
         timed = []
         for sentence in self.sentences:
@@ -110,8 +114,10 @@ class Speech:
             tokens = [{"symbol": name, **self._span(*span)} for name, *span in zip(names, starts, ends)]
             runs = [list(run) for in_word, run in groupby(tokens, lambda token: token["symbol"] != " ") if in_word]
             texts = ["".join(token["symbol"] for token in run).replace(PAD, "") for run in runs]
+            clean = partial(clean_text, cleaner_names=sentence.cleaners)
             words = [
-                {"symbols": text, "start": run[0]["start"], "end": run[-1]["end"]} for text, run in zip(texts, runs)
+                {"text": written, "symbols": text, "start": run[0]["start"], "end": run[-1]["end"]}
+                for written, text, run in zip(written_words(sentence.text, texts, clean), texts, runs)
             ]
             whole = {"text": sentence.text, "symbols": sentence.symbols, **self._span(sentence.start, ends[-1])}
             timed.append({**whole, "words": words, "tokens": tokens})
@@ -143,6 +149,7 @@ class Line(NamedTuple):
     tokens: list[int]
     names: list[str]  # of the tokens, as in `Sentence`
     ends: bool  # a sentence ends with it, so a pause may follow
+    cleaners: Sequence[str] = ()  # that made the symbols
 
 
 class BaseVoice(ABC):
@@ -200,18 +207,22 @@ class BaseVoice(ABC):
                 raise ValueError("there are no tokens to synthesize")
             return [Line("", "", ids, [self.symbols[i] for i in ids] if self.symbols else [], True)]
         self.check_symbols()
-        table = symbol_table(self.data)
-        pronounceable = table.ids.keys() - {*PAD, *PUNCTUATION, self.data.begin_symbol, self.data.end_symbol}
-        lines = []
-        for piece in sentences.split(text):
-            symbols = piece.text if phonemes else clean_text(piece.text, self.data.text_cleaners)
-            if not pronounceable.isdisjoint(table.split(symbols)):
-                tokens, names = token_ids(symbols, self.data), token_names(symbols, self.data)
-                lines.append(Line(piece.text, symbols, tokens, names, piece.ends))
+        lines = list(self._lines(sentences.split(text), phonemes))
         if not lines:
             shown = text.strip() if len(text.strip()) <= MAX_SHOWN else text.strip()[:MAX_SHOWN] + "..."
             raise ValueError(f"nothing in the text {shown!r} can be pronounced" if shown else "the text is empty")
         return lines
+
+    def _lines(self, pieces: Iterable[sentences.Piece], phonemes: bool) -> Iterator[Line]:
+        """Yield the pieces that have a pronounceable symbol, with their token ids."""
+        table = symbol_table(self.data)
+        pronounceable = table.ids.keys() - {*PAD, *PUNCTUATION, self.data.begin_symbol, self.data.end_symbol}
+        cleaners = () if phonemes else self.data.text_cleaners
+        for piece in pieces:
+            symbols = clean_text(piece.text, cleaners)
+            if not pronounceable.isdisjoint(table.split(symbols)):
+                tokens, names = token_ids(symbols, self.data), token_names(symbols, self.data)
+                yield Line(piece.text, symbols, tokens, names, piece.ends, cleaners)
 
     @overload  # abbreviated: the implementation lists the parameters
     def speak(self, text: Text, *args: Any, stream: Literal[True], **options: Any) -> Iterator[np.ndarray]: ...
@@ -231,6 +242,7 @@ class BaseVoice(ABC):
         stream: bool = False,
         progress: Progress | None = None,
         conditions: Mapping[str, Any] | None = None,
+        spoken: Callable[[Sentence], None] | None = None,
     ) -> Speech | Iterator[np.ndarray]:
         """Synthesize a text of any length, sentence by sentence.
 
@@ -246,6 +258,7 @@ class BaseVoice(ABC):
             normalize: scale the audio to a peak of -1 dBFS.
             stream: return an iterator over the parts of the audio, float32 `[samples]`, instead of the whole.
             progress: called after each piece with the number of finished pieces and their total.
+            spoken: with `stream`, called with each piece before its last part is yielded.
 
         Raises ValueError for a wrong argument or a text that cannot be pronounced. A stream raises it before it begins,
         except for errors of the network.
@@ -257,13 +270,40 @@ class BaseVoice(ABC):
         lines = self.read(text, phonemes)
         latents = self._pieces([[line.tokens] for line in lines], values, scales, seed)
         if stream:
-            return self._stream(lines, latents, pause, progress)
+            report = (lambda done: progress(done, len(lines))) if progress else None
+            return self._stream(lines, latents, pause, report, spoken)
         made = []
         for latent in latents:
             made.append((self._audio(latent, 0, latent.frames), latent.durations))
             if progress:
                 progress(len(made), len(lines))
         return self._join(lines, made, pause, normalize)
+
+    def speak_stream(
+        self,
+        texts: Iterable[str],
+        speaker: str | int | None = None,
+        noise_scale: float = Scales().noise_scale,
+        noise_scale_w: float = Scales().noise_scale_w,
+        length_scale: float = Scales().length_scale,
+        seed: int | None = None,
+        phonemes: bool = False,
+        pause: float = PAUSE,
+        conditions: Mapping[str, Any] | None = None,
+        spoken: Callable[[Sentence], None] | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Synthesize text while it arrives, such as that of a language model, sentence by sentence.
+
+        Args: `texts` are parts of one text, cut anywhere; the others are those of `speak`. Yields the parts of the
+        audio, float32 `[samples]`. A sentence is spoken as soon as the next word or the end of its line has arrived.
+        Pieces without a pronounceable symbol are left out. Raises ValueError for a wrong argument.
+        """
+        scales = Scales(noise_scale, length_scale, noise_scale_w)
+        values = self._check(speaker, conditions, scales, seed, pause)
+        self.check_symbols()
+        lines, ahead = tee(self._lines(arriving.pieces(texts), phonemes))
+        latents = self._pieces(([line.tokens] for line in ahead), values, scales, seed)
+        return self._stream(lines, latents, pause, None, spoken)
 
     def speak_batch(
         self,
@@ -306,7 +346,7 @@ class BaseVoice(ABC):
         check_seed(seed)
         return resolve({"sid": speaker, **(given or {})}, self.data)
 
-    def _pieces(self, batches: list[Tokens], values: Values, scales: Scales, seed: int | None) -> Iterator[Latent]:
+    def _pieces(self, batches: Iterable[Tokens], values: Values, scales: Scales, seed: int | None) -> Iterator[Latent]:
         """Yield the latents of batches of token ids. Each batch is computed when its first latent is asked for."""
         draws = self._draws(seed)
         for tokens in batches:
@@ -315,21 +355,33 @@ class BaseVoice(ABC):
             yield from latents
 
     def _stream(
-        self, lines: list[Line], latents: Iterator[Latent], pause: float, progress: Progress | None
+        self,
+        lines: Iterable[Line],
+        latents: Iterator[Latent],
+        pause: float,
+        report: Callable[[int], None] | None,
+        spoken: Callable[[Sentence], None] | None,
     ) -> Iterator[np.ndarray]:
         """Yield the audio in chunks of growing size, each decoded with `context` frames on either side."""
+        before, silence = 0, np.zeros(0, np.float32)  # samples before the piece, and those after the last one
         for done, (line, latent) in enumerate(zip(lines, latents), 1):
+            if silence.size:
+                yield silence
             start, size = 0, FIRST_CHUNK
+            chunks: list[np.ndarray] = []
             while start < latent.frames:
                 end = min(start + size, latent.frames)
                 left, right = max(start - self.context, 0), min(end + self.context, latent.frames)
                 audio = self._audio(latent, left, right)
-                yield audio[(start - left) * self.data.hop_length : (end - left) * self.data.hop_length]
+                chunks.append(audio[(start - left) * self.data.hop_length : (end - left) * self.data.hop_length])
                 start, size = end, min(2 * size, MAX_CHUNK)
-            if progress:
-                progress(done, len(lines))
-            if done < len(lines) and (silence := self._pause_after(line, pause)).size:
-                yield silence
+                if spoken and start == latent.frames:
+                    spoken(self._sentence(line, latent.durations, before, np.concatenate(chunks)))
+                yield chunks[-1]
+            if report:
+                report(done)
+            silence = self._pause_after(line, pause)
+            before += sum(map(len, chunks)) + len(silence)
 
     def _audio(self, latent: Latent, start: int, end: int) -> np.ndarray:
         """Decode the frames from `start` to `end`. Raises ValueError for audio that is not finite."""
@@ -342,6 +394,9 @@ class BaseVoice(ABC):
     def _pause_after(self, line: Line, pause: float) -> np.ndarray:
         return np.zeros(round(pause * self.sampling_rate) if line.ends else 0, np.float32)
 
+    def _sentence(self, line: Line, durations: np.ndarray | None, start: int, audio: np.ndarray) -> Sentence:
+        return Sentence(line.text, line.symbols, line.tokens, line.names, durations, start, audio, line.cleaners)
+
     def _join(self, lines: list[Line], made: list[Made], pause: float, normalize: bool) -> Speech:
         """Concatenate the pieces of a text, with pauses between its sentences."""
         if normalize:
@@ -351,7 +406,7 @@ class BaseVoice(ABC):
         spoken, start = [], 0
         for line, (audio, durations) in zip(lines, made):
             silence = self._pause_after(line, pause)
-            spoken.append(Sentence(line.text, line.symbols, line.tokens, line.names, durations, start, audio))
+            spoken.append(self._sentence(line, durations, start, audio))
             parts += [audio, silence]
             start += len(audio) + len(silence)
         return Speech(np.concatenate(parts[:-1]), self.sampling_rate, self.data.hop_length, spoken)

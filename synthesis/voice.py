@@ -22,7 +22,7 @@ from audio import load_audio
 from cli import did_you_mean
 from conditions import CONDITIONS, Bundle, Values, resolve
 from config import Config
-from files import RUNS
+from files import PRETRAINED, RUNS
 from kernels.convolutions import lay_out
 from mel_processing import log_mel, spectrogram_torch
 from models import SynthesizerTrn
@@ -133,8 +133,9 @@ class Voice(BaseVoice):
 
     def _samples(self, sound: str | Path | np.ndarray, sampling_rate: int | None) -> np.ndarray:
         """Return a recording as samples `[samples]` at the voice's rate. Raises ValueError as `convert`."""
+        name = "the recording"
         if isinstance(sound, (str, Path)):
-            samples = load_audio(sound, self.sampling_rate)
+            samples, name = load_audio(sound, self.sampling_rate), str(sound)
         else:
             samples = np.asarray(sound)
             if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
@@ -142,9 +143,9 @@ class Voice(BaseVoice):
             if sampling_rate not in (None, self.sampling_rate):
                 samples = soxr.resample(samples, sampling_rate, self.sampling_rate, quality="HQ")
         if len(samples) < self.data.hop_length:
-            raise ValueError(f"a recording of {len(samples)} samples is too short to convert")
+            raise ValueError(f"{name}: {len(samples)} samples are too short to convert")
         if not np.isfinite(samples).all():
-            raise ValueError("the recording contains NaN or infinity")
+            raise ValueError(f"{name} contains NaN or infinity")
         return samples
 
     def bundle(self, values: Values, n: int) -> Bundle:
@@ -204,13 +205,17 @@ class Voice(BaseVoice):
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """Return the generator's file for a run's folder, for its name in `logs`, or for the file itself.
+    """Return the generator's file for a run's folder, for its name in `logs` or `pretrained`, or for the file itself.
 
     Raises ValueError, which names the nearest run, if there is none.
     """
     path = Path(path)
     empty = []
-    for folder in (path, RUNS / path):  # a folder without checkpoints must not hide a run of the same name
+    for folder in (
+        path,
+        RUNS / path,
+        PRETRAINED / path,
+    ):  # a folder without checkpoints must not hide a run of the same name
         if folder.is_file():
             return folder
         if folder.is_dir():

@@ -110,7 +110,7 @@ def test_a_run_that_training_stops_is_finished_and_its_curves_are_drawn(workspac
     run("--only", "high_learning_rate")
     assert (workspace / "out/high_learning_rate/ended.txt").read_text() == "9 of 25 updates were not finite\n"
     printed = capsys.readouterr().out
-    assert "high_learning_rate: training stopped: 9 of 25" in printed and "has no picture gt/mel" in printed
+    assert "high_learning_rate: training stopped: 9 of 25" in printed and "has no picture mel/recording" in printed
     assert (workspace / "out/high_learning_rate_curves.png").exists()
     monkeypatch.setattr(train, "main", lambda arguments: pytest.fail("a finished run was repeated"))
     run("--only", "high_learning_rate")

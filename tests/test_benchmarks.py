@@ -39,6 +39,17 @@ def test_synthesis_times_every_runtime(runtime, tmp_path, capsys):
     assert len(result["sentences"]) == 3 and all(sentence["ms"] > 0 for sentence in result["sentences"])
 
 
+def test_server_answers_under_load(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("gradio", reason="gradio is an extra: pip install -r requirements-extras.txt")
+    voice = tiny_voices.save(tmp_path / "run", tiny_voices.settings(speakers={"anna": 0, "bo": 1}))
+    module = program("server")
+    monkeypatch.setattr(module, "WARM_UP", 4)
+    module.main([f"--model={voice}", "--requests=20", "--at-once=5", "--threads=1"])
+    result = json.loads(capsys.readouterr().out)
+    assert result["answers"] == {"200": 20} and result["megabytes_grown"] < 50
+    assert 0 < result["first_sound_ms"] < 1000 and result["after_abandoned_ms"] < 1000 + result["short_text_ms"]
+
+
 def test_alignment_times_and_compares_the_backends(capsys):
     (result,) = result_of("alignment", ["--device=cpu", "--sizes", "2x30x20"], capsys)["results"]
     assert result["size"] == "2x30x20" and result["equal"] and result["ms"]["numpy"] > 0

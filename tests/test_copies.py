@@ -12,8 +12,9 @@ import config
 import corpus
 import make_filelists
 from audio import load_audio
-from corpora import copies, transcripts
+from corpora import copies
 from corpora.filelist import read_filelist, read_record
+from evaluation import transcripts
 
 RATE = 22050
 

@@ -31,6 +31,7 @@ import pytest
 import soundfile
 import test_benchmarks
 import test_evaluate
+import test_teacher
 import tiny
 import tiny_voices
 import torch
@@ -85,6 +86,7 @@ EDITS = {  # of copies of configs, as the documents describe them
     },
 }
 LONG = ["recipes/ablation.py", "benchmarks/durations.py"]  # only parsed here; their own tests run them
+SERVER = "http://127.0.0.1:7860/"  # in examples
 OUTPUTS = {"-o", "--out", "--output", "--output-wav-path", "--picture", "--timings"}  # options that name a new file
 NOT_OURS = {"--no-normalize", "--sentence-silence", "--shm-size"}  # options of Piper and of Docker
 SIZES = {  # settings that stand-ins take from the tiny config
@@ -199,15 +201,21 @@ class Reader:
             parser_of(program).parse_args(arguments)
             return b""
         self.patch.setattr("make_filelists.CONFIGS", Path("configs"))
+        self.patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(_input)))
         if program == "make_filelists.py" and arguments[0] == "folder":
             named = dict(pairwise(arguments)).get("--columns")
             write_own_corpus(Path(arguments[1]), named and named.split(","))
+        elif "--recognize" in arguments:
+            recognizer = SimpleNamespace(transcribe=lambda samples: "Das ist Satz 1.")
+            self.patch.setattr("evaluation.transcripts.Whisper", lambda model, language: recognizer)
         elif program == "benchmarks/synthesis.py":
             arguments += ["--config", str(Path("configs/vits2_ljs_nosdp.json").resolve()), "--threads", "1"]
         elif program == "evaluate.py":
             test_evaluate.stand_in(self.patch)
         elif "--evaluate-every" in arguments:  # the run is too short for an evaluation, so no package is needed
             self.patch.setattr("evaluation.background.PACKAGES", ())
+        elif program == "recipes/teacher.py":
+            test_teacher.stand_in(self.patch)
         elif program == "recipes/peers.py":
             test_evaluate.stand_in_for_peers(self.patch)
         elif program == "webui.py":  # stops as soon as it is served
@@ -232,6 +240,10 @@ class Reader:
                 assert (ROOT / argument).is_file(), argument
             elif argument not in ("-r", "-c"):
                 assert argument in PACKAGES, f"no package {argument!r}: add it to PACKAGES in tests/test_docs.py"
+
+    def echo(self, arguments: list[str], _input: bytes) -> bytes:
+        """Return the arguments."""
+        return " ".join(arguments).encode()
 
     def wget(self, arguments: list[str], _input: bytes) -> None:
         """Download the stand-in of LJ Speech."""
@@ -274,6 +286,7 @@ class Reader:
     RULES = {
         "aplay": aplay,
         "cp": cp,
+        "echo": echo,
         "make": make,
         "pip": pip,
         "python": python,
@@ -371,7 +384,7 @@ def write_inputs(document: Path) -> None:
         checkpoint.save_checkpoint(network, None, 1e-4, 1, f"{name}_64000.pth")
     Path("docs").mkdir()
     record(Path("in.wav"))
-    write(Path("lines.txt"), "First line.\nSecond line.\n")
+    write(Path("lines.txt"), "First line.\nSecond line.\nThird line.\n")
     write(Path("test.txt"), "in.wav|A test sentence.\n")
     record(Path("two.wav"), 1)
     record(Path("three.wav"), 2)
@@ -379,6 +392,22 @@ def write_inputs(document: Path) -> None:
     data = {"sampling_rate": RATE, "text_cleaners": ["english_cleaners2"]}
     for name in RUNS.get(str(document), ()):
         tiny_voices.save(Path("logs", name), tiny_voices.settings(speakers=109 if name == "vctk" else 0, data=data))
+
+
+def run_example(code: str) -> None:
+    """Execute a block of Python, with a server of the runs here if it calls one."""
+    if SERVER not in code:
+        exec(code, {})
+        return
+    import webui
+    from serving.voices import Voices
+
+    pytest.importorskip("openai", reason="openai is for the tests: pip install -r requirements-dev.txt")
+    server, address = webui.serve(Voices(device="cpu"), None, quiet=True)
+    try:
+        exec(code.replace(SERVER, address), {})
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize("document", [d for d in EXECUTED if blocks(d, "sh", "python")], ids=str)
@@ -393,7 +422,7 @@ def test_commands_and_examples_run(document, tmp_path, monkeypatch, capsys):
     for language, block in blocks(document, "sh", "python"):
         for part in [block] if language == "python" else block.splitlines():
             try:
-                exec(part, {}) if language == "python" else reader.execute(part)
+                run_example(part) if language == "python" else reader.execute(part)
             except (Exception, SystemExit) as error:
                 pytest.fail(f"{document}: {part}\n{error!r}\n{capsys.readouterr().err}")
 

@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import soundfile
 import tiny_voices
 
 import inference
+from audio import to_pcm
 from synthesis import Voice
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,10 +64,75 @@ def test_lines_to_a_folder(runs, tmp_path, monkeypatch, source):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode()), "latin-1"))
     given = "-" if source == "stdin" else str(tmp_path / "lines")
     inference.main(["-m", str(runs / "many"), "-f", given, "-o", str(tmp_path / "out"), "-s", "bo", *QUIET])
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["0001.wav", "0002.wav", "lines.txt"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["0001.wav", "0002.wav", "lines.txt", "speech.json"]
     listed = (tmp_path / "out" / "lines.txt").read_text("utf-8")
     assert listed == "0001.wav|First line.\n0002.wav|Second line, a longer one.\n"
     assert 0 < len(read(tmp_path / "out" / "0001.wav")) < len(read(tmp_path / "out" / "0002.wav"))
+
+
+def test_a_stopped_run_goes_on_and_files_of_other_runs_are_removed(runs, tmp_path, monkeypatch, capsys):
+    def speak(text, *more):
+        (tmp_path / "lines").write_text(text, "utf-8")
+        options = ["-m", str(runs / "one"), "-f", str(tmp_path / "lines"), "-o", str(tmp_path / "out"), "--seed", "1"]
+        inference.main([*options, *more, "--device", "cpu"])
+        return sorted(path.name for path in (tmp_path / "out").iterdir())
+
+    def stops(path, *arguments):
+        if path.name == "0003.wav":
+            raise KeyboardInterrupt
+        save(path, *arguments)
+
+    save, text = inference.save_audio, "One.\nTwo.\nThree.\nFour.\n"
+    monkeypatch.setattr(inference, "save_audio", stops)
+    with pytest.raises(SystemExit, match="130"):
+        speak(text)
+    said = capsys.readouterr().err.rpartition("\r")[2]
+    assert said.strip() == "inference: stopped after 2 of 4 lines; the same command goes on"
+    written = []
+    monkeypatch.setattr(inference, "save_audio", lambda path, *rest: (written.append(path.name), save(path, *rest)))
+    assert speak(text) == ["0001.wav", "0002.wav", "0003.wav", "0004.wav", "lines.txt", "speech.json"]
+    assert written == ["0003.wav", "0004.wav"]
+    (tmp_path / "out" / "mine.wav").touch()
+    assert speak("One.\nTwo.\n") == ["0001.wav", "0002.wav", "lines.txt", "mine.wav", "speech.json"]
+    written.clear()
+    speak("One.\nTwo.\n", "--length-scale", "2")
+    assert written == ["0001.wav", "0002.wav"]
+
+
+def test_text_is_spoken_while_it_arrives(runs, monkeypatch):
+    """The writer continues only when the first sentence has been spoken."""
+    source, target = os.pipe()
+    spoken = threading.Event()
+
+    class Output(io.BytesIO):
+        def write(self, data):
+            spoken.set()
+            return super().write(data)
+
+    def write_slowly():
+        with open(target, "wb", buffering=0) as pipe:
+            pipe.write(b"Hello the")
+            pipe.write("re. Yoü".encode()[:-1])
+            assert spoken.wait(20)
+            pipe.write("ü are.\n".encode()[1:])
+
+    writer = threading.Thread(target=write_slowly)
+    writer.start()
+    output = Output()
+    with open(source, encoding="utf-8") as text:
+        monkeypatch.setattr("sys.stdin", text)
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(output))
+        inference.main(["-m", str(runs / "one"), "-t", "-", "--output-raw", *QUIET])
+    writer.join()
+    expected = Voice.load(runs / "one").speak("Hello there. Yoü are.", noise_scale=0, noise_scale_w=0)
+    np.testing.assert_allclose(np.frombuffer(output.getvalue(), "<i2"), to_pcm(expected.audio), atol=1)
+
+
+def test_a_text_from_standard_input(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hello.\nYou.")))
+    inference.main(["-m", str(runs / "one"), "-t", "-", "-o", str(tmp_path / "o.wav"), *QUIET])
+    expected = Voice.load(runs / "one").speak("Hello.\nYou.", noise_scale=0, noise_scale_w=0)
+    np.testing.assert_allclose(read(tmp_path / "o.wav"), expected.audio, atol=2e-4)
 
 
 def test_speakers_and_conversion(runs, tmp_path, capsys):
@@ -187,13 +255,17 @@ def test_token_ids_instead_of_text(runs, tmp_path):
         (["-m", "{runs}/one/lines", "-t", "Hi."], "does not load as a checkpoint"),
         (["-m", "{runs}/one", "-f", "{runs}/one/lines"], "text 2: nothing in the text '...' can be pronounced"),
         (["-m", "{runs}/many", "--convert", "no.wav", "-s", "bo", "--source", "anna"], "no.wav: no such file"),
-        (["-m", "{runs}/many", "--convert", "no.wav", "-s", "bo"], "choose one of anna, bo"),
+        (["-m", "{runs}/many", "--convert", "no.wav", "-s", "bo"], "--convert needs --source, the name or number of"),
+        (["-m", "{runs}/many", "--convert", "no.wav", "--source", "bo"], "--convert needs --speaker, the name or"),
+        (["-m", "{runs}/many", "--convert", "{runs}/one/lines", "-s", "bo", "--source", "bo"], "one/lines: Format not"),
+        (["-m", "{runs}/many", "--convert", "{runs}/short.wav", "-s", "bo", "--source", "bo"], "short.wav: 9 samples"),
     ],
 )
 def test_errors_take_one_line(runs, capsys, monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["inference.py"])
     (runs / "one" / "lines").write_text("Hi.\n...\n")
+    soundfile.write(runs / "short.wav", np.zeros(9), 8000)
     with pytest.raises(SystemExit) as end:
         inference.main([argument.format(runs=runs) for argument in arguments])
     error = capsys.readouterr().err

@@ -182,7 +182,7 @@ def test_groups_start_in_new_rows_unless_they_fit():
             ["voice", "a.png", "--metrics", "loss/d/totl"],
             "there is no number 'loss/d/totl'; did you mean loss/d/total?",
         ),
-        (["voice", "--pictures", "b.png"], "has no picture gt/mel"),
+        (["voice", "--pictures", "b.png"], "has no picture mel/recording"),
         (["empty", "a.png"], "logs/empty/metrics.jsonl has no numbers yet"),
     ],
 )

@@ -7,11 +7,15 @@ import time
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.event_file_writer import AtomicCounter
+from torch.utils.data import DataLoader
 
 import reporting
+from data_utils import Collate, Utterance
+from trainer import Trainer
 
 
 def read_board(folder):
@@ -40,12 +44,38 @@ def test_reporter_writes_tensorboard_and_metrics(tmp_path):
     written = {name: board.Scalars(name)[0] for name in board.Tags()["scalars"]}
     assert {name: (event.step, event.value) for name, event in written.items()} == {
         "loss/g/mel": (3, 1.5),
-        "learning_rate": (3, pytest.approx(2e-4)),
+        "optim/learning_rate": (3, pytest.approx(2e-4)),
     }
     assert board.Tags()["images"] == ["gen/mel"] and board.Tags()["audio"] == ["gen/audio"]
     assert board.Audio("gen/audio")[0].sample_rate == 16000
     line = json.loads((tmp_path / "metrics.jsonl").read_text("utf-8"))
     assert line["step"] == 3 and line["loss/g/mel"] == 1.5 and line["elapsed"] >= 100
+
+
+def test_a_clip_of_each_speaker_is_shown_and_its_recording_once(tmp_path):
+    config = tiny.config(tiny.MANY_VOICES, data={"n_speakers": 6, "speakers": {"anna": 3, "bo": 5}})
+    trainer = Trainer(config, torch.device("cpu"))
+    items = [tiny.batch(config, (60,), (7,)) for _ in range(9)]
+
+    class Clips(list):
+        def __getitem__(self, i):
+            batch = items[i]
+            return Utterance(
+                batch.text[0], None, batch.wav[0], {"sid": torch.tensor([(3, 3, 5, 5, 3, 1, 2, 0, 4)[i]])}, i
+            )
+
+    loader = DataLoader(Clips(items), collate_fn=Collate(tiny.HOP))
+    reporter = reporting.Reporter(tmp_path, 0, 10, time.time())
+    for trainer.position.step in (2, 4):
+        reporting.show_samples(reporter, trainer, loader)
+    reporter.close()
+    board = read_board(tmp_path)
+    speakers = ("anna", "1", "2", "0")
+    kinds = ("alignment/found", "alignment/predicted", "mel/recording", "mel/synthesis")
+    assert set(board.Tags()["images"]) == {f"{kind}/{name}" for kind in kinds for name in speakers}
+    assert {len(board.Audio(f"audio/recording/{name}")) for name in speakers} == {1}
+    assert {len(board.Audio(f"audio/synthesis/{name}")) for name in speakers} == {2}
+    assert set(board.Tags()["tensors"]) == {f"text/{name}/text_summary" for name in speakers}
 
 
 def test_repeated_steps_of_a_resumed_run_count_once(tmp_path, monkeypatch):

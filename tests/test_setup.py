@@ -5,11 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import programs
 
 ROOT = Path(__file__).parent.parent
 LISTS = ("requirements.txt", "requirements-extras.txt", "requirements-dev.txt")
@@ -17,12 +20,16 @@ IMPORTED_AS = {
     "Cython": "cython",
     "PIL": "pillow",
     "espeakng_loader": "espeakng-loader",
+    "fastapi": "gradio",
     "gradio_client": "gradio",
+    "pydantic": "gradio",
+    "starlette": "gradio",
     "triton": "torch",
     "packaging": "pytest",
     "IPython": "ipykernel",
     "piper": "piper-tts",
 }
+HADOLINT = shutil.which("hadolint", path=sysconfig.get_path("scripts"))
 NOT_REQUIRED = {"core", "google"}  # compiled here; only on Colab
 
 
@@ -87,3 +94,36 @@ def test_setup_reports_missing_requirements_in_one_line(tmp_path, python, messag
     output = (done.stdout + done.stderr).splitlines()
     assert done.returncode and message in output[0] and output[1].startswith("make: ***") and len(output) == 2
     assert not (tmp_path / "venv").exists()
+
+
+def test_the_installed_package_has_every_folder_and_every_program():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has none")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    listed = set(project["tool"]["setuptools"]["packages"])
+    assert listed == {"vits2", *(f"vits2.{name}" for name in folders)}
+    for entry in project["project"]["scripts"].values():
+        assert callable(getattr(programs, entry.partition(":")[2]))
+    for pattern in project["tool"]["setuptools"]["package-data"]["vits2"]:
+        assert list(ROOT.glob(pattern)) or pattern.startswith("pretrained/"), pattern
+
+
+def test_an_installed_program_finds_its_modules_and_hides_them_from_others(tmp_path):
+    """The package is a link here, and the working directory is not a clone."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "vits2").symlink_to(ROOT)
+    code = """if True:
+    import sys
+    from vits2 import programs
+    assert "utils" not in sys.modules
+    sys.argv = ["vits2-speak", "--help"]
+    programs.speak()"""
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "Speak with a trained voice" in done.stdout, done.stderr
+
+
+@pytest.mark.skipif(not HADOLINT, reason="hadolint is missing: pip install -r requirements-dev.txt")
+def test_dockerfile_has_no_findings():
+    done = subprocess.run([HADOLINT, "--no-color", str(ROOT / "Dockerfile")], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stdout, done.stdout

@@ -308,7 +308,7 @@ def test_conversion_equals_the_network(mel, tmp_path):
 def test_conversion_refuses_wrong_recordings_and_speakers(several, single, tmp_path):
     tone = np.zeros(1000, np.float32)
     for sound, message in [
-        (tone[:10], "10 samples is too short"),
+        (tone[:10], "10 samples are too short"),
         (tone * np.nan, "NaN"),
         (tone.astype(np.int16), "int16"),
         (np.zeros((2, 100), np.float32), r"shape \(2, 100\)"),

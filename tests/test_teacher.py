@@ -1,3 +1,4 @@
+import importlib.util
 import sys
 from types import SimpleNamespace
 
@@ -17,15 +18,6 @@ class Hibari:
         return np.full(2400 * len(text), 0.1, np.float32)
 
 
-@pytest.fixture
-def installed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(teacher.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(teacher, "ProcessPoolExecutor", Pool)
-    monkeypatch.setitem(sys.modules, "hibari", SimpleNamespace(Hibari=Hibari))
-    (tmp_path / "texts.txt").write_text(TEXTS, "utf-8")
-
-
 class Pool:
     """Runs the work in this process."""
 
@@ -40,6 +32,21 @@ class Pool:
 
     def map(self, function, *values, chunksize):
         return map(function, *values)
+
+
+def stand_in(patch: pytest.MonkeyPatch) -> None:
+    """Replace the package of the teacher."""
+    find = importlib.util.find_spec
+    patch.setattr("importlib.util.find_spec", lambda name, *more: name == "hibari" or find(name, *more))
+    patch.setattr("recipes.teacher.ProcessPoolExecutor", Pool)
+    patch.setitem(sys.modules, "hibari", SimpleNamespace(Hibari=Hibari))
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stand_in(monkeypatch)
+    (tmp_path / "texts.txt").write_text(TEXTS, "utf-8")
 
 
 def test_texts_are_spoken_once(installed, tmp_path):

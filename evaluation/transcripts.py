@@ -10,8 +10,6 @@ from corpora.report import Heard
 from evaluation import RATE
 from evaluation.recognition import Whisper, edits, normalize
 
-CLEANED = ".cleaned"
-
 
 class Comparison:
     """Compares the recordings of lists with their texts before cleaning.
@@ -22,7 +20,7 @@ class Comparison:
 
     def __init__(self, paths: Sequence[str], model: str | None, language: str):
         self.texts: dict[str, str] = {}
-        for plain in (path.removesuffix(CLEANED) for path in paths):
+        for plain in (path.removesuffix(".cleaned") for path in paths):
             if not Path(plain).is_file():
                 raise ValueError(f"there is no list {plain}: speech is compared with text before it is cleaned")
             self.texts |= {clip.path: clip.text for clip in read_filelist(plain)}
