@@ -39,6 +39,7 @@ import torch
 import checkpoint
 import config as configs
 import trainer
+from corpora import shards
 from corpora.recordings import Files
 
 ROOT = tiny.ROOT
@@ -191,6 +192,8 @@ class Reader:
     def python(self, arguments: list[str], _input: bytes) -> bytes:
         """Run a program of this repository, or Piper, in this process."""
         program, *arguments = arguments
+        if program == "-m" and arguments[0] == "corpora.shards":
+            return printed(lambda: shards.main(arguments[1:]))
         if program == "-m":
             self.patch.setattr(sys, "argv", arguments)
             return printed(importlib.import_module(f"{arguments[0]}.__main__").main)
