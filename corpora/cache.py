@@ -41,8 +41,8 @@ def computed(
         with suppress(OSError):
             status = os.stat(path)
             keys[path] = [status.st_size, status.st_mtime_ns]
-    fresh = [path for path in dict.fromkeys(paths) if path not in keys or kept.get(path, [None])[0] != keys[path]]
-    values = {path: kept[path][1] for path in keys if path not in set(fresh)}
+    values = {path: kept[path][1] for path in keys if kept.get(path, [None])[0] == keys[path]}
+    fresh = [path for path in dict.fromkeys(paths) if path not in values]
 
     def save() -> None:
         if cache and fresh:
