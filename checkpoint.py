@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Protocol
 
 import torch
@@ -41,7 +42,8 @@ ZIP = b"PK\x03\x04"  # begins a zip file
 # Settings of `data` that a run keeps, because its weights depend on them
 OF_THE_DATA = (
     *("sampling_rate", "filter_length", "hop_length", "win_length", "n_mel_channels", "mel_fmin", "mel_fmax"),
-    *("text_cleaners", "add_blank", "use_mel_posterior_encoder", "extra_symbols"),
+    *("use_mel_posterior_encoder", "text_cleaners", "symbols", "extra_symbols", "unicode_form"),
+    *("add_blank", "blank_symbol", "begin_symbol", "end_symbol"),
 )
 FILES = {"generator": "G", "discriminator": "D", "duration_discriminator": "DUR"}  # learner and file name
 KINDS = {
@@ -289,9 +291,10 @@ def refuse_other_data(content: dict, section: dict[str, Any], where: str) -> Non
     for name in OF_THE_DATA:
         same = same_cleaners if name == "text_cleaners" else operator.eq
         if name in theirs and not same(theirs[name], section[name]):
+            trained, wanted = (shorten(json.dumps(part[name], ensure_ascii=False), 80) for part in (theirs, section))
             raise ValueError(
-                f"{where} was trained with data.{name} {json.dumps(theirs[name])}, and the config has "
-                f"{json.dumps(section[name])}: restore it, or start another run with -m and --init-from {where}"
+                f"{where} was trained with data.{name} {trained}, and the config has {wanted}: restore it, or start "
+                f"another run with -m and --init-from {where}"
             )
 
 

@@ -45,9 +45,8 @@ def computed(
         with suppress(OSError):
             status = os.stat(shards.file_of(path))
             keys[path] = [status.st_size, status.st_mtime_ns]
-    fresh = [path for path in dict.fromkeys(paths) if path not in keys or kept.get(path, [None])[0] != keys[path]]
-    missing = set(fresh)
-    values = {path: kept[path][1] for path in keys if path not in missing}
+    values = {path: kept[path][1] for path in keys if kept.get(path, [None])[0] == keys[path]}
+    fresh = [path for path in dict.fromkeys(paths) if path not in values]
 
     def save() -> None:
         if cache and (fresh or parts):

@@ -1,6 +1,7 @@
 """Tests of filelists, speaker numbers, and the check of recordings and texts."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -257,8 +258,10 @@ def test_warnings_name_the_worst_recording_first(tmp_path):
         "text not of 1 to 10 symbols, which training leaves out": ["crowded.wav"],
         "more than 300 frames, which training leaves out": ["slow.wav"],
     }
-    again = corpus.check_corpus([clips[0], clips[0]], data()).warnings
-    assert again == {"same recording and text as another clip": [f"{clips[0].path}: the other is {clips[0].path}"]}
+    shutil.copy(clips[0].path, tmp_path / "copy.wav")
+    same = clips[0]._replace(path=str(tmp_path / "copy.wav"))
+    again = corpus.check_corpus([clips[0], same, clips[0]], data()).warnings
+    assert again == {"same recording and text as another clip": [f"{same.path}: the other is {clips[0].path}"]}
     report.stop_on_errors()
 
 

@@ -164,7 +164,7 @@ def test_folder_with_a_text_for_each_recording(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ("a,x\nb,y\n", r"metadata.csv has one column: separate id and text by \|"),
+        ("a,x\nb,y\n", r"metadata.csv has one column, as in 'a,x': separate id and text by \|"),
         ("a|x|y|z\nb|x|y|z\n", r"has 4 columns, as in 'a\|x\|y\|z': name them, as in --columns id,speaker,text"),
         ("a|x\nb|x|y\nc|x\n", r"metadata.csv, line 2: 3 columns where most lines have 2"),
         ("a|x\nb|y\n", r"2 clips are too few for 1 val and 1 test clips"),
