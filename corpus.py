@@ -7,6 +7,11 @@ Examples:
   python corpus.py -c configs/vits2_ljs_nosdp.json --cache corpus.json --report report.html
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import hashlib
 import itertools
 import json
@@ -19,13 +24,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 import soundfile
 from tqdm import tqdm
 
-import cli
 import config
 from audio import MAX_PEAK, OffScale, load_audio, read_header, resampled_frames
 from config import data_setting as setting
@@ -118,6 +122,7 @@ class Report:
     unknown: Counter[str] = field(default_factory=Counter)  # symbols without an id
     errors: dict[str, list[str]] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
+    checksum: str = ""  # SHA-256 of all names, speakers, texts and samples
 
     def __str__(self) -> str:
         lines = [f"{self.clips} recordings, {self.seconds / 60:.1f} minutes:"]
@@ -187,7 +192,9 @@ def check_corpus(
     findings += [*_unusual(paces), *_repeated(clips, sounds)]
     findings.sort(key=lambda finding: -finding.severity)
     seconds = sum(sound.frames / sound.rate for sound in sounds if sound.rate)
-    report = Report(len(clips), seconds, frames, measured, findings, symbols, unknown)
+    content = [(Path(clip.path).name, clip.speaker, clip.text, sound.digest) for clip, sound in zip(clips, sounds)]
+    checksum = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    report = Report(len(clips), seconds, frames, measured, findings, symbols, unknown, checksum=checksum)
     for clip, kind, reason, _, detail in findings:
         getattr(report, kind).setdefault(reason, []).append(f"{clip.path}: {detail}" if detail else clip.path)
     if unknown:
@@ -308,11 +315,7 @@ def _cut_off(path: str) -> str:
 def _measured(paths: Sequence[str], cache: str | Path | None) -> list[Sound]:
     """Measure recordings, except those that the cache holds with the same size and modification time."""
     settings = [SILENT, PAUSE_DEPTH, WINDOW, FULL_SCALE, MAX_PEAK, *Sound._fields]
-    kept: dict[str, list[Any]] = {}
-    if cache and os.path.isfile(cache):
-        with suppress(ValueError, KeyError, TypeError):  # not a cache of this program: replace it
-            stored = json.loads(Path(cache).read_text("utf-8"))
-            kept = stored["files"] if stored["settings"] == settings else {}
+    kept = _cached(cache, settings) if cache and os.path.isfile(cache) else {}
     keys: dict[str, list[int]] = {}
     for path in paths:
         with suppress(OSError):
@@ -322,12 +325,23 @@ def _measured(paths: Sequence[str], cache: str | Path | None) -> list[Sound]:
     with ThreadPoolExecutor() as pool:
         done = tqdm(pool.map(measure, fresh), "checking recordings", len(fresh), disable=None, leave=False)
         sounds = dict(zip(fresh, done, strict=True))
-    sounds |= {path: Sound(*kept[path][1]) for path in keys if path not in sounds}
+    sounds |= {path: kept[path][1] for path in keys if path not in sounds}
     if cache and fresh:
         Path(cache).parent.mkdir(parents=True, exist_ok=True)
-        files = {path: [keys[path], sound] for path, sound in sounds.items() if path in keys}
+        files = {path: (keys[path], sound) for path, sound in sounds.items() if path in keys}
         write_text(cache, json.dumps({"settings": settings, "files": kept | files}))
     return [sounds[path] for path in paths]
+
+
+def _cached(path: str | Path, settings: list[Any]) -> dict[str, tuple[list[int], Sound]]:
+    """Return size, modification time and measurements of each recording in a cache; nothing if it is damaged."""
+    kinds = get_type_hints(Sound).values()
+    with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        stored = json.loads(Path(path).read_text("utf-8"))
+        files = {file: (key, Sound(*values)) for file, (key, values) in stored["files"].items()}
+        if stored["settings"] == settings and all(all(map(isinstance, sound, kinds)) for _, sound in files.values()):
+            return files
+    return {}
 
 
 def _check_speakers(lists: Sequence[Sequence[Clip]], data: Any) -> None:

@@ -12,6 +12,11 @@ Examples:
   python evaluate.py --compare DIR OTHER_DIR --output table.md
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import argparse
 import shlex
 import sys
@@ -22,7 +27,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-import cli
 from evaluation import takes
 from files import write_text
 from synthesis.speech import BaseVoice, check_seed

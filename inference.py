@@ -7,6 +7,11 @@ Examples:
   python inference.py -m NAME --convert in.wav --source anna --speaker ben -o out.wav
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import argparse
 import sys
 import time
@@ -16,7 +21,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import cli
 import plots
 import synthesis
 from audio import save_audio

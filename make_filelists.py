@@ -17,6 +17,11 @@ Examples:
   python make_filelists.py folder --help
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import dataclasses
 import json
 import os
@@ -26,7 +31,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cli
 import config
 from corpora import clips as reading
 from corpora.filelist import Clip, ListRecord, read_text, write_record

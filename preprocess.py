@@ -5,6 +5,11 @@ Examples:
   python preprocess.py --text_index 2 --filelists train_ms.txt --text_cleaners phonemes_de
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import functools
 import multiprocessing
 import os
@@ -14,7 +19,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import cli
 from corpora.filelist import ListRecord, check_widths, read_rows, write_record
 from files import write_text
 from text import clean_text, unknown_symbols

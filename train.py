@@ -9,12 +9,18 @@ Examples:
   python train.py -c configs/my.json -m my --init-from G.pth       start from the weights of another model
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import argparse
 import contextlib
 import dataclasses
 import itertools
 import logging
 import multiprocessing.util
+import shlex
 import sys
 import time
 from collections.abc import Sized
@@ -24,7 +30,6 @@ from typing import Any, cast
 import torch
 
 import checkpoint
-import cli
 import config as configs
 import corpus
 import distributed
@@ -42,6 +47,7 @@ from trainer import Trainer
 from training.evaluations import collect, recall_evaluations, start_evaluation
 from training.guard import PROGRESS_INTERVAL, SCALE_SEARCH, StepGuard
 from training.loaders import end_workers, make_loaders
+from training.record import write_start
 from training.run import Run, locked, save, save_before_end
 from training.stop import Stopped, StopRequest
 
@@ -95,6 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the program. Exit code 2 is a user error, 130 an interrupt before training."""
     args = parse_args(argv)
     args.began = time.time()
+    args.command = shlex.join(["train.py", *(sys.argv[1:] if argv is None else argv)])
     with cli.errors_in_one_line("train"):
         try:
             config, folder = prepare_run(args)
@@ -208,8 +215,7 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
     multiprocessing.util.Finalize(None, end_workers, exitpriority=10)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # batches have few shapes, see `make_loaders`
-    if not args.skip_check:
-        distributed.in_main(lambda: check(config, folder))
+    checksum = None if args.skip_check else distributed.in_main(lambda: check(config, folder))
     train_set, epochs, train_loader, validation_loader = make_loaders(config, device)
     trainer = Trainer(plain(config) if args.plain else config, device)  # --plain is not saved with the run
     if not checkpoint.resume_run(trainer, folder):
@@ -221,6 +227,7 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
         configs.save(config, folder / "config.json")
         for unfinished in folder.glob(".*.tmp"):  # of a process that was killed while it saved
             unfinished.unlink()
+        write_start(folder, args.command, trainer.position.step, device, checksum)
     total = args.max_steps or config.train.epochs * len(epochs.sampler)
     reporter = Reporter(folder, trainer.position.step, total, args.began - trainer.position.seconds)
     batches = ahead(train_loader, device)
@@ -240,8 +247,8 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
         reporter.close()
 
 
-def check(config: Config, folder: Path) -> None:
-    """Check every recording and text before training. Stop if one would spoil it."""
+def check(config: Config, folder: Path) -> str:
+    """Check every recording and text before training. Stop if one would spoil it. Returns the checksum of all."""
     lists = read_lists(config)
     report = corpus.check_corpus(list(itertools.chain(*lists)), config.data, folder / "corpus.json")
     logger.info("%s", report)
@@ -258,6 +265,7 @@ def check(config: Config, folder: Path) -> None:
             get_cleaner(name)
         except ValueError as error:  # cleaned filelists train without the cleaner, as those of other VITS code do
             logger.warning("data.text_cleaners: %s. The voice will accept phonemes, but no text.", error)
+    return report.checksum
 
 
 def log_transfer(path: str, copied: int, missing: list[str], unused: list[str]) -> None:
@@ -281,6 +289,9 @@ def fit(run: Run) -> None:
     except checkpoint.NotFinite:
         raise
     except (Exception, SystemExit) as error:
+        if distributed.is_disconnection(error):  # in the middle of a step, so that networks are of different steps
+            logger.warning("another process has ended; the run resumes from its last checkpoint, step %d", run.saved)
+            raise
         # `StepGuard` ends all processes together; any other error may be that of this process alone
         save_before_end(run, together=isinstance(error, SystemExit))
         raise

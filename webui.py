@@ -8,6 +8,11 @@ Examples:
   python webui.py -m NAME --share
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import contextlib
 import functools
 import html
@@ -20,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import cli
 import inference
 import synthesis
 from audio import refuse_long, to_pcm

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from files import write_text
 
+MAX_SHOWN = 200  # characters of a line in an error message
+
 
 class ListRecord(NamedTuple):
     """How a cleaned filelist was made. It is stored beside the list, as `LIST.json`."""
@@ -77,7 +79,8 @@ def check_widths(rows: Sequence[Row], path: str | Path) -> int:
     for number, columns in rows:
         if len(columns) != width:
             found = f"{len(columns)} columns where most lines have {width}"
-            raise ValueError(f"{path}, line {number}: {found}; a text must not contain |: {'|'.join(columns)!r}")
+            line = "|".join(columns)[:MAX_SHOWN]
+            raise ValueError(f"{path}, line {number}: {found}; a text must not contain |: {line!r}")
     return width
 
 
@@ -99,7 +102,7 @@ def read_filelist(path: str | Path) -> list[Clip]:
     clips = []
     for number, (recording, *speaker, text) in rows:
         beside = Path(path).parent / recording
-        found = str(beside) if not os.path.exists(recording) and beside.exists() else recording
+        found = str(beside) if not os.path.exists(recording) and os.path.exists(beside) else recording
         clips.append(Clip(found, speaker[0] if speaker else None, text, number))
     return clips
 
