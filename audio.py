@@ -1,4 +1,7 @@
-"""Read recordings in any format of libsndfile as mono float32, and write 16-bit audio files."""
+"""Read recordings in any format of libsndfile as mono float32, and write 16-bit audio files.
+
+A recording is a file or lies in a shard, with a path as in `corpora.shards`.
+"""
 
 import math
 import os
@@ -11,6 +14,7 @@ import soundfile
 import soxr
 from numpy.typing import ArrayLike
 
+from corpora import shards
 from files import replacing
 
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
@@ -135,9 +139,11 @@ def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
 def _open(path: str | Path, required_rate: int | None = None) -> Iterator[soundfile.SoundFile]:
     """Open a recording for reading. Errors are ValueErrors that begin with the path."""
     try:
-        if not os.path.isfile(path):
+        if not os.path.isfile(shards.file_of(path)):
             raise ValueError("no such file")
-        with soundfile.SoundFile(path) as file:
+        if Path(path).suffix.lower() == ".raw":  # libsndfile would need the rate, the channels and the encoding
+            raise ValueError("raw samples have no header: convert the file to WAV or FLAC")
+        with shards.opened(path) as source, soundfile.SoundFile(source) as file:
             if file.frames > MAX_FRAMES:
                 raise ValueError("the header does not state the length: encode the recording again, not through a pipe")
             if required_rate not in (None, file.samplerate):

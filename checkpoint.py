@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import operator
 import pickle
 import re
 import shutil
@@ -19,6 +20,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Protocol
 
 import torch
@@ -28,6 +30,7 @@ from torch.optim import Optimizer
 import distributed
 from config import Config
 from files import replacing
+from text.cleaners import same_cleaners
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,12 @@ WEIGHT_NORM = {"parametrizations.weight.original0": "weight_g", "parametrization
 UNUSED = re.compile(r"^flow\.flows\.\d+\.post_transformer\.|^pre_out_norm_[12]\.(gamma|beta)$")
 KEYS: dict[str, type] = {"optimizer": dict, "config": dict, "state": dict, "ema": dict, "iteration": int, "step": int}
 ZIP = b"PK\x03\x04"  # begins a zip file
+# Settings of `data` that a run keeps, because its weights depend on them
+OF_THE_DATA = (
+    *("sampling_rate", "filter_length", "hop_length", "win_length", "n_mel_channels", "mel_fmin", "mel_fmax"),
+    *("use_mel_posterior_encoder", "text_cleaners", "symbols", "extra_symbols", "unicode_form"),
+    *("add_blank", "blank_symbol", "begin_symbol", "end_symbol"),
+)
 FILES = {"generator": "G", "discriminator": "D", "duration_discriminator": "DUR"}  # learner and file name
 KINDS = {
     "enc_p.emb.weight": "a synthesizer (G)",
@@ -63,7 +72,7 @@ class RunState(Protocol):
     config: Config
     device: torch.device
     position: Position
-    learners: dict[str, Any]  # of `trainer.Learner`, by the keys of FILES
+    learners: dict[str, Any]  # of `training.learner.Learner`, by the keys of FILES
     scaler: torch.amp.GradScaler
     scales: bool  # whether the scaler's scale is part of the state, as in fp16
 
@@ -273,6 +282,22 @@ def refuse_other_flow(content: dict, section: dict, where: str) -> None:
         raise ValueError(f"{where} was trained with the flow {theirs!r}; the config's is {wanted!r}")
 
 
+def refuse_other_data(content: dict, section: dict[str, Any], where: str) -> None:
+    """Raise ValueError if a run's file was trained with other spectrograms or texts than `section`, a config's `data`.
+
+    Weights of such a file load, but they were trained for the settings in the file. Settings that the file lacks pass.
+    """
+    theirs = (content.get("config") or {}).get("data", {})
+    for name in OF_THE_DATA:
+        same = same_cleaners if name == "text_cleaners" else operator.eq
+        if name in theirs and not same(theirs[name], section[name]):
+            trained, wanted = (shorten(json.dumps(part[name], ensure_ascii=False), 80) for part in (theirs, section))
+            raise ValueError(
+                f"{where} was trained with data.{name} {trained}, and the config has {wanted}: restore it, or start "
+                f"another run with -m and --init-from {where}"
+            )
+
+
 def _has_other_flow(content: dict, section: dict) -> bool:
     theirs = _flow_type((content.get("config") or {}).get("model", {}))
     return theirs not in (None, _flow_type(section))
@@ -359,6 +384,7 @@ def resume_run(run: RunState, folder: Path) -> bool:
     content, path = contents["generator"], paths["generator"]
     with structure_of(path):
         refuse_other_flow(content, dataclasses.asdict(run.config.model), str(path))
+        refuse_other_data(content, dataclasses.asdict(run.config.data), str(path))
     for name, loaded in contents.items():
         with structure_of(paths[name]):
             _load_learner(run.learners[name], loaded, str(paths[name]))

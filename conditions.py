@@ -106,11 +106,10 @@ def sizes(data: Any) -> dict[str, int]:
     return {name: size for name, size in found.items() if size}
 
 
-def of_clips(clips: Sequence["Clip"], data: Any) -> list[Values]:
-    """Return the conditions of each clip of a filelist. Raises ValueError as `Condition.of_clips`."""
+def of_clips(clips: Sequence["Clip"], data: Any) -> dict[str, np.ndarray]:
+    """Return each condition of all clips of a filelist, `[clips, ...]`. Raises ValueError as `Condition.of_clips`."""
     columns = {name: condition.of_clips(clips, data) for name, condition in CONDITIONS.items()}
-    used = {name: np.asarray(column) for name, column in columns.items() if column is not None}
-    return [{name: column[i] for name, column in used.items()} for i in range(len(clips))]
+    return {name: np.asarray(column) for name, column in columns.items() if column is not None}
 
 
 def resolve(given: Mapping[str, Any], data: Any) -> Values:

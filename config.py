@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import cli
-from files import write_text
-from text import repeated_symbols
+from files import probable_encoding, write_text
+from text.table import MAX_SYMBOLS, SymbolTable, read_symbols
 
 # Choices of a setting. Each value but those of `Precision` is a key of the registry that its module declares.
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -33,6 +33,7 @@ FlowType = Literal["pre_conv", "pre_conv2", "fft", "mono_layer_inter_residual", 
 DurationDiscriminatorType = Literal["dur_disc_1", "dur_disc_2", "dur_disc_3"]
 ResblockType = Literal["1", "2"]
 DecoderType = Literal["hifigan", "vocos"]
+UnicodeForm = Literal["", "NFC", "NFD", "NFKC", "NFKD"]
 BestMeasure = Literal["auto", "mel", "kl", "dur", "duration_error", "cer", "wer", "dnsmos", "plcmos"]
 
 EVALUATED = ("cer", "wer", "dnsmos", "plcmos")  # measures of evaluate.py; the others are those of a validation
@@ -40,6 +41,7 @@ HIGHER_IS_BETTER = ("dnsmos", "plcmos")
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 FLOW_HEADS = {"pre_conv2": 2, "fft": 4}  # attention heads that share the hidden channels, for each flow that has them
 MAX_DIGITS = 30  # of a whole number in a config
+MAX_SHOWN = 120  # characters of a value in an error message
 SCHEMA_VERSION = 1  # increase it when a key is removed or changes its meaning
 BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {  # keywords of JSON Schema: comparison and message
     "minimum": (operator.ge, "{} or more"),
@@ -124,7 +126,17 @@ class DataConfig:
     max_text_len: int = setting(190, "most symbols of a text; longer ones are left out and reported")
     resample: bool = setting(True, "resample recordings at other rates; false rejects them")
     speakers: dict[str, int] = setting({}, "ids of speaker names; training fills it in")
-    extra_symbols: str = setting("", "characters added to VITS's table of 178 symbols; they take the ids after it")
+    extra_symbols: str = setting("", "characters added to the table of symbols; they take the ids after it")
+    symbols: list[str] | dict[str, list[int] | int] | str = setting(
+        [], "table of symbols, in the order of their ids, or the ids of each symbol, or a JSON file; []: VITS's 178"
+    )
+    blank_symbol: str = setting("", "symbol of the blank that add_blank inserts; empty: id 0")
+    begin_symbol: str = setting("", "symbol before every text (Piper: ^); empty: none")
+    end_symbol: str = setting("", "symbol after every text (Piper: $); empty: none")
+    unicode_form: UnicodeForm = setting(
+        "", "Unicode normalization form of texts in the table (Piper: NFD); empty: none"
+    )
+    n_vocab: int = setting(0, "rows of the text embedding (Piper: 256); 0: as many as the table has ids", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -194,6 +206,33 @@ class Config:
         return self.train.segment_size // self.data.hop_length
 
 
+# Settings of each sampling rate in Hz, for both decoders. As at 22,050 Hz in VITS, a frame lasts 10.7 to 12 ms, an FFT
+# has four hops, a segment 32, and each upsampling kernel has twice the length of its factor.
+RATES: dict[int, dict[str, dict[str, Any]]] = {
+    rate: {
+        "train": {"segment_size": 32 * hop},
+        "data": {
+            "sampling_rate": rate,
+            "filter_length": 4 * hop,
+            "hop_length": hop,
+            "win_length": 4 * hop,
+            "n_mel_channels": bands,
+        },
+        "model": {
+            "upsample_rates": factors,
+            "upsample_kernel_sizes": [2 * factor for factor in factors],
+            "istft_n_fft": 4 * hop,
+            "istft_hop_length": hop,
+        },
+    }
+    for rate, hop, factors, bands in (
+        (16000, 192, [8, 6, 2, 2], 80),
+        (22050, 256, [8, 8, 2, 2], 80),
+        (24000, 256, [8, 8, 2, 2], 80),
+        (44100, 512, [8, 8, 4, 2], 128),
+        (48000, 512, [8, 8, 4, 2], 128),
+    )
+}
 SECTIONS: dict[str, type] = {"train": TrainConfig, "data": DataConfig, "model": ModelConfig}
 CHOICES: dict[str, tuple[str, ...]] = {  # of every setting that has a list of them, by "section.key"
     f"{section}.{declared.name}": get_args(declared.type)
@@ -212,11 +251,12 @@ def load(path: str | Path) -> Config:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         sections = json.loads(text, object_pairs_hook=_without_repetition, parse_int=_whole_number)
-        return from_dict(sections, str(path))
+        return from_dict(sections, str(path), Path(path).parent)
     except OSError as error:
         raise ValueError(f"cannot read the config file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a text file in UTF-8: save it in that encoding") from None
+    except UnicodeDecodeError as error:
+        probable = probable_encoding(error.object)
+        raise ValueError(f"{path} is not a text file in UTF-8, but probably {probable}: save it in UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
     except _Unreadable as error:
@@ -247,10 +287,11 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def from_dict(sections: dict[str, Any], where: str = "config") -> Config:
+def from_dict(sections: dict[str, Any], where: str = "config", folder: Path = Path()) -> Config:
     """Build and check a config from the dict of its JSON; `where` begins every error message.
 
-    Raises ValueError as `load`. All values out of range are reported together, and so are all contradictions.
+    A file that it names as `data.symbols` is read into it; the path is relative to the working directory or to
+    `folder`. Raises ValueError as `load`. All values out of range are reported together, and so are all contradictions.
     """
     if not isinstance(sections, dict):
         raise ValueError(f"{where}: a config is an object of the sections {', '.join(SECTIONS)}")
@@ -259,7 +300,10 @@ def from_dict(sections: dict[str, Any], where: str = "config") -> Config:
     for name in SECTIONS:
         if name not in given:
             raise ValueError(f"{where}: the section {name!r} is missing; a config has {', '.join(SECTIONS)}")
-    config = Config(**{name: _section(part, given[name], f"{where}, {name}") for name, part in SECTIONS.items()})
+    config = Config(**{name: read_section(part, given[name], f"{where}, {name}") for name, part in SECTIONS.items()})
+    if isinstance(symbols := config.data.symbols, str):
+        file = Path(symbols) if Path(symbols).is_file() else folder / symbols
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, symbols=read_symbols(file)))
     checks = CHECKS + DECODER_CHECKS.get(config.model.decoder, ())
     problems = list(_out_of_range(config)) or [problem for check in checks for problem in check(config)]
     if problems:
@@ -289,7 +333,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> No
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            raise ValueError(f"{where}: unknown key {key!r}; {hint}")
+            raise ValueError(f"{where}: unknown key {_shortened(repr(key))}; {hint}")
 
 
 def schema() -> dict[str, Any]:
@@ -331,18 +375,23 @@ def _schema_of_type(kind: Any, bounds: dict[str, float]) -> dict[str, Any]:
     return {"type": name, **(bounds if kind in (int, float) else {})}
 
 
-def _section(part: type, values: dict[str, Any], where: str) -> Any:
+def read_section(part: type, values: dict[str, Any], where: str) -> Any:
     """Build a section from its JSON. Raises ValueError for an unknown key or a value of the wrong type."""
     if not isinstance(values, dict):
-        raise ValueError(f"{where}: a section is an object of keys and values, not {json.dumps(values)}")
+        raise ValueError(f"{where}: a section is an object of keys and values, not {_shortened(json.dumps(values))}")
     kinds: dict[str, Any] = {declared.name: declared.type for declared in dataclasses.fields(part)}
     refuse_unknown(values, kinds, where)
     for key, value in values.items():
         kind = str if get_origin(kinds[key]) is Literal else kinds[key]  # a wrong choice is reported by _check_choices
         if not _is_a(value, kind):
             name = str(kind) if get_origin(kind) else kind.__name__
-            raise ValueError(f"{where}: {key} is {json.dumps(value)}, and should be of type {name}")
+            raise ValueError(f"{where}: {key} is {_shortened(json.dumps(value))}, and should be of type {name}")
     return part(**values)
+
+
+def _shortened(text: str) -> str:
+    """Return the text of a value for an error message."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _is_a(value: Any, kind: Any) -> bool:
@@ -367,7 +416,8 @@ def _out_of_range(config: Config) -> Iterator[str]:
             for name, bound in declared.metadata["bounds"].items():
                 holds, expected = BOUNDS[name]
                 if not all(n < math.inf and holds(n, bound) for n in _numbers(value)):
-                    yield f"{section}.{declared.name} is {json.dumps(value)}, and should be {expected.format(bound)}"
+                    shown = _shortened(json.dumps(value))
+                    yield f"{section}.{declared.name} is {shown}, and should be {expected.format(bound)}"
                     break
 
 
@@ -388,7 +438,7 @@ def _check_choices(config: Config) -> Iterator[str]:
         if value not in allowed:
             near = difflib.get_close_matches(value, allowed, 1, 0.3)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            yield f"{key} is {value!r}; {hint}It may be {', '.join(allowed)}"
+            yield f"{key} is {_shortened(repr(value))}; {hint}It may be {', '.join(allowed)}"
 
 
 def _check_training(config: Config) -> Iterator[str]:
@@ -426,8 +476,16 @@ def _check_texts(config: Config) -> Iterator[str]:
         yield f"data.min_text_len ({data.min_text_len}) is above data.max_text_len ({data.max_text_len})"
     if not data.text_cleaners:
         yield 'data.text_cleaners is empty: name one, such as "english_cleaners2" or "phonemes_de"'
-    if repeated := sorted(set(repeated_symbols(data.extra_symbols))):
-        yield f"data.extra_symbols names {', '.join(map(repr, repeated))} which the table has already"
+    try:
+        table = SymbolTable(data.symbols, data.extra_symbols)
+    except ValueError as error:
+        yield f"data.symbols: {error}"
+        return
+    for mark in ("blank_symbol", "begin_symbol", "end_symbol"):
+        if (symbol := getattr(data, mark)) and symbol not in table.ids:
+            yield f"data.{mark} is {symbol!r}, which is not in the table of symbols"
+    if data.n_vocab and not len(table.names) <= data.n_vocab <= MAX_SYMBOLS:
+        yield f"data.n_vocab is {data.n_vocab}; with this table it may be from {len(table.names)} to {MAX_SYMBOLS}"
 
 
 def _check_network(config: Config) -> Iterator[str]:

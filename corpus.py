@@ -5,51 +5,53 @@ Without -c, the text of filelists that do not end in .cleaned is cleaned here, a
 Examples:
   python corpus.py filelists/my_audio_text_train_filelist.txt.cleaned
   python corpus.py -c configs/vits2_ljs_nosdp.json --cache corpus.json --report report.html
+  python corpus.py -c filelists/my_config.json --recognize --report report.html
+  python corpus.py -c filelists/my_config.json --trim --loudness -23 --out my_trimmed
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
+import argparse
 import hashlib
 import itertools
 import json
 import os
-import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soundfile
-from tqdm import tqdm
 
-import cli
 import config
-from audio import MAX_PEAK, OffScale, load_audio, read_header, resampled_frames
+from audio import resampled_frames
 from config import data_setting as setting
-from corpora.filelist import Clip, read_filelist
-from corpora.report import Finding, Measured, format_of, write_report
+from corpora import copies
+from corpora.duplicates import near_duplicates
+from corpora.filelist import Clip, Filelist, read_filelist, read_record, read_text
+from corpora.parts import parse
+from corpora.report import Finding, Measured, Report, format_of, write_report
+from corpora.sounds import WINDOW, Sound, measured
 from files import write_text
-from text import unknown_symbols
-from text.tokens import cleaned, token_ids
+from text.cleaners import get_cleaner, same_cleaners
+from text.espeak import EspeakError, UnknownLanguage
+from text.tokens import cleaned, symbol_table, token_ids
 
-SILENT = 1e-3  # peak (-60 dBFS) below which a recording counts as silent
+if TYPE_CHECKING:
+    from evaluation.transcripts import Comparison
+
 QUIET = -35  # dBFS of the whole recording, below which it is reported
 PAUSE = 0.5  # seconds of silence at either end, above which it is reported
-PAUSE_DEPTH = 0.01  # windows 40 dB below the loudest one count as silence
-WINDOW = 0.02  # seconds
 OFFSET = 0.02  # mean of the samples, from which it is reported
-FULL_SCALE = 32766 / 32768
 CLIPPED = 10  # samples at full scale, from which a recording is reported
 OUTLIER = 4  # robust standard deviations of log characters per second
 MIN_PACES = 10  # recordings, below which a standard deviation says little
 UNKNOWN_SHARE = 0.1  # of all symbols, above which the text was written for another symbol table
-MAX_NAMED = 20  # speakers and errors listed in a message
-MAX_WARNINGS = 5  # recordings listed for each warning
-UNKNOWN_SIZE = 0x7FFFFFFF  # RIFF and AIFF sizes from here on come from pipes
-OGG_TAIL = 1 << 16  # bytes, more than the largest Ogg page
+MISMATCH = 0.3  # character error rate of recognized speech, from which a clip is reported
+MAX_NAMED = 20  # speakers listed in a message
 
 
 def speaker_table(lists: Sequence[Sequence[Clip]], n_speakers: int) -> dict[str, int]:
@@ -59,7 +61,10 @@ def speaker_table(lists: Sequence[Sequence[Clip]], n_speakers: int) -> dict[str,
     ValueError if numbers and names are mixed, an id is not below `n_speakers`, another list has a speaker that the
     training list lacks, or `n_speakers` does not fit the speaker column.
     """
-    first_clips = [{clip.speaker: clip for clip in reversed(clips)} for clips in lists]
+    first_clips = [
+        clips.speakers if isinstance(clips, Filelist) else {clip.speaker: clip for clip in reversed(clips)}
+        for clips in lists
+    ]
     for clips in first_clips:
         if None in clips and n_speakers:
             missing = f"data.n_speakers is {n_speakers}, but {clips[None].path} has no speaker"
@@ -105,47 +110,59 @@ def speaker_ids(clips: Sequence[Clip], data: Any) -> list[int] | None:
     return [table[str(clip.speaker)] for clip in clips]
 
 
-@dataclass
-class Report:
-    """The result of a check. `errors` and `warnings` map a reason to the recordings concerned, the worst first."""
+def check_records(data: Any) -> None:
+    """Compare the lists of a config with the records beside them (see `corpora.filelist.ListRecord`).
 
-    clips: int
-    seconds: float
-    frames: list[int]  # of each clip's spectrogram; 0 if it cannot be read
-    measured: list[Measured] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)  # the worst first
-    symbols: Counter[str] = field(default_factory=Counter)
-    unknown: Counter[str] = field(default_factory=Counter)  # symbols without an id
-    errors: dict[str, list[str]] = field(default_factory=dict)
-    warnings: dict[str, list[str]] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        lines = [f"{self.clips} recordings, {self.seconds / 60:.1f} minutes:"]
-        for kind, reasons, most in (("error", self.errors, MAX_NAMED), ("warning", self.warnings, MAX_WARNINGS)):
-            for reason, names in reasons.items():
-                rest = f", and {len(names) - most} more" if len(names) > most else ""
-                lines.append(f"{kind}: {reason} ({len(names)}): {', '.join(names[:most])}{rest}")
-        return "\n".join(lines) if self.errors or self.warnings else f"{lines[0]} nothing to report"
-
-    def stop_on_errors(self) -> None:
-        """Raise ValueError if there are errors; the report names the recordings."""
-        if self.errors:
-            raise ValueError("repair the recordings that the errors above name, or remove them from the filelist")
+    Raises ValueError if a list was cleaned with other cleaners than `data.text_cleaners`, if a cleaned list would be
+    cleaned again, or if the list without `.cleaned` is named where that with it is needed. Lists without a record pass.
+    """
+    for key in ("training_files", "validation_files"):
+        path = getattr(data, key)
+        if record := read_record(path):
+            made_with, named = ", ".join(record.text_cleaners), ", ".join(data.text_cleaners)
+            if not data.cleaned_text:
+                raise ValueError(f"{path} is cleaned already (with {made_with}): set data.cleaned_text to true")
+            if not same_cleaners(record.text_cleaners, data.text_cleaners):
+                right = json.dumps(list(record.text_cleaners))
+                raise ValueError(
+                    f"{path} was cleaned with {made_with}, and data.text_cleaners is {named}, with which the voice "
+                    f"would speak: set it to {right}, or clean the list again"
+                )
+        elif data.cleaned_text and read_record(f"{path}.cleaned"):
+            raise ValueError(f"{path} is not cleaned, and data.cleaned_text is true: set data.{key} to {path}.cleaned")
 
 
-class Sound(NamedTuple):
-    """Measurements of a decoded recording; `problem` and `detail` say why it cannot be used, if so."""
+def check_config(settings: config.Config, cache: str | Path | None = None) -> Report:
+    """Check the lists of a config, and everything in them as `check_corpus`.
 
-    frames: int = 0  # samples
-    rate: int = 0  # Hz
-    level: float = 0.0  # dBFS
-    leading: float = 0.0  # seconds of silence
-    trailing: float = 0.0
-    clipped: int = 0  # samples at full scale
-    offset: float = 0.0  # mean of the samples
-    digest: str = ""  # of the samples
-    problem: str | None = None
-    detail: str = ""
+    Raises ValueError if the lists or their records do not fit the config.
+    """
+    data = settings.data
+    check_records(data)
+    paths = (data.training_files, data.validation_files)
+    lists = [read_filelist(path) for path in paths]
+    unused_speakers = _unused_speakers(lists, data)
+    report = check_corpus([*itertools.chain(*lists)], data, cache, settings.train.bucket_boundaries[-1])
+    report.warnings |= unused_speakers
+    trained = {clip.path for clip in lists[0]}
+    both = "in both filelists, so that validation is too optimistic"
+    report.add([Finding(clip, "warnings", both, 0) for clip in lists[1] if clip.path in trained])
+    for path in paths:
+        record = read_record(path)
+        if record and record.sampling_rate and record.sampling_rate < data.sampling_rate:
+            above = f"data.sampling_rate is {data.sampling_rate}, and most recordings have a lower rate"
+            report.warnings.setdefault(above, []).append(f"{path}: {record.sampling_rate} Hz")
+        report.left_out |= record.left_out if record else {}
+    for name in data.text_cleaners:
+        try:
+            get_cleaner(name)("a")
+        except UnknownLanguage as error:
+            raise ValueError(f"data.text_cleaners: {error}") from None
+        except EspeakError:  # not installed: training on cleaned lists needs none
+            continue
+        except ValueError as error:  # cleaned filelists train without the cleaner, as those of other VITS code do
+            report.warnings["the voice will accept phonemes, but no text"] = [f"data.text_cleaners: {error}"]
+    return report
 
 
 def check_corpus(
@@ -156,44 +173,39 @@ def check_corpus(
     Errors are recordings that are missing, empty, truncated, silent, constant, not finite, in the scale of integers or,
     without `data.resample`, at another sampling rate; texts that are empty, in a foreign alphabet, or have more tokens
     than spectrogram frames. Warnings are silence at the ends, unusual pace, clipping, an offset, a very low level, the
-    same recording twice, clips that training leaves out, and symbols without an id.
+    same recording or the same speech twice, clips that training leaves out, and symbols without an id.
 
     Args: `data` is the section of that name of a config; `cache` is a JSON file that keeps the measurements, so that
     unchanged recordings are not decoded again; `longest` is the last of `train.bucket_boundaries`, in frames.
     """
-    sounds = _measured([clip.path for clip in clips], cache)
+    report = Report()
+    sounds = measured([clip.path for clip in clips], cache)
     findings: list[Finding] = []
     paces: list[tuple[Clip, float]] = []
-    unknown: Counter[str] = Counter()
-    measured: list[Measured] = []
-    symbols: Counter[str] = Counter()
-    frames = []
     for clip, sound in zip(clips, sounds):
         samples = 0 if sound.problem else resampled_frames(sound.frames, sound.rate, data.sampling_rate)
-        frames.append(samples // data.hop_length)
+        frames = samples // data.hop_length
         written = cleaned(clip.text, data)
         tokens = len(token_ids(written, data, warn=False))
-        symbols.update(written)
+        table = symbol_table(data)
         seconds = 0 if sound.problem else sound.frames / sound.rate
-        measured.append(Measured(clip, seconds, tokens, sound.level, sound.leading, sound.trailing))
-        unknown += unknown_symbols(written, setting(data, "extra_symbols"))
-        findings += _findings(clip, sound, len(written), tokens, frames[-1], data)
-        if longest is not None and frames[-1] > longest:
+        report.frames.append(frames)
+        report.measured.append(Measured(clip, seconds, tokens, sound.level, sound.leading, sound.trailing))
+        report.symbols.update(table.split(written))
+        report.unknown += table.unknown(written)
+        findings += _findings(clip, sound, len(written), tokens, frames, data)
+        if longest is not None and frames > longest:
             left_out = f"more than {longest} frames, which training leaves out"
-            findings.append(Finding(clip, "warnings", left_out, frames[-1], f"{frames[-1]} frames"))
+            findings.append(Finding(clip, "warnings", left_out, frames, f"{frames} frames"))
         if written and not sound.problem:
-            speech = sound.frames / sound.rate - sound.leading - sound.trailing
-            paces.append((clip, len(written) / max(speech, WINDOW)))
-    findings += [*_unusual(paces), *_repeated(clips, sounds)]
-    findings.sort(key=lambda finding: -finding.severity)
-    seconds = sum(sound.frames / sound.rate for sound in sounds if sound.rate)
-    report = Report(len(clips), seconds, frames, measured, findings, symbols, unknown)
-    for clip, kind, reason, _, detail in findings:
-        getattr(report, kind).setdefault(reason, []).append(f"{clip.path}: {detail}" if detail else clip.path)
-    if unknown:
-        foreign = unknown.total() > UNKNOWN_SHARE * symbols.total()
+            paces.append((clip, len(written) / max(seconds - sound.leading - sound.trailing, WINDOW)))
+    report.add([*findings, *_unusual(paces), *_repeated(clips, sounds)])
+    content = [(Path(clip.path).name, clip.speaker, clip.text, sound.digest) for clip, sound in zip(clips, sounds)]
+    report.checksum = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    if report.unknown:
+        foreign = report.unknown.total() > UNKNOWN_SHARE * report.symbols.total()
         (report.errors if foreign else report.warnings)["symbols without an id, which are left out"] = [
-            f"{symbol!r} (U+{ord(symbol):04X}) x {count}" for symbol, count in unknown.most_common()
+            f"{symbol!r} (U+{ord(symbol):04X}) x {count}" for symbol, count in report.unknown.most_common()
         ]
     return report
 
@@ -236,109 +248,87 @@ def _unusual(paces: Sequence[tuple[Clip, float]]) -> Iterator[Finding]:
 
 
 def _repeated(clips: Sequence[Clip], sounds: Sequence[Sound]) -> Iterator[Finding]:
-    """Yield clips whose samples are those of an earlier clip."""
+    """Yield clips whose samples are those of an earlier clip, and clips with nearly the same speech."""
     first: dict[str, Clip] = {}
     for clip, sound in zip(clips, sounds):
         if sound.digest in first:
             earlier = first[sound.digest]
-            same = " ".join(earlier.text.split()) == " ".join(clip.text.split())
-            reason = "same recording and text as another clip" if same else "two texts for the same recording"
+            if clip[:3] == earlier[:3]:
+                continue  # the same line, as `make_filelists.py merge --repeat` writes it
+            reason = "same recording and text as another clip"
+            reason = reason if _same_text(clip, earlier) else "two texts for the same recording"
             yield Finding(clip, "warnings", reason, 0, f"the other is {earlier.path}")
         elif sound.digest:
             first[sound.digest] = clip
+    for i, j, contained in near_duplicates([sound.words for sound in sounds]):
+        earlier, clip = clips[i], clips[j]
+        if sounds[i].digest != sounds[j].digest:
+            if contained:
+                reason = "speech that another clip contains, or the reverse"
+            elif _same_text(clip, earlier):
+                reason = "same speech and text as another clip, in another encoding, level or cut"
+            else:
+                reason = "two texts for the same speech"
+            yield Finding(clip, "warnings", reason, 0, f"the other is {earlier.path}")
 
 
-def measure(path: str) -> Sound:
-    """Decode one recording and measure it at its own rate."""
-    if not os.path.isfile(path):
-        return Sound(problem="no such file")
-    try:
-        if os.path.getsize(path) == 0:
-            return Sound(problem="empty file")
-        frames, rate = read_header(path)
-        missing = _cut_off(path)
-        samples = load_audio(path, rate)
-    except OffScale as error:
-        return Sound(
-            frames, rate, problem="float samples in the scale of integers", detail=str(error).removeprefix(f"{path}: ")
-        )
-    except ValueError as error:
-        return Sound(problem="cannot be decoded", detail=str(error).removeprefix(f"{path}: "))
-    if missing:
-        return Sound(frames, rate, problem="truncated", detail=missing)
-    if not len(samples):
-        return Sound(frames, rate, problem="no samples")
-    if not np.isfinite(samples).all():
-        return Sound(frames, rate, problem="NaN or infinite samples")
-    if np.abs(samples).max() < SILENT:
-        return Sound(frames, rate, problem="silent")
-    offset = float(samples.mean(dtype=np.float64))
-    if np.abs(samples - offset).max() < SILENT:
-        return Sound(frames, rate, problem="constant level", detail=f"mean {offset:.3f}")
-    digest = hashlib.blake2b(samples.tobytes() + str(rate).encode(), digest_size=8).hexdigest()
-    clipped = np.count_nonzero(np.abs(samples) >= FULL_SCALE)
-    level = 10 * np.log10(np.mean(np.square(samples)))
-    window = max(1, min(len(samples), round(WINDOW * rate)))
-    whole = samples[: len(samples) // window * window].reshape(-1, window)
-    loudness = np.sqrt(np.mean(np.square(whole), axis=1))
-    loud = np.flatnonzero(loudness > PAUSE_DEPTH * loudness.max())
-    seconds = window / rate
-    trailing = (len(loudness) - 1 - loud[-1]) * seconds
-    leading = float(loud[0] * seconds)
-    return Sound(frames, rate, float(level), leading, float(trailing), int(clipped), offset, digest)
+def _same_text(clip: Clip, other: Clip) -> bool:
+    return clip.text.split() == other.text.split()
 
 
-def _cut_off(path: str) -> str:
-    """Return what is missing at the end of a file that libsndfile reads without an error; empty if nothing is.
+def _unused_speakers(lists: Sequence[Sequence[Clip]], data: Any) -> dict[str, list[str]]:
+    """Return a warning, with the speakers that were found, if the config has more of them than the training list.
 
-    RIFF and AIFF declare a size, and the last page of Ogg has a flag.
+    Raises ValueError if speakers do not fit the config.
     """
-    info = soundfile.info(path, verbose=True)
-    short = re.search(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", info.extra_info, re.MULTILINE)
-    if short and int(short[1]) < UNKNOWN_SIZE and int(short[1]) > int(short[2]):
-        return f"{short[2]} of {short[1]} bytes"
-    if info.format == "OGG":
-        tail = Path(path).read_bytes()[-OGG_TAIL:]
-        page = tail.rfind(b"OggS")
-        if page < 0 or len(tail) < page + 6 or not tail[page + 5] & 4:
-            return "the last Ogg page is missing"
-    return ""
-
-
-def _measured(paths: Sequence[str], cache: str | Path | None) -> list[Sound]:
-    """Measure recordings, except those that the cache holds with the same size and modification time."""
-    settings = [SILENT, PAUSE_DEPTH, WINDOW, FULL_SCALE, MAX_PEAK, *Sound._fields]
-    kept: dict[str, list[Any]] = {}
-    if cache and os.path.isfile(cache):
-        with suppress(ValueError, KeyError, TypeError):  # not a cache of this program: replace it
-            stored = json.loads(Path(cache).read_text("utf-8"))
-            kept = stored["files"] if stored["settings"] == settings else {}
-    keys: dict[str, list[int]] = {}
-    for path in paths:
-        with suppress(OSError):
-            status = os.stat(path)
-            keys[path] = [status.st_size, status.st_mtime_ns]
-    fresh = [path for path in dict.fromkeys(paths) if path not in keys or kept.get(path, [None])[0] != keys[path]]
-    with ThreadPoolExecutor() as pool:
-        done = tqdm(pool.map(measure, fresh), "checking recordings", len(fresh), disable=None, leave=False)
-        sounds = dict(zip(fresh, done, strict=True))
-    sounds |= {path: Sound(*kept[path][1]) for path in keys if path not in sounds}
-    if cache and fresh:
-        Path(cache).parent.mkdir(parents=True, exist_ok=True)
-        files = {path: [keys[path], sound] for path, sound in sounds.items() if path in keys}
-        write_text(cache, json.dumps({"settings": settings, "files": kept | files}))
-    return [sounds[path] for path in paths]
-
-
-def _check_speakers(lists: Sequence[Sequence[Clip]], data: Any) -> None:
-    """Raise ValueError if speakers do not fit the config. Print a warning if it has other numbers than the lists."""
     for clips in lists if data.speakers else ():
         speaker_ids(clips, data)
     if not data.speakers:
         speaker_table(lists, data.n_speakers)
-    trained = len({clip.speaker for clip in lists[0]})
-    if data.n_speakers > trained:
-        print(f"warning: data.n_speakers is {data.n_speakers}, and the training list has {trained} speakers")
+    trained = sorted({str(clip.speaker) for clip in lists[0]})
+    unused = f"data.n_speakers is {data.n_speakers}, and the training list has {len(trained)} speakers"
+    return {unused: trained} if data.n_speakers > len(trained) else {}
+
+
+def recognize(report: Report, comparison: "Comparison", cache: str | None) -> None:
+    """Add what the recognizer heard in recordings without errors to a report, with warnings for large differences."""
+    faulty = _with_errors(report)
+    clips = [each.clip for each in report.measured if each.clip.path not in faulty]
+    report.heard = comparison.rank(clips, Path(cache).with_suffix(".heard.json") if cache else None)
+    reason = f"recognized speech differs from the text by {MISMATCH:.0%} or more"
+    differing = [heard for heard in report.heard if heard.cer >= MISMATCH]
+    report.add([Finding(clip, "warnings", reason, cer, f"{cer:.2f}, heard: {said}") for clip, said, cer in differing])
+
+
+def copy(report: Report, paths: Sequence[str], settings: str | None, out: Path, changes: copies.Changes) -> None:
+    """Write copies of the recordings without errors, and lists and, if `settings` is a config, one that names them."""
+    faulty = _with_errors(report)
+    lists = {
+        path: [clip for clip in clips if clip.path not in faulty] for path, clips in _with_plain_lists(paths).items()
+    }
+    if empty := [path for path, clips in lists.items() if not clips]:
+        raise ValueError(f"{empty[0]}: no recording is without errors")
+    written = copies.write_copies(lists, out, changes)
+    print(*(f"{path}: {len(clips)} clips" for path, clips in zip(written.values(), lists.values())), sep="\n")
+    if faulty:
+        print(f"{len(faulty)} recordings with errors are in no list")
+    if settings:
+        sections = json.loads(read_text(settings))
+        sections.pop("$schema", None)
+        sections["data"] |= dict(zip(("training_files", "validation_files"), (written[path] for path in paths)))
+        config_of_copies = out / Path(settings).name
+        write_text(config_of_copies, json.dumps(sections, indent=2, ensure_ascii=False) + "\n")
+        print(f"{config_of_copies}: config with these lists")
+
+
+def _with_plain_lists(paths: Sequence[str]) -> dict[str, list[Clip]]:
+    """Read lists and, beside cleaned ones, those before cleaning, by path."""
+    plain = [path.removesuffix(".cleaned") for path in paths]
+    return {path: read_filelist(path) for path in dict.fromkeys([*paths, *filter(os.path.isfile, plain)])}
+
+
+def _with_errors(report: Report) -> set[str]:
+    return {finding.clip.path for finding in report.findings if finding.kind == "errors"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -348,43 +338,89 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("filelists", nargs="*", help="files of lines path|text or path|speaker|text")
     add("-c", "--config", metavar="JSON", help="check the filelists of this config")
     add("--cache", metavar="JSON", help="file that keeps measurements")
+    add(
+        "--shard",
+        type=parse,
+        metavar="I/N",
+        help="only measure part I of N, into a part of --cache (default: check all)",
+    )
     add("--report", metavar="FILE", help="also write a report, as .html with players or as .md")
     add("--sampling-rate", type=int, default=22050, metavar="HZ", help="rate of training in Hz, without -c")
     add("--hop-length", type=int, default=256, metavar="N", help="hop in samples, without -c")
     cleaners = "names of text/cleaners.py, without -c"
     add("--text-cleaners", nargs="+", default=["english_cleaners2"], metavar="CLEANER", help=cleaners)
+    recognizer = "rank clips by the difference between text and recognized speech (needs make evaluate-setup)"
+    add("--recognize", action="store_true", help=recognizer)
+    add("--whisper", metavar="FOLDER", help="another Whisper model in CTranslate2's format (default: tiny.en)")
+    add(
+        "--language",
+        metavar="CODE",
+        help="language of the speech, for --whisper (default: of phonemes_LANGUAGE, or en)",
+    )
+    add("--out", type=Path, metavar="FOLDER", help="write copies of the recordings, and lists of them, to this folder")
+    add("--trim", action="store_true", help=f"of copies: leave {copies.MARGIN} s of silence at each end")
+    loudness = "of copies: integrated loudness (ITU-R BS.1770), with peaks of at most -1 dBFS; speech often has -23"
+    add("--loudness", type=float, metavar="LUFS", help=loudness)
     args = parser.parse_args(arguments)
+    _check_options(parser, args)
+    report = Report()
+    with cli.errors_in_one_line("corpus"):
+        settings = config.load(args.config) if args.config else None
+        lists, names = args.filelists, args.text_cleaners
+        if settings:
+            lists, names = [settings.data.training_files, settings.data.validation_files], settings.data.text_cleaners
+        # everything that may be refused comes before recordings are read
+        changes = copies.Changes(args.trim, args.loudness)
+        if args.report:
+            format_of(args.report)
+        if args.out:
+            copies.check_folder(_with_plain_lists(lists), args.out, changes)
+        if args.recognize:
+            from evaluation.transcripts import Comparison
+
+            comparison = Comparison(lists, args.whisper, args.language or language_of(names))
+        if args.shard:
+            clips = [clip for path in lists for clip in read_filelist(path)]
+            paths = [clip.path for clip in clips[args.shard.of(len(clips))]]
+            measured(paths, args.shard.file(args.cache))
+            print(f"{len(paths)} recordings are measured: {args.shard.file(args.cache)}")
+            return
+        if settings:
+            report = check_config(settings, args.cache)
+        for path in args.filelists:
+            data = SimpleNamespace(**vars(args), cleaned_text=path.endswith(".cleaned"), add_blank=False)
+            longest = config.TrainConfig().bucket_boundaries[-1]
+            report.extend(check_corpus(read_filelist(path), data, args.cache, longest))
+        if args.recognize:
+            recognize(report, comparison, args.cache)
+        print(report)
+        if args.report:
+            write_report(args.report, report)
+            print(f"{args.report} is written")
+        if args.out:
+            copy(report, lists, args.config, args.out, changes)
+            raise SystemExit(0)  # the lists of the copies have no clip with errors
+    raise SystemExit(2 if report.errors else 0)
+
+
+def language_of(cleaners: Sequence[str]) -> str:
+    """Return the language code of a cleaner phonemes_LANGUAGE without its region, or en."""
+    named = [name.removeprefix("phonemes_") for name in cleaners if name.startswith("phonemes_")]
+    return named[0].partition("-")[0] if named else "en"
+
+
+def _check_options(parser: cli.Parser, args: argparse.Namespace) -> None:
     if bool(args.config) == bool(args.filelists):
         parser.error("give either -c CONFIG or filelists")
     for option, value in (("--sampling-rate", args.sampling_rate), ("--hop-length", args.hop_length)):
         if value < 1:
             parser.error(f"{option} is {value}, and should be 1 or more")
-    reports = []
-    with cli.errors_in_one_line("corpus"):
-        if args.report:
-            format_of(args.report)  # checked before recordings are read
-        longest = config.TrainConfig().bucket_boundaries[-1]
-        if args.config:
-            settings_of_run = config.load(args.config)
-            data, longest = settings_of_run.data, settings_of_run.train.bucket_boundaries[-1]
-            lists = [read_filelist(path) for path in (data.training_files, data.validation_files)]
-            _check_speakers(lists, data)
-            reports.append(check_corpus([*itertools.chain(*lists)], data, args.cache, longest))
-        for path in args.filelists:
-            settings = SimpleNamespace(**vars(args), cleaned_text=path.endswith(".cleaned"), add_blank=False)
-            reports.append(check_corpus(read_filelist(path), settings, args.cache, longest))
-        print(*reports, sep="\n")
-        if args.report:
-            measured, findings = (
-                [*itertools.chain(*lists)] for lists in zip(*((r.measured, r.findings) for r in reports))
-            )
-            symbols, unknown = Counter[str](), Counter[str]()
-            for report in reports:
-                symbols.update(report.symbols)
-                unknown.update(report.unknown)
-            write_report(args.report, measured, findings, symbols, unknown)
-            print(f"{args.report} is written")
-    raise SystemExit(2 if any(report.errors for report in reports) else 0)
+    if args.shard and not args.cache:
+        parser.error("--shard needs --cache, which keeps the measurements for the check of all parts")
+    if bool(args.out) != (args.trim or args.loudness is not None):
+        parser.error("--out needs --trim, --loudness or both, and these need --out")
+    if (args.whisper or args.language) and not args.recognize:
+        parser.error("--whisper and --language have no effect without --recognize")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,11 @@ import functools
 import logging
 import shutil
 import sys
-from bisect import bisect_left
+from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, cycle, islice, pairwise
+from itertools import pairwise, tee
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -25,13 +24,13 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
 import conditions
-from audio import audio_length, load_audio
+from audio import audio_length, load_audio, resampled_frames
 from commons import map_tensors, rounded_up, tensors_in
 from config import data_setting
-from corpora.filelist import Clip, read_filelist
+from corpora.filelist import Clip, Computed, Filelist
+from corpora.headers import headers
 from mel_processing import spec_to_mel_torch, spectrogram_torch
-from text import unknown_symbols
-from text.tokens import cleaned, token_ids
+from text.tokens import cleaned, symbol_table, token_ids
 
 logger = logging.getLogger(__name__)
 
@@ -85,50 +84,49 @@ class SpeechDataset(Dataset):
     """The usable clips of a filelist, as token ids and waveforms.
 
     `data` is the config's section of that name. `lengths` are the spectrogram frames of each utterance, from the
-    headers of the recordings, `names` their paths, and `left_out` the paths of unusable clips by reason. With
-    `with_spec`, items carry the posterior encoder's input: the log-mel or the linear spectrogram.
+    headers of the recordings, int64 `[n]`, `names` their paths, and `left_out` the paths of unusable clips by reason.
+    With `with_spec`, items carry the posterior encoder's input: the log-mel or the linear spectrogram. The file `cache`
+    keeps the headers (see `corpora.headers`). Memory for a clip is a few numbers; its line is parsed when it is read.
 
     Raises ValueError, naming file and reason, for bad lines, unreadable headers, unknown speakers, and texts with more
     tokens than their recording has frames, for which no alignment exists.
     """
 
-    def __init__(self, filelist: str | Path, data: Any, with_spec: bool = False):
+    def __init__(self, filelist: str | Path, data: Any, with_spec: bool = False, cache: str | Path | None = None):
         self.data = data
         self.with_spec = with_spec
         self.left_out: dict[str, list[str]] = {}
-        clips = read_filelist(filelist)
+        clips = Filelist(filelist, None if data.cleaned_text else lambda text: cleaned(text, data))
         values = conditions.of_clips(clips, data)
         shortest, longest = data_setting(data, "min_text_len"), data_setting(data, "max_text_len")
-        with ThreadPoolExecutor() as pool:
-            frames = list(pool.map(self._frames, [clip.path for clip in clips]))
+        resample = data_setting(data, "resample")
 
-        self.clips: list[Clip] = []
-        self.lengths: list[int] = []
-        self.values: list[conditions.Values] = []
-        self.tokens: list[np.ndarray] = []
+        usable, lengths = array("q"), array("q")
         too_long: list[str] = []
-        unknown: Counter = Counter()
-        for clip, length, value in zip(clips, frames, values, strict=True):
-            symbols = cleaned(clip.text, data)
-            tokens: list[int] = []
+        unknown: Counter[str] = Counter()
+        each, again = tee(clips)
+        for i, (clip, (samples, rate)) in enumerate(zip(each, headers((clip.path for clip in again), cache))):
+            if not resample and rate != data.sampling_rate:
+                audio_length(clip.path, data.sampling_rate, resample=False)  # raises
+            length = resampled_frames(samples, rate, data.sampling_rate) // data.hop_length
+            symbols = clip.text
+            tokens = 0
             reason = ""
             if not shortest <= len(symbols) <= longest:
                 reason = f"text not of {shortest} to {longest} symbols"
             elif length < 1:
                 reason = "recording shorter than one frame"
             else:
-                tokens = token_ids(symbols, data, warn=False)
-                unknown += unknown_symbols(symbols, data_setting(data, "extra_symbols"))
+                tokens = len(token_ids(symbols, data, warn=False))
+                unknown.update(symbol_table(data).unknown(symbols))
                 reason = "" if tokens else "no symbol of the text has an id"
             if reason:
                 self.left_out.setdefault(reason, []).append(clip.path)
                 continue
-            if len(tokens) > length:
-                too_long.append(f"{clip.path} ({len(tokens)} tokens, {length} frames)")
-            self.clips.append(clip)
-            self.lengths.append(length)
-            self.values.append(value)
-            self.tokens.append(np.array(tokens, np.int16))
+            if tokens > length:
+                too_long.append(f"{clip.path} ({tokens} tokens, {length} frames)")
+            usable.append(i)
+            lengths.append(length)
         if too_long:
             raise ValueError(
                 f"{filelist}: {len(too_long)} texts have more tokens than the recording has frames, so they cannot "
@@ -138,33 +136,33 @@ class SpeechDataset(Dataset):
         if unknown:
             counts = [f"{symbol!r} x {count}" for symbol, count in unknown.most_common()]
             logger.warning("%s: symbols without an id are left out of texts: %s", filelist, _some(counts))
-        if not self.clips:
+        if not usable:
             raise ValueError(f"{filelist}: no utterance is left: {'; '.join(self.left_out)}")
+        self.clips: Sequence[Clip] = Computed(clips.__getitem__, usable)
+        self.lengths = np.array(lengths)
+        self.values = {name: column[np.array(usable)] for name, column in values.items()}
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Utterance:
-        samples = load_audio(self.clips[index].path, self.data.sampling_rate, data_setting(self.data, "resample"))
-        expected = self.lengths[index] * self.data.hop_length
+        clip = self.clips[index]
+        samples = load_audio(clip.path, self.data.sampling_rate, data_setting(self.data, "resample"))
+        expected = int(self.lengths[index]) * self.data.hop_length
         if len(samples) < expected:
             raise ValueError(
-                f"{self.clips[index].path}: the file has changed since training began: it has {len(samples)} samples, "
+                f"{clip.path}: the file has changed since training began: it has {len(samples)} samples, "
                 f"and {expected} are needed"
             )
         wav = torch.from_numpy(samples[:expected]).unsqueeze(0)
-        text = torch.from_numpy(self.tokens[index].astype(np.int64))
-        given = {name: torch.as_tensor(value).unsqueeze(0) for name, value in self.values[index].items()}
+        text = torch.tensor(token_ids(clip.text, self.data, warn=False))
+        given = {name: torch.as_tensor(column[index]).unsqueeze(0) for name, column in self.values.items()}
         return Utterance(text, self._spectrogram(wav) if self.with_spec else None, wav, given, index)
 
     @property
-    def names(self) -> list[str]:
+    def names(self) -> Sequence[str]:
         """Paths of the recordings."""
-        return [clip.path for clip in self.clips]
-
-    def _frames(self, path: str) -> int:
-        samples = audio_length(path, self.data.sampling_rate, data_setting(self.data, "resample"))
-        return samples // self.data.hop_length
+        return Computed(lambda clip: clip.path, self.clips)
 
     def _spectrogram(self, wav: Tensor) -> Tensor:
         data = self.data
@@ -369,10 +367,10 @@ class DistributedBucketSampler(Sampler):
         self.boundaries = list(boundaries)
         self.shuffle = shuffle
         self.seed = seed
-        self.lengths = [int(length) for length in dataset.lengths]
+        self.lengths = np.fromiter(dataset.lengths, np.int64)
         self.buckets, self.left_out = self._sorted_into_buckets(getattr(dataset, "names", None))
         _log_left_out("batches", self.left_out)
-        if not any(self.buckets):
+        if not any(map(len, self.buckets)):
             raise ValueError(
                 f"no utterance has a length within the boundaries {self.boundaries}: "
                 f"the lengths run from {min(self.lengths, default=0)} to {max(self.lengths, default=0)} frames"
@@ -383,25 +381,25 @@ class DistributedBucketSampler(Sampler):
         """Compute `batches`, this replica's lists of dataset indices for an epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
 
-        def shuffled(items: list) -> list:
-            if not self.shuffle:
-                return items
-            return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
+        def order(n: int) -> np.ndarray:
+            return torch.randperm(n, generator=generator).numpy() if self.shuffle else np.arange(n)
 
         size = self.batch_size * self.num_replicas
-        batches: list[list[int]] = []
-        rest: list[int] = []
+        batches: list[np.ndarray] = []
+        rest = np.zeros(0, np.int64)
         for bucket in self.buckets:
-            pool = shuffled(rest + bucket)
+            pool = np.concatenate([rest, bucket])
+            pool = pool[order(len(pool))]
             full = len(pool) - len(pool) % size
-            batches += [pool[start : start + size] for start in range(0, full, size)]
+            batches += list(pool[:full].reshape(-1, size))
             rest = pool[full:]
-        if rest:
-            taken = set(rest)
-            others = shuffled([i for i in chain(*self.buckets) if i not in taken])
-            last = rest + others[: size - len(rest)]
-            batches.append(list(islice(cycle(last), max(len(last), self.num_replicas))))  # at least one each
-        self.batches = [self._share(batch) for batch in shuffled(batches)]
+        if len(rest):
+            others = np.concatenate(self.buckets)
+            others = others[~np.isin(others, rest)]
+            last = np.concatenate([rest, others[order(len(others))][: size - len(rest)]])
+            batches.append(np.resize(last, max(len(last), self.num_replicas)))  # repeated, so that each has one
+        # the shares are computed when they are read, because lists of a million indices take much memory
+        self.batches: Sequence[list[int]] = Computed(self._share, [batches[i] for i in order(len(batches))])
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
@@ -409,21 +407,19 @@ class DistributedBucketSampler(Sampler):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def _sorted_into_buckets(self, names: Sequence[str] | None) -> tuple[list[list[int]], dict[str, list[str]]]:
+    def _sorted_into_buckets(self, names: Sequence[str] | None) -> tuple[list[np.ndarray], dict[str, list[str]]]:
         lowest, highest = self.boundaries[0], self.boundaries[-1]
-        buckets: list[list[int]] = [[] for _ in pairwise(self.boundaries)]
+        place = np.searchsorted(self.boundaries, self.lengths) - 1
+        buckets = [np.flatnonzero(place == i) for i, _ in enumerate(pairwise(self.boundaries))]
         left_out: dict[str, list[str]] = {}
-        for i, length in enumerate(self.lengths):
-            if lowest < length <= highest:
-                buckets[bisect_left(self.boundaries, length) - 1].append(i)
-            else:
-                reason = f"not above {lowest} frames" if length <= lowest else f"above {highest} frames"
-                left_out.setdefault(reason, []).append(str(names[i] if names else i))
+        for i in np.flatnonzero((self.lengths <= lowest) | (self.lengths > highest)).tolist():
+            reason = f"not above {lowest} frames" if self.lengths[i] <= lowest else f"above {highest} frames"
+            left_out.setdefault(reason, []).append(str(names[i] if names else i))
         return buckets, left_out
 
-    def _share(self, batch: list[int]) -> list[int]:
+    def _share(self, batch: np.ndarray) -> list[int]:
         """Return this replica's part of a global batch: longest first, dealt out in alternating directions."""
-        ordered = sorted(batch, key=lambda i: -self.lengths[i])
+        ordered = batch[np.argsort(-self.lengths[batch], kind="stable")].tolist()
         n = self.num_replicas
         rounds = (ordered[start : start + n] for start in range(0, len(ordered), n))
         dealt = (turn if k % 2 == 0 else turn[::-1] for k, turn in enumerate(rounds))

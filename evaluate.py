@@ -8,9 +8,15 @@ Examples:
   python evaluate.py FILELIST -m NAME --output DIR
   python evaluate.py FILELIST -m NAME --output DIR --speak-only
   python evaluate.py FILELIST --wavs FOLDER --output DIR
+  python evaluate.py FILELIST -m NAME --convert SPEAKER --output DIR
   python evaluate.py FILELIST --recordings --output DIR
   python evaluate.py --compare DIR OTHER_DIR --output table.md
 """
+
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
 
 import argparse
 import shlex
@@ -18,14 +24,16 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tqdm import tqdm
 
-import cli
 from evaluation import takes
 from files import write_text
 from synthesis.speech import BaseVoice, check_seed
+
+if TYPE_CHECKING:
+    from synthesis import Voice
 
 SEED, SEEDS = 1, 5
 OF_VOICES = ("mcd", "speed")  # measures that recordings do not have
@@ -49,16 +57,24 @@ def evaluate(args: argparse.Namespace, command: str) -> None:
     takes.check_audio(scored)  # this and all other checks before hours of work
     scorers: dict[str, Any] = {} if args.speak_only else load_measures(args, lines)
     voice = load_voice(args) if args.model else None
-    checked = takes.check_lines(voice, lines, args.speaker) if voice else scored
+    if not voice:
+        checked = scored
+    elif args.convert:
+        checked = takes.sources(voice, lines, args.convert)
+    else:
+        checked = takes.check_lines(voice, lines, args.speaker)
     for measure in scorers.values():
         measure.check(checked)
     if voice:
-        seeds: dict[str, Any] = {"seed": SEED if args.seed is None else args.seed, "draws": args.seeds or SEEDS}
-        about = {"speaker": args.speaker, "model": args.model}
-        scored, settings = takes.speak(voice, lines, args.output, **seeds, **about)
+        seed, about = SEED if args.seed is None else args.seed, {"model": args.model}
+        if args.convert:
+            scored, settings = takes.convert(cast("Voice", voice), checked, args.output, seed, args.convert, **about)
+        else:
+            draws = args.seeds or SEEDS
+            scored, settings = takes.speak(voice, lines, args.output, seed, draws, args.speaker, **about)
     if args.speak_only:
         folder = Path(args.output) / takes.FOLDER
-        print(f"audio of {len(lines)} lines: {folder}; score them with --wavs {folder}")
+        print(f"audio of {len(checked)} lines: {folder}; score them with --wavs {folder}")
         return
     score(args, scorers, scored, settings | {"command": command})
 
@@ -104,7 +120,7 @@ def asked_measures(args: argparse.Namespace) -> list[str]:
 def check_options(args: argparse.Namespace) -> None:
     """Raise ValueError for options that are out of range, do not go together, or have no effect."""
     check_seed(args.seed)
-    for name in ("seed", "seeds", "speaker"):
+    for name in ("seed", "seeds", "speaker", "convert"):
         if getattr(args, name) is not None and not args.model:
             raise ValueError(f"--{name} has no effect without the voice that speaks: -m")
     if without := [name for name in asked_measures(args) if name in OF_VOICES] if args.recordings else []:
@@ -112,6 +128,9 @@ def check_options(args: argparse.Namespace) -> None:
     for name in ("seeds", "sentences"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise ValueError(f"--{name} is {value}; it must be 1 or more")
+    for name in ("speaker", "seeds"):
+        if args.convert and getattr(args, name) is not None:
+            raise ValueError(f"--{name} has no effect with --convert")
     if args.speak_only and not args.model:
         raise ValueError("--speak-only needs the voice that speaks: -m")
     if not args.filelist and not args.compare:
@@ -131,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--output", required=True, metavar="DIR", help="folder to write, or the table's file with --compare")
     cli.add_config(parser, "-c", "--config")
     add("-s", "--speaker", help="name or id, for a voice of several speakers (default: the filelist's)")
+    add("--convert", metavar="SPEAKER", help="convert the recordings of the other speakers to this one, and score that")
     add("--sentences", type=int, metavar="N", help="use the first N lines only (default: all)")
     add("--seed", type=int, metavar="N", help=f"seed of every sentence (default: {SEED})")
     add("--seeds", type=int, metavar="N", help=f"predictions of each rhythm, for their spread (default: {SEEDS})")

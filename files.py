@@ -1,5 +1,6 @@
-"""The folder of runs, and writing files atomically."""
+"""The folder of runs, encodings, and writing files atomically."""
 
+import codecs
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,15 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def probable_encoding(content: bytes) -> str:
+    """Return the probable encoding of a text that is not UTF-8."""
+    if b"\0" not in content:
+        return "CP1252 or Latin-1"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    return "UTF-16BE" if content.find(b"\0") % 2 == 0 else "UTF-16LE"
 
 
 def write_text(path: str | Path, text: str) -> None:

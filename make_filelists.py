@@ -1,6 +1,7 @@
 """Write the filelists of a corpus: the clips for training, validation and test, and their speakers.
 
-ljspeech and vctk use the splits and the speaker numbers of VITS. folder reads a corpus of any of these layouts, which
+ljspeech and vctk use the splits and the speaker numbers of VITS. merge joins the lists of single speakers to those of a
+voice with several speakers, numbered in the order of the options. folder reads a corpus of any of these layouts, which
 it recognizes, and splits it at random, always in the same way:
 
 %LAYOUTS%
@@ -14,23 +15,30 @@ Examples:
   python make_filelists.py vctk /path/VCTK-Corpus
   python make_filelists.py folder my_corpus --name my --clean phonemes_de
   python make_filelists.py folder my_corpus --layout texts --speaker-folders
+  python make_filelists.py merge --name two --speaker anna=filelists/anna --speaker ben=filelists/ben --repeat ben=3
   python make_filelists.py folder --help
 """
 
-import dataclasses
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
+import argparse
 import json
 import os
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cli
 import config
 from corpora import clips as reading
 from corpora.filelist import Clip, ListRecord, read_text, write_record
 from corpora.layouts import LAYOUTS, VCTK_AUDIO_FOLDERS, Options, recognize, seen, vctk_audio
+from corpora.merging import merge
 from corpora.recordings import Files
 from corpora.tables import read_metadata
 from files import write_text
@@ -43,20 +51,24 @@ VCTK_SPEAKERS = 109  # size of the speaker embedding of VITS, one more than the 
 MAX_SHARE = 100  # clips for validation and for test, if their numbers are not given
 CONFIGS = Path(__file__).parent / "configs"
 ONE_VOICE, MANY_VOICES = "vits2_ljs_nosdp.json", "vits2_vctk_base.json"  # the configs to start from
-HIGHEST_RATE = 24000  # Hz, for which these configs are made; recordings at higher rates are resampled
-DEFAULT_RATE = 22050  # Hz
+DEFAULT_RATE = 22050  # Hz, of VITS
+RATE_OF_RECORDINGS = "that of most recordings or the next lower one"
+RATE_OF = {"ljspeech": DEFAULT_RATE, "vctk": DEFAULT_RATE}  # of the config; other kinds choose by the recordings
 SEED = 1234  # of random splits, as in VITS
 SPEAKER_CHANNELS = 256  # model.gin_channels for many speakers, as in VITS
 
 Splits = dict[str, list[Clip]]
 
 
-def ljspeech(corpus: Path) -> Splits:
+def ljspeech(corpus: Path, counts: Counter[str] | None = None) -> Splits:
     """Return the clips of LJSpeech-1.1 in VITS's split, below the link DUMMY1.
+
+    The numbers of clips that are left out are printed and added to `counts`, by reason.
 
     The corpus may be partial, in any audio format, and lack the third column. Without a clip of VITS's validation set,
     the split is drawn at random. Raises ValueError for another layout.
     """
+    counts = Counter() if counts is None else counts
     facts = json.loads((FACTS / "ljspeech_splits.json").read_text())
     found: list[tuple[str, str, Clip]] = []
     left_out: dict[str, list[str]] = {"no recording": [], "no text": []}
@@ -64,7 +76,7 @@ def ljspeech(corpus: Path) -> Splits:
     if width not in (2, 3):
         raise ValueError(f"{corpus}/metadata.csv has {width} columns; LJ Speech has id|text|text")
     files = Files(corpus / "wavs") if (corpus / "wavs").is_dir() else Files(corpus)
-    reading.report_unread(files)
+    reading.report_unread(files, counts)
     for number, (name, written, *normalised) in rows:
         path = files.find(name, corpus, f"{corpus}/metadata.csv, line {number}")
         text = reading.one_line(next(filter(None, normalised), written))
@@ -74,24 +86,26 @@ def ljspeech(corpus: Path) -> Splits:
             found.append((chapter, number_of_clip, Clip(f"DUMMY1/{inside}", None, text)))
         else:
             left_out["no text" if path else "no recording"].append(name)
-    reading.report_left_out(left_out)
+    reading.report_left_out(left_out, counts)
     return _split_as_vits(found, facts)
 
 
-def vctk(corpus: Path) -> Splits:
+def vctk(corpus: Path, counts: Counter[str] | None = None) -> Splits:
     """Return the clips of VCTK in the split and with the speaker numbers of VITS, with paths through the link DUMMY2.
 
+    The numbers of clips that are left out are printed and added to `counts`, by reason.
     Reads release 0.80 (wav48/p225/p225_001.wav), the first microphone of release 0.92
     (wav48_silence_trimmed/p225/p225_001_mic1.flac), and resampled copies in downsampled_wavs. Speakers without a number
     in VITS are left out. Raises ValueError if `corpus` has no txt folder or no audio folder.
     """
+    counts = Counter() if counts is None else counts
     facts = json.loads((FACTS / "vctk_splits.json").read_text())
     numbers = {name: str(i) for i, name in enumerate(" ".join(facts["speakers"]).split())}
     audio = vctk_audio(corpus)
     if not audio.is_dir() or not (corpus / "txt").is_dir():
         raise ValueError(f"{corpus} is not VCTK: it needs a folder txt and one of {', '.join(VCTK_AUDIO_FOLDERS)}")
     files = Files(audio)
-    reading.report_unread(files)
+    reading.report_unread(files, counts)
     recordings = {path.stem.removesuffix("_mic1"): path for path in files.recordings}
     found: list[tuple[str, str, Clip]] = []
     without_audio, without_number = [], []
@@ -104,7 +118,7 @@ def vctk(corpus: Path) -> Splits:
         else:
             path = f"DUMMY2/{recordings[transcript.stem].relative_to(audio).as_posix()}"
             found.append((speaker, utterance, Clip(path, numbers[speaker], reading.one_line(read_text(transcript)))))
-    reading.report_left_out({"speaker has no number in VITS": without_number, "no recording": without_audio})
+    reading.report_left_out({"speaker has no number in VITS": without_number, "no recording": without_audio}, counts)
     return _split_as_vits(found, facts)
 
 
@@ -119,6 +133,7 @@ def folder(
     metadata: str | None = None,
     speaker_level: int | None = None,
     segments: Path = Path("filelists/segments"),
+    counts: Counter[str] | None = None,
 ) -> Splits:
     """Return the clips of a folder, split at random by `seed`. Raises ValueError if something is missing or ambiguous.
 
@@ -127,12 +142,14 @@ def folder(
     `metadata` is the name of the table. With `speaker_folders` or `speaker_level`, the name of a folder is the speaker
     (see `corpora.clips.with_speakers_of_folders`). `val` and `test` are numbers of clips; None is one in twenty, at
     most 100. Segments that are cut from recordings are written to the folder `segments`.
+    The numbers of clips that are left out are printed and added to `counts`, by reason.
     """
+    counts = Counter() if counts is None else counts
     for split, size in (("val", val), ("test", test)):
         if size is not None and size < 0:
             raise ValueError(f"{size} {split} clips were requested; the number must be 0 or more")
     files = Files(corpus)
-    reading.report_unread(files)
+    reading.report_unread(files, counts)
     options = Options(columns, metadata)
     if layout is None:
         layout, reader = recognize(files, options)
@@ -141,7 +158,7 @@ def folder(
     else:
         raise ValueError(f"there is no layout {layout!r}{cli.did_you_mean(layout, LAYOUTS)}; all: {', '.join(LAYOUTS)}")
     print(f"{corpus}: layout {layout} ({reader.title})")
-    clips = reading.clips_of(reader, segments)
+    clips = reading.clips_of(reader, segments, counts)
     if not clips:
         nothing = f"no clip has both a text and a recording in the layout {layout}, which needs {reader.looked_for}"
         raise ValueError(f"{corpus}: {nothing}. {seen(files)}")
@@ -179,20 +196,29 @@ def write_filelists(splits: Splits, prefix: str, out: Path) -> list[Path]:
 
 
 def write_cleaned(
-    splits: Splits, prefix: str, out: Path, cleaners: Sequence[str], speakers: dict[str, int] | None = None
+    splits: Splits,
+    prefix: str,
+    out: Path,
+    cleaners: Sequence[str],
+    speakers: dict[str, int] | None = None,
+    counts: Counter[str] | None = None,
+    sampling_rate: int | None = None,
 ) -> list[Path]:
     """Write the lists, their copies with cleaned text, records of cleaner and rate, and a config. Return the paths.
 
     `speakers` are the ids of speakers; None numbers those of the lists. Clips of whose text the cleaners keep nothing
-    are left out of both lists.
+    are left out of both lists. `counts` are the clips that are left out already, by reason, for the records.
+    `sampling_rate` of the voice in Hz is a key of `config.RATES`; None chooses by the recordings.
     """
+    counts = Counter() if counts is None else counts
     unknown: Counter[str] = Counter()
     kept, cleaned = {}, {}
     for split, clips in splits.items():
-        texts = list(clean_texts([clip.text for clip in clips], cleaners, os.cpu_count() or 1, split))
+        given = (clip.text for clip in clips)
+        texts = list(clean_texts(given, cleaners, os.cpu_count() or 1, split, len(clips)))
         pairs = [(clip, clip._replace(text=text)) for clip, text in zip(clips, texts) if text.strip()]
         emptied = [clip.path for clip, text in zip(clips, texts) if not text.strip()]
-        reading.report_left_out({f"{', '.join(cleaners)} leave nothing of the text": emptied})
+        reading.report_left_out({f"{', '.join(cleaners)} leave nothing of the text": emptied}, counts)
         kept[split], cleaned[split] = [clip for clip, _ in pairs], [clip for _, clip in pairs]
         for _, clip in pairs:
             unknown.update(unknown_symbols(clip.text))
@@ -204,10 +230,10 @@ def write_cleaned(
     for path, clips in zip(paths, filter(None, cleaned.values())):
         copy = Path(f"{path}.cleaned")
         write_text(copy, "".join(clip.row(many) + "\n" for clip in clips))
-        write_record(copy, ListRecord(tuple(cleaners), rate))
+        write_record(copy, ListRecord(tuple(cleaners), rate, counts))
     report_unknown(unknown)
     if kept["val"]:
-        write_config(kept, prefix, out, cleaners, rate, speakers)
+        write_config(kept, prefix, out, cleaners, rate, speakers, sampling_rate)
     else:
         earlier = out / f"{prefix}_config.json"
         stale = f"; {earlier} of an earlier run does not fit the lists" if earlier.exists() else ""
@@ -220,23 +246,29 @@ def write_config(
     prefix: str,
     out: Path,
     cleaners: Sequence[str],
-    rate: int | None,
+    recorded: int | None,
     speakers: dict[str, int] | None = None,
+    sampling_rate: int | None = None,
 ) -> Path:
     """Write `OUT/PREFIX_config.json` for the cleaned lists and return its path.
 
-    An existing config keeps its other settings. `rate` is the sampling rate of the recordings in Hz; recordings above
-    `HIGHEST_RATE` are resampled to `DEFAULT_RATE`. Raises ValueError if an existing config is invalid.
+    An existing config keeps its other settings; if its rate changes, it gets those of `config.RATES`. `recorded` is the
+    sampling rate of most recordings in Hz, and `sampling_rate` that of the voice, by default the one of `config.RATES`
+    that is next below. Raises ValueError if an existing config is invalid.
     """
     speakers = _speaker_ids(splits) if speakers is None else speakers
     many = len(speakers) > 1
     path = out / f"{prefix}_config.json"
     start = path if path.exists() else CONFIGS / (MANY_VOICES if many else ONE_VOICE)
-    sections = dataclasses.asdict(config.load(start))
+    earlier = config.load(start)
     given = json.loads(read_text(start))  # without defaults
     given.pop("$schema", None)
     lists = {split: f"{_list_path(out, prefix, split, _has_speakers(splits)).as_posix()}.cleaned" for split in splits}
-    sampling_rate = rate if rate and rate <= HIGHEST_RATE else DEFAULT_RATE
+    lower = [rate for rate in config.RATES if rate <= (recorded or DEFAULT_RATE)]
+    sampling_rate = sampling_rate or max(lower, default=min(config.RATES))
+    if sampling_rate != earlier.data.sampling_rate:
+        for section, settings in config.RATES[sampling_rate].items():
+            given[section] |= settings
     given["data"] |= {
         "training_files": lists["train"],
         "validation_files": lists["val"],
@@ -246,11 +278,13 @@ def write_config(
         "speakers": speakers if many and any(str(i) != name for name, i in speakers.items()) else {},
         "cleaned_text": True,
     }
-    if many and not sections["model"]["gin_channels"]:
+    if many and not earlier.model.gin_channels:
         given["model"]["gin_channels"] = SPEAKER_CHANNELS
     config.from_dict(given, str(path))
     write_text(path, json.dumps(given, indent=2, ensure_ascii=False) + "\n")
-    resampled = f", to which the recordings at {rate} Hz are resampled" if rate not in (None, sampling_rate) else ""
+    resampled = (
+        f", to which the recordings at {recorded} Hz are resampled" if recorded not in (None, sampling_rate) else ""
+    )
     voices = f"{len(speakers)} speakers" if many else "one voice"
     print(f"{path}: config for {voices} at {sampling_rate} Hz{resampled}: python train.py -c {path} -m {prefix}")
     return path
@@ -330,6 +364,22 @@ def _split_as_vits(found: Sequence[tuple[str, str, Clip]], facts: dict[str, Any]
     return splits
 
 
+def add_merge_options(add: Callable[..., argparse.Action]) -> None:
+    """Add the options of merge: the speakers, and how often their clips occur."""
+
+    def pair(kind: Callable[[str], Any], value: str) -> tuple[str, Any]:
+        name, equals, rest = value.partition("=")
+        if not name or not equals or not rest or "|" in name:
+            raise argparse.ArgumentTypeError(f"{value!r} is not NAME=VALUE")
+        return name, kind(rest)
+
+    lists = "a speaker, with the start of the names of their lists, or a folder with train.txt, val.txt and test.txt"
+    add("--speaker", action="append", required=True, type=partial(pair, Path), metavar="NAME=LISTS", help=lists)
+    often = "how often the training clips of a speaker with little speech occur (default: once)"
+    add("--repeat", action="append", default=[], type=partial(pair, int), metavar="NAME=N", help=often)
+    add("--name", required=True, help="start of the files' names")
+
+
 def _layouts() -> str:
     """Return the names of the layouts and what they are recognized by, for the help."""
     return "\n".join(f"  {name:<12} {kind.title}: {kind.looked_for}" for name, kind in LAYOUTS.items())
@@ -338,12 +388,23 @@ def _layouts() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments, by default those of the command line."""
     parser = cli.Parser((__doc__ or "").replace("%LAYOUTS%", _layouts()))
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="ljspeech | vctk | folder")
-    for kind in ("ljspeech", "vctk", "folder"):
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="ljspeech | vctk | merge | folder")
+    for kind in ("ljspeech", "vctk", "merge", "folder"):
         add = kinds.add_parser(kind).add_argument
-        add("corpus", type=Path, help="folder of the corpus")
+        if kind == "merge":
+            add_merge_options(add)
+        else:
+            add("corpus", type=Path, help="folder of the corpus")
         add("--out", type=Path, default=Path("filelists"), metavar="FOLDER", help="folder for the filelists")
         add("--clean", nargs="+", metavar="CLEANER", help="also write the .cleaned copies and a config")
+        known = f"{', '.join(map(str, config.RATES))} (default: {RATE_OF.get(kind, RATE_OF_RECORDINGS)})"
+        add(
+            "--sampling-rate",
+            type=int,
+            choices=config.RATES,
+            metavar="HZ",
+            help=f"sampling rate of the config: {known}",
+        )
     # options of the last kind, folder
     add("--name", help="start of the files' names (default: the folder's name)")
     add("--layout", choices=LAYOUTS, metavar="NAME", help=f"one of {', '.join(LAYOUTS)} (default: recognized)")
@@ -359,15 +420,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--seed", type=int, default=SEED, metavar="N", help="seed of the random split")
     args = parser.parse_args(arguments)
     speakers: dict[str, int] | None = None
+    counts: Counter[str] = Counter()
+    if args.sampling_rate and not args.clean:
+        parser.error("--sampling-rate has no effect without --clean, which writes the config")
     with cli.errors_in_one_line("make_filelists"):
         for cleaner in args.clean or ():
             get_cleaner(cleaner)  # checked before anything is written
         if args.kind == "ljspeech":
-            prefix, splits = "ljs", ljspeech(args.corpus)
+            prefix, splits = "ljs", ljspeech(args.corpus, counts)
             audio = args.corpus / "wavs"
             link(audio if audio.is_dir() else args.corpus, Path("DUMMY1"))
+        elif args.kind == "merge":
+            corpora, repeats = dict(args.speaker), dict(args.repeat)
+            if len(corpora) < len(args.speaker):
+                raise ValueError("two of the speakers have one name")
+            prefix, splits = args.name, merge(corpora, repeats)
+            speakers = {name: i for i, name in enumerate(corpora)}
         elif args.kind == "vctk":
-            prefix, splits = "vctk", vctk(args.corpus)
+            prefix, splits = "vctk", vctk(args.corpus, counts)
             link(vctk_audio(args.corpus), Path("DUMMY2"))
             speakers = {str(number): number for number in range(VCTK_SPEAKERS)}  # also those without clips
         else:
@@ -387,9 +457,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 args.metadata,
                 args.speaker_level,
                 args.out / f"{prefix}_segments",
+                counts,
             )
         if args.clean:
-            write_cleaned(splits, prefix, args.out, args.clean, speakers)
+            rate = args.sampling_rate or RATE_OF.get(args.kind)
+            write_cleaned(splits, prefix, args.out, args.clean, speakers, counts, rate)
             return
         for path in write_filelists(splits, prefix, args.out):
             if Path(f"{path}.cleaned").exists():

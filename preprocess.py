@@ -1,22 +1,33 @@
 """Clean the text column of filelists: read FILELIST and write FILELIST.cleaned, so that training needs no espeak-ng.
 
+On several machines, --shard 2/8 cleans the second of eight parts of every list. When all parts are done, --merge joins
+them.
+
 Examples:
   python preprocess.py --filelists filelists/ljs_audio_text_train_filelist.txt filelists/ljs_audio_text_val_filelist.txt
   python preprocess.py --text_index 2 --filelists train_ms.txt --text_cleaners phonemes_de
+  python preprocess.py --filelists train.txt --shard 2/8
+  python preprocess.py --filelists train.txt --merge
 """
+
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
 
 import functools
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
 
-import cli
-from corpora.filelist import ListRecord, check_widths, read_rows, write_record
-from files import write_text
+from corpora.filelist import ListRecord, Row, check_widths, iterate_utterances, read_record, write_record
+from corpora.parts import WHOLE, Part, parse, stored
+from files import replacing
 from text import clean_text, unknown_symbols
 from text.cleaners import get_cleaner
 
@@ -30,52 +41,94 @@ def clean_filelist(
     cleaner_names: Sequence[str],
     out_extension: str = "cleaned",
     jobs: int = 1,
+    part: Part = WHOLE,
 ) -> Counter[str]:
     """Write `PATH.OUT_EXTENSION`, with column `text_index` (from 0; None: the last one) of every line cleaned.
 
     The cleaners are recorded beside the file (see `corpora.filelist.ListRecord`). The result does not depend on
-    `jobs`, the number of processes. Returns the count of each symbol without an id. Raises ValueError with file and
-    line, and writes nothing, for an unknown cleaner, a line with another number of columns than most, an empty text,
-    or a text of which the cleaners keep nothing.
+    `jobs`, the number of processes. A part of the lines is written to `PATH.OUT_EXTENSION.I-of-N`. Returns the count of
+    each symbol without an id. Raises ValueError with file and line, and writes nothing, for an unknown cleaner, a line
+    with another number of columns than most, an empty text, or a text of which the cleaners keep nothing.
     """
     for name in cleaner_names:
         get_cleaner(name)
     if not out_extension or set(out_extension) & set("/\\"):
         raise ValueError(f"the output extension is {out_extension!r}; it is appended to file names, as in cleaned")
-    rows = read_rows(path)
-    width = check_widths(rows, path)
+    width = check_widths(iterate_utterances(path), path)
     if width < 2:
         raise ValueError(f"{path} has one column; expected path|text or path|speaker|text")
     text_index = width - 1 if text_index is None else text_index
     if not 1 <= text_index < width:
         allowed = f"it may be from 1, because column 0 has the paths, to {width - 1}, the last column"
         raise ValueError(f"{path}: the text index is {text_index}; {allowed}")
-    texts = [columns[text_index] for _, columns in rows]
-    for (number, _), text in zip(rows, texts):
-        if not text.strip():
+    length = 0
+    for number, columns in iterate_utterances(path):
+        length += 1
+        if not columns[text_index].strip():
             raise ValueError(f"{path}, line {number}: the text, column {text_index}, is empty")
+
+    lines = part.of(length)
+
+    def rows() -> Iterator[Row]:
+        return islice(iterate_utterances(path), lines.start, lines.stop)
+
     unknown: Counter[str] = Counter()
-    lines = []
-    for (number, columns), cleaned in zip(rows, clean_texts(texts, cleaner_names, jobs, str(path))):
-        if not cleaned.strip():
-            emptied = f"{', '.join(cleaner_names)} leave nothing of {columns[text_index]!r}"
-            raise ValueError(f"{path}, line {number}: {emptied}; remove the line or write its text in letters")
-        unknown.update(unknown_symbols(cleaned))
-        lines.append("|".join([*columns[:text_index], cleaned, *columns[text_index + 1 :]]) + "\n")
-    write_text(f"{path}.{out_extension}", "".join(lines))
-    write_record(f"{path}.{out_extension}", ListRecord(tuple(cleaner_names), None))
+    out = f"{path}.{out_extension}"
+    texts = (columns[text_index] for _, columns in rows())
+    cleaned_texts = clean_texts(texts, cleaner_names, jobs, str(path), lines.stop - lines.start)
+    with replacing(part.file(out)) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
+        for (number, columns), cleaned in zip(rows(), cleaned_texts):
+            if not cleaned.strip():
+                emptied = f"{', '.join(cleaner_names)} leave nothing of {columns[text_index]!r}"
+                raise ValueError(f"{path}, line {number}: {emptied}; remove the line or write its text in letters")
+            unknown.update(unknown_symbols(cleaned))
+            file.write("|".join([*columns[:text_index], cleaned, *columns[text_index + 1 :]]) + "\n")
+    write_record(part.file(out), ListRecord(tuple(cleaner_names), None))
     return unknown
 
 
-def clean_texts(texts: Sequence[str], cleaner_names: Sequence[str], jobs: int, title: str) -> Iterator[str]:
+def merge_parts(path: str | Path, out_extension: str = "cleaned") -> None:
+    """Join the parts of `PATH.OUT_EXTENSION` that several calls of `clean_filelist` wrote, and remove them.
+
+    Raises ValueError if parts are missing, were cleaned with different cleaners or do not have the lines of the list.
+    """
+    out = f"{path}.{out_extension}"
+    files = stored(out)
+    total = max((part.total for part in files), default=1)
+    missing = [str(number) for number in range(1, total + 1) if Part(number, total) not in files]
+    if missing or len(files) != total:
+        found = ", ".join(file.name for file in files.values()) or "none"
+        raise ValueError(f"{out}: parts {', '.join(missing) or 'of one number N'} are missing; found: {found}")
+    records = [read_record(file) for file in files.values()]
+    if any(record != records[0] for record in records):
+        raise ValueError(f"{out}: its parts were cleaned with different cleaners: clean them again")
+    lines = 0
+    with replacing(out) as unfinished, unfinished.open("wb") as joined:
+        for file in files.values():
+            with file.open("rb") as content:
+                for line in content:
+                    joined.write(line)
+                    lines += 1
+        expected = sum(1 for _ in iterate_utterances(path))
+        if lines != expected:
+            raise ValueError(f"{out}: its parts have {lines} lines, and {path} has {expected}: clean the parts again")
+    write_record(out, records[0] or ListRecord((), None))
+    for file in files.values():
+        file.unlink()
+        Path(f"{file}.json").unlink(missing_ok=True)
+
+
+def clean_texts(
+    texts: Iterable[str], cleaner_names: Sequence[str], jobs: int, title: str, length: int
+) -> Iterator[str]:
     """Yield the cleaned texts in order, computed by at most `jobs` processes. `title` names the progress bar.
 
-    Raises ValueError if `jobs` is below 1.
+    `length` is the number of texts, which are read as they are needed. Raises ValueError if `jobs` is below 1.
     """
     if jobs < 1:
         raise ValueError(f"{jobs} jobs were requested; the number of processes must be 1 or more")
     clean = functools.partial(_clean, cleaner_names=tuple(cleaner_names))
-    return iter(tqdm(_map(clean, texts, jobs), title, len(texts), disable=None))
+    return iter(tqdm(_map(clean, texts, min(jobs, length // LINES_PER_PROCESS)), title, length, disable=None))
 
 
 def report_unknown(unknown: Counter[str]) -> None:
@@ -89,9 +142,8 @@ def _clean(text: str, cleaner_names: tuple[str, ...]) -> str:
     return clean_text(text, cleaner_names).replace("|", " ")  # a cleaner that keeps "|" must not add a column
 
 
-def _map(function: Callable[[str], str], texts: Sequence[str], jobs: int) -> Iterator[str]:
-    """Map in order, with at most `jobs` processes."""
-    jobs = min(jobs, len(texts) // LINES_PER_PROCESS)
+def _map(function: Callable[[str], str], texts: Iterable[str], jobs: int) -> Iterator[str]:
+    """Map in order, in `jobs` processes, or in this one if they are fewer than two."""
     if jobs < 2:
         yield from map(function, texts)
         return
@@ -109,11 +161,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--text-cleaners", nargs="+", default=["english_cleaners2"], metavar="CLEANER", help="see text/cleaners.py")
     add("--out-extension", default="cleaned", metavar="SUFFIX", help="appended to the names of the files")
     add("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes (default: one per core)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--shard", type=parse, default=WHOLE, metavar="I/N", help="clean part I of N (default: all)")
+    form.add_argument("--merge", action="store_true", help="join the parts that --shard has written")
     args = parser.parse_args(arguments)
     unknown: Counter[str] = Counter()
     with cli.errors_in_one_line("preprocess"):
         for filelist in args.filelists:
-            unknown += clean_filelist(filelist, args.text_index, args.text_cleaners, args.out_extension, args.jobs)
+            if args.merge:
+                merge_parts(filelist, args.out_extension)
+                continue
+            options = (args.text_index, args.text_cleaners, args.out_extension, args.jobs, args.shard)
+            unknown += clean_filelist(filelist, *options)
         report_unknown(unknown)
 
 

@@ -9,82 +9,45 @@ Examples:
   python train.py -c configs/my.json -m my --init-from G.pth       start from the weights of another model
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import argparse
 import contextlib
 import dataclasses
-import itertools
 import logging
 import multiprocessing.util
-import os
-import signal
+import shlex
 import sys
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
-from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
 import checkpoint
-import cli
 import config as configs
 import corpus
 import distributed
 from audio import read_header
 from config import Config
-from corpora.filelist import Clip
-from data_utils import (
-    Batch,
-    Collate,
-    DistributedBucketSampler,
-    Epochs,
-    SpeechDataset,
-    ToMainProcess,
-    ahead,
-    waited,
-    workers_that_fit,
-)
+from corpora.filelist import Filelist
+from data_utils import ahead
 from evaluation import takes
-from evaluation.background import SENTENCES, BackgroundEvaluation, Result, check_packages
+from evaluation.background import SENTENCES, BackgroundEvaluation, check_packages
 from files import run_folder
 from reporting import Meter, Reporter, set_up_logging, show_samples
-from text.cleaners import get_cleaner
 from trainer import Trainer
+from training.evaluations import collect, recall_evaluations, start_evaluation
+from training.guard import PROGRESS_INTERVAL, SCALE_SEARCH, StepGuard
+from training.loaders import end_workers, make_loaders
+from training.record import write_start
+from training.run import Run, locked, save, save_before_end
+from training.stop import Stopped, StopRequest
 
 logger = logging.getLogger(__name__)
-
-PROGRESS_INTERVAL = 25  # steps between two readings of the losses, for the progress bar and to find skipped steps
-MAX_SKIPPED_STEPS = 5  # updates that may be skipped in such an interval before training stops
-SCALE_SEARCH = 16  # further ones in fp16, which lowers its scale from 65536 to 1 by overflows
-MAX_LISTED = 8  # utterances of a step, in a message
-VALIDATION_BATCH = 16
-DATA_PATIENCE = 300  # seconds to wait for a batch of a loader's workers
-LOCK_PATIENCE = 15  # seconds that the workers of a killed run may still hold its folder
-PAD_FRAMES, PAD_TOKENS = 100, 64  # multiples to which batches are padded on a GPU
-SAME_REQUEST = 2.0  # seconds within which a second signal is the same request: some send it to a process and its group
-
-
-@dataclass
-class Run:
-    """Everything that one process trains with."""
-
-    trainer: Trainer
-    names: list[str]  # of the training utterances
-    epochs: Epochs
-    batches: Iterable[Batch]
-    validation_loader: DataLoader
-    reporter: Reporter
-    folder: Path
-    total: int  # steps
-    evaluation: BackgroundEvaluation | None = None  # in the main process, with --evaluate-every
-    evaluate_every: int = 0  # steps; 0: never
-    saved: int = 0  # step of the newest checkpoint
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -134,6 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the program. Exit code 2 is a user error, 130 an interrupt before training."""
     args = parse_args(argv)
     args.began = time.time()
+    args.command = shlex.join(["train.py", *(sys.argv[1:] if argv is None else argv)])
     with cli.errors_in_one_line("train"):
         try:
             config, folder = prepare_run(args)
@@ -179,6 +143,7 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
         args.evaluate_list = list_to_evaluate(args, config)
     elif config.train.best in configs.EVALUATED:
         raise ValueError(f"train.best is {config.train.best!r}, which is measured only with --evaluate-every")
+    corpus.check_records(config.data)
     config = with_speakers_of_lists(config)
     folder.mkdir(parents=True, exist_ok=True)
     return config, folder
@@ -228,9 +193,9 @@ def plain(config: Config) -> Config:
     return changed(config, "train", cuda_graphs=False, fused_kernels=False)
 
 
-def read_lists(config: Config) -> list[list[Clip]]:
+def read_lists(config: Config) -> list[Filelist]:
     """Read the training and the validation filelist."""
-    return [corpus.read_filelist(path) for path in (config.data.training_files, config.data.validation_files)]
+    return [Filelist(path) for path in (config.data.training_files, config.data.validation_files)]
 
 
 def train_process(device: torch.device, config: Config, folder: Path, args: argparse.Namespace) -> None:
@@ -240,22 +205,6 @@ def train_process(device: torch.device, config: Config, folder: Path, args: argp
         train_in(folder, device, config, args)
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock a run's folder. Raises ValueError if another program trains there."""
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=LOCK_PATIENCE)
-    except Timeout:
-        raise ValueError(f"another program trains in {folder}: choose another name with -m") from None
-    except NotImplementedError:
-        logger.warning("the file system of %s has no locks: do not start two programs in it", folder)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def train_in(folder: Path, device: torch.device, config: Config, args: argparse.Namespace) -> None:
     """Set up a run in its locked folder, and train."""
     set_up_logging(folder)
@@ -263,9 +212,8 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
     multiprocessing.util.Finalize(None, end_workers, exitpriority=10)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # batches have few shapes, see `make_loaders`
-    if not args.skip_check:
-        distributed.in_main(lambda: check(config, folder))
-    train_set, epochs, train_loader, validation_loader = make_loaders(config, device)
+    checksum = None if args.skip_check else distributed.in_main(lambda: check(config, folder))
+    train_set, epochs, train_loader, validation_loader = make_loaders(config, device, folder / "headers.npy")
     trainer = Trainer(plain(config) if args.plain else config, device)  # --plain is not saved with the run
     if not checkpoint.resume_run(trainer, folder):
         for path, name in ((args.init_from, "generator"), (args.init_discriminator, "discriminator")):
@@ -276,6 +224,7 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
         configs.save(config, folder / "config.json")
         for unfinished in folder.glob(".*.tmp"):  # of a process that was killed while it saved
             unfinished.unlink()
+        write_start(folder, args.command, trainer.position.step, device, checksum)
     total = args.max_steps or config.train.epochs * len(epochs.sampler)
     reporter = Reporter(folder, trainer.position.step, total, args.began - trainer.position.seconds)
     batches = ahead(train_loader, device)
@@ -295,64 +244,12 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
         reporter.close()
 
 
-def check(config: Config, folder: Path) -> None:
-    """Check every recording and text before training. Stop if one would spoil it."""
-    lists = read_lists(config)
-    report = corpus.check_corpus(list(itertools.chain(*lists)), config.data, folder / "corpus.json")
+def check(config: Config, folder: Path) -> str:
+    """Check every recording and text before training. Stop if one would spoil it. Returns the checksum of all."""
+    report = corpus.check_config(config, folder / "corpus.json")
     logger.info("%s", report)
-    trained, validated = ({clip.path for clip in clips} for clips in lists)
-    if both := sorted(trained & validated):
-        logger.warning(
-            "%d recordings are in both filelists (%s, ...): validation will be too optimistic about them",
-            len(both),
-            both[0],
-        )
     report.stop_on_errors()
-    for name in config.data.text_cleaners if config.data.cleaned_text else ():
-        try:
-            get_cleaner(name)
-        except ValueError as error:  # cleaned filelists train without the cleaner, as those of other VITS code do
-            logger.warning("data.text_cleaners: %s. The voice will accept phonemes, but no text.", error)
-
-
-def make_loaders(config: Config, device: torch.device) -> tuple[SpeechDataset, Epochs, DataLoader, DataLoader]:
-    """Return training set, epochs, training loader and validation loader of this process.
-
-    On a GPU the shapes of batches are padded to few sizes, because each new shape is captured and autotuned.
-    """
-    train, data = config.train, config.data
-    cuda = device.type == "cuda"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    train_set = SpeechDataset(data.training_files, data)
-    validation_set = SpeechDataset(data.validation_files, data)
-    sampler = DistributedBucketSampler(train_set, train.batch_size, train.bucket_boundaries, seed=train.seed)
-    epochs = Epochs(sampler)
-    workers, share = workers_that_fit(min(train.num_workers, cores))
-    common: dict[str, Any] = {
-        "collate_fn": ToMainProcess(Collate(data.hop_length, *((PAD_FRAMES, PAD_TOKENS) if cuda else (1, 1))), share),
-        "num_workers": workers,
-        "timeout": DATA_PATIENCE if workers else 0,
-        "pin_memory": cuda,
-        "worker_init_fn": ignore_signals,
-        "generator": torch.Generator(),  # its own, so that the loader does not change training's random state
-    }
-    train_loader = DataLoader(train_set, batch_sampler=epochs, **common)
-    by_length = sorted(range(len(validation_set)), key=lambda i: validation_set.lengths[i])
-    mine = Subset(validation_set, by_length[distributed.rank() :: distributed.world_size()])
-    validation_loader = DataLoader(mine, min(VALIDATION_BATCH, train.batch_size), **common)
-    return train_set, epochs, train_loader, validation_loader
-
-
-def ignore_signals(worker: int) -> None:
-    """Let a worker ignore SIGINT and SIGTERM, which terminals and schedulers send to it too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def end_workers() -> None:
-    """Kill the workers that an error has left; the interpreter would wait for them."""
-    for worker in multiprocessing.active_children():
-        worker.kill()
+    return report.checksum
 
 
 def log_transfer(path: str, copied: int, missing: list[str], unused: list[str]) -> None:
@@ -376,12 +273,15 @@ def fit(run: Run) -> None:
     except checkpoint.NotFinite:
         raise
     except (Exception, SystemExit) as error:
+        if distributed.is_disconnection(error):  # in the middle of a step, so that networks are of different steps
+            logger.warning("another process has ended; the run resumes from its last checkpoint, step %d", run.saved)
+            raise
         # `StepGuard` ends all processes together; any other error may be that of this process alone
         save_before_end(run, together=isinstance(error, SystemExit))
         raise
 
 
-def train_until_end(run: Run, stop: "StopRequest") -> None:
+def train_until_end(run: Run, stop: StopRequest) -> None:
     """Train and validate. Raises Stopped if a stop is requested while this process waits for data."""
     trainer, epochs, position = run.trainer, run.epochs, run.trainer.position
     train = trainer.config.train
@@ -432,7 +332,7 @@ def train_until_end(run: Run, stop: "StopRequest") -> None:
         logger.info("stopped at step %d; the same command resumes from there", position.step)
 
 
-def validate_and_save(run: Run, stop: "StopRequest") -> None:
+def validate_and_save(run: Run, stop: StopRequest) -> None:
     """Measure the validation set, write checkpoints, and show a sample."""
     trainer = run.trainer
     results = trainer.evaluate(stop.waits(run.validation_loader))
@@ -444,64 +344,6 @@ def validate_and_save(run: Run, stop: "StopRequest") -> None:
     save(run)
     if distributed.is_main():
         show_samples(run.reporter, trainer, run.validation_loader)
-
-
-def save(run: Run, together: bool = True) -> None:
-    """Write checkpoints, unless this step has them already. See `checkpoint.save_run` for `together`."""
-    trainer = run.trainer
-    if trainer.position.step > run.saved:
-        trainer.position.seconds = run.reporter.elapsed()
-        checkpoint.save_run(trainer, run.folder, together)
-        run.saved = trainer.position.step
-
-
-def save_before_end(run: Run, together: bool) -> None:
-    """Save what was trained before an error ends the run. If that fails too, log why."""
-    try:
-        save(run, together)
-        logger.info("the run ends at step %d, which is saved", run.saved)
-    except (ValueError, OSError, RuntimeError) as error:
-        logger.warning("step %d could not be saved before the end: %s", run.trainer.position.step, error)
-
-
-def start_evaluation(run: Run, evaluation: BackgroundEvaluation) -> None:
-    """Start to evaluate the voice of this step, unless the last evaluation is still running."""
-    step = run.trainer.position.step
-    if evaluation.running:
-        logger.info(
-            "step %d is not evaluated, because the evaluation of step %d is running", step, evaluation.running[0]
-        )
-        return
-    path = evaluation.voice(step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.save_voice(run.trainer, path)
-    evaluation.start(step)
-
-
-def collect(run: Run, wait: bool = False) -> None:
-    """Report the result of an evaluation that has ended, and keep its voice if it is the best by that measure."""
-    result = run.evaluation.result(wait) if run.evaluation else None
-    if result is None:
-        return
-    run.reporter.scalars(result.step, {f"evaluation/{name}": value for name, value in result.values.items()})
-    keep_if_best(run, result)
-
-
-def keep_if_best(run: Run, result: Result) -> None:
-    """Record an evaluation, and make its voice `G_best.pth` if it is the best by that measure."""
-    if run.trainer.update_best(result.values) and result.voice.exists():
-        os.replace(result.voice, run.folder / "G_best.pth")
-    result.voice.unlink(missing_ok=True)
-
-
-def recall_evaluations(run: Run, evaluation: BackgroundEvaluation) -> None:
-    """Find the best of the evaluations of earlier starts, of which some may have ended after the last checkpoint."""
-    if run.trainer.best_measure() in configs.EVALUATED:
-        run.trainer.position.best, run.trainer.position.waited = float("inf"), 0
-        for result in evaluation.past():
-            keep_if_best(run, result)
-    for voice in evaluation.folder.glob("*/voice.pth"):  # of evaluations that were ended
-        voice.unlink()
 
 
 class Timer:
@@ -519,99 +361,6 @@ class Timer:
         seconds = (time.perf_counter() - self.started) / max(step - self.first, 1)
         self.restart(step)
         return seconds
-
-
-class StepGuard:
-    """Finds steps with losses or gradients that are not finite, without a host synchronization at each step.
-
-    Args:
-        names: of the corpus's utterances.
-        overflows: steps in an interval that may have finite losses and infinite gradients. fp16 finds its scale by
-            such steps; more of them are an error.
-    """
-
-    def __init__(self, names: list[str], overflows: int):
-        self.names, self.overflows = names, overflows
-        self.steps: deque[tuple[Tensor, Tensor]] = deque(maxlen=PROGRESS_INTERVAL)
-
-    def add(self, index: Tensor, record: dict[str, Tensor]) -> None:
-        """Record a step: the indices of its utterances `[b]`, and whether its losses and its gradients are finite."""
-        losses = [value.float() for name, value in record.items() if not name.startswith("grad_norm")]
-        gradients = [value.float() for name, value in record.items() if name.startswith("grad_norm")]
-        finite = [torch.stack(values).isfinite().all() for values in (losses, gradients)]
-        self.steps.append((index, torch.stack(finite)))
-
-    def check(self, step: int) -> None:
-        """Log the utterances of skipped steps. Waits for the device.
-
-        Raises SystemExit if more than `MAX_SKIPPED_STEPS` were skipped since the last check.
-        """
-        broken = torch.stack([~finite for _, finite in self.steps]).float()
-        losses, gradients = (distributed.sum_over_ranks(broken) > 0).cpu().unbind(1)  # all processes stop together
-        overflowed = gradients & ~losses
-        skipped = losses | overflowed if overflowed.sum() > self.overflows else losses
-        bad = [index for (index, _), is_bad in zip(self.steps, skipped) if is_bad]
-        self.steps.clear()
-        for index in bad[:MAX_SKIPPED_STEPS]:
-            names = ", ".join(self.names[i] for i in index.tolist()[:MAX_LISTED])
-            logger.warning("an update before step %d was skipped: not finite. Utterances: %s ...", step, names)
-        if len(bad) > MAX_SKIPPED_STEPS:
-            raise SystemExit(
-                f"{len(bad)} of {len(losses)} updates before step {step} had losses or gradients that are not finite. "
-                "They were skipped, and the weights are unharmed. Check the utterances above, or try --precision fp32."
-            )
-
-
-class Stopped(BaseException):
-    """A stop was requested while the process waited for data."""
-
-
-class StopRequest:
-    """Turns SIGINT (Ctrl-C) and SIGTERM into a stop after the current step, with a checkpoint; a second one kills.
-
-    A single process also stops while it waits for data. Several processes can only stop together, after a step.
-    """
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.requested: float | None = None  # time of the first signal
-        self.waiting = False  # for data, in a single process
-        signal.signal(signal.SIGINT, self._request)
-        signal.signal(signal.SIGTERM, self._request)
-
-    def agreed(self, step: int) -> bool:
-        """Return whether to stop after this step. Several processes agree at steps that wait for the device anyway."""
-        requested = self.requested is not None
-        if distributed.world_size() == 1:
-            return requested
-        if step % PROGRESS_INTERVAL:
-            return False
-        return distributed.sum_over_ranks(torch.tensor(float(requested), device=self.device)).item() > 0
-
-    def waits(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield the batches of a loader. Raises Stopped if a stop is requested during the wait for one."""
-        iterator = iter(batches)
-        while True:
-            self.waiting = distributed.world_size() == 1
-            try:
-                batch = waited(iterator)
-            except StopIteration:
-                return
-            finally:
-                self.waiting = False
-            yield batch
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested is None:
-            self.requested = time.monotonic()
-            if self.waiting:
-                logger.info("stopping without waiting for data")
-                raise Stopped
-            when = "this step" if distributed.world_size() == 1 else f"at most {PROGRESS_INTERVAL} steps"
-            logger.info("stopping after %s; a second signal stops at once", when)
-        elif time.monotonic() > self.requested + SAME_REQUEST:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
 
 
 if __name__ == "__main__":

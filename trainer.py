@@ -4,21 +4,20 @@ import contextlib
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import commons
-import conditions
 import distributed
 import losses
 from checkpoint import Position
 from config import HIGHER_IS_BETTER, Config, TrainConfig
 from data_utils import Batch
-from discriminators import DURATION_DISCRIMINATORS, MultiPeriodDiscriminator
+from discriminators import DURATION_DISCRIMINATORS
 from durations import dequantize
 from kernels import fused
 from kernels.step_graphs import DDP_WARM_UP, GraphedSteps
@@ -27,13 +26,12 @@ from models import SynthesizerTrn, TrainingOutput
 from modules import set_recompute
 from monotonic_align import fastest
 from synthesis.speech import Scales
-from text import table_of_symbols
+from training.learner import Learner, accumulating
+from training.networks import build_discriminator, build_duration_discriminator, build_generator
 
 logger = logging.getLogger(__name__)
 
 MAX_SAMPLE_LENGTH = 10  # times the recording's length, for the sample that training synthesizes
-DURATION_DISCRIMINATOR_KERNEL, DURATION_DISCRIMINATOR_DROPOUT = 3, 0.1
-AVERAGE_START = 10  # the decay of the weight average is at most (1 + step) / (AVERAGE_START + step)
 STFT_WEIGHT = 0.1  # of the losses by the spectrogram discriminators, as in Vocos
 NO_SCALE_GROWTH = 2**31 - 1  # steps after which a scaler of 1 would grow
 SMALLEST_SPREAD = 1e-6  # of aligned log durations, to divide by
@@ -41,88 +39,6 @@ VALIDATION_SUMS = (  # over all frames or tokens of the validation set
     *("frames", "mel_error", "kl", "tokens", "dur", "duration_error"),
     *("predicted", "predicted_squared", "aligned", "aligned_squared"),  # log durations
 )
-
-Network = TypeVar("Network", bound=nn.Module)
-
-
-class Learner(Generic[Network]):
-    """A network with its optimizer, wrapped in DistributedDataParallel if there are several processes.
-
-    `average` is the exponential moving average of the weights, in the order of `weights`, or None before the first
-    call of `update_average`.
-    """
-
-    def __init__(self, network: Network, train: TrainConfig, device: torch.device):
-        self.network = network.to(device)
-        # listed once, because walking through the modules is slow
-        self.weights: list[Tensor] = list(network.parameters())
-        self.wrapped = distributed.wrap(self.network, device)
-        self.average: list[Tensor] | None = None
-        self.learning_rate = train.learning_rate
-        cuda = device.type == "cuda"
-        # on a GPU the rate is a tensor there, which a captured step reads anew
-        self.rate = torch.tensor(self.learning_rate, device=device) if cuda else None
-        self.optimizer = torch.optim.AdamW(
-            self.weights,
-            self.learning_rate if self.rate is None else self.rate,
-            (train.betas[0], train.betas[1]),
-            train.eps,
-            train.weight_decay,
-            fused=cuda,
-            capturable=cuda,
-        )
-
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """Set the learning rate from the next update on."""
-        self.learning_rate = learning_rate
-        if self.rate is not None:
-            self.rate.fill_(learning_rate)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate if self.rate is None else self.rate
-
-    def accumulate(self, loss: Tensor, scaler: torch.amp.GradScaler) -> None:
-        """Add the gradients of a loss to those already computed."""
-        scaler.scale(loss).backward()
-
-    def update(self, scaler: torch.amp.GradScaler) -> Tensor:
-        """Update the weights and return the gradients' norm. Gradients that are not finite change no weights."""
-        scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.weights if p.grad is not None])
-        scaler.step(self.optimizer)
-        return norm
-
-    @torch.no_grad()
-    def update_average(self, decay: float, step: int) -> None:
-        """Include the weights after `step` in their average. The decay of early steps is lower, so that it follows."""
-        if self.average is None:
-            self.average = [weight.detach().clone() for weight in self.weights]
-        torch._foreach_lerp_(self.average, self.weights, 1 - min(decay, (1 + step) / (AVERAGE_START + step)))
-
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[Network]:
-        """Yield the network with the averaged weights, if there are any; then restore its own."""
-        average, own = self.average or [], []
-        with torch.no_grad():
-            for weight, mean in zip(self.weights, average):
-                own.append(weight.clone())
-                weight.copy_(mean)  # in place, because captured steps read the weights at this address
-        try:
-            yield self.network
-        finally:
-            with torch.no_grad():
-                for weight, value in zip(self.weights, own):
-                    weight.copy_(value)
-
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[Network]:
-        """Yield the network with frozen weights: gradients pass through it to its input only."""
-        for weight in self.weights:
-            weight.requires_grad_(False)
-        try:
-            yield self.network
-        finally:
-            for weight in self.weights:
-                weight.requires_grad_(True)
 
 
 class Sample(NamedTuple):
@@ -496,45 +412,6 @@ class Trainer:
             mel=mel[0, :, :frames].cpu().numpy(),
             mel_hat=log_mel(o.squeeze(1), self.config.data)[0].cpu().numpy(),
         )
-
-
-def accumulating(parts: Sequence[Batch], learners: Collection[Learner[Any]]) -> Iterator[Batch]:
-    """Yield the parts of a batch for gradient accumulation. Processes exchange gradients with the last part."""
-    for learner in learners:
-        learner.optimizer.zero_grad(set_to_none=True)
-        distributed.rebuild_buckets(learner.wrapped)
-    *others, last = parts
-    with contextlib.ExitStack() as stack:
-        for learner in learners:
-            stack.enter_context(distributed.unexchanged(learner.wrapped))
-        yield from others
-    yield last
-
-
-def build_generator(config: Config) -> SynthesizerTrn:
-    """Build the generator that a config describes."""
-    return SynthesizerTrn.from_config(config, len(table_of_symbols(config.data.extra_symbols)))
-
-
-def build_discriminator(config: Config) -> nn.Module:
-    """Build the waveform discriminator that a config describes."""
-    model = config.model
-    return MultiPeriodDiscriminator(
-        model.use_spectral_norm, model.discriminator_channels, model.stft_discriminator_channels
-    )
-
-
-def build_duration_discriminator(config: Config) -> nn.Module:
-    """Build the duration discriminator that a config describes."""
-    model = config.model
-    gin_channels = model.gin_channels if model.use_duration_noise and conditions.sizes(config.data) else 0
-    return DURATION_DISCRIMINATORS[model.duration_discriminator_type](
-        model.hidden_channels,
-        model.hidden_channels,
-        DURATION_DISCRIMINATOR_KERNEL,
-        DURATION_DISCRIMINATOR_DROPOUT,
-        gin_channels,
-    )
 
 
 def choose_precision(train: TrainConfig, device: torch.device) -> str:

@@ -36,13 +36,14 @@ import cli
 import config as configs
 import distributed
 import losses
-import train
 from discriminators import DURATION_DISCRIMINATORS, DurationDiscriminatorV1
 from durations import DurationPredictor, dequantize
 from files import run_folder
 from models import DURATION_CHANNELS, DURATION_KERNEL
 from synthesis.voice import find_device
-from trainer import DURATION_DISCRIMINATOR_DROPOUT, DURATION_DISCRIMINATOR_KERNEL, Trainer
+from trainer import Trainer
+from training.loaders import end_workers, make_loaders
+from training.networks import DURATION_DISCRIMINATOR_DROPOUT, DURATION_DISCRIMINATOR_KERNEL
 
 LEARNING_RATE, BETAS, EPS = 2e-4, (0.8, 0.99), 1e-9  # as in the shipped configs
 DRAWS = 8
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             try:
                 distributed.launch(extract, args.device, 1, args)
             finally:
-                train.end_workers()
+                end_workers()
             return
         device = find_device(args.device)
         clips = load_features(args.features, device)
@@ -129,7 +130,7 @@ def extract(device: torch.device, args: argparse.Namespace) -> None:
     """Write text states and aligned durations of the training and the validation list."""
     folder = run_folder(args.run)
     config = configs.load(folder / "config.json")
-    _, epochs, loader, validation = train.make_loaders(config, device)
+    _, epochs, loader, validation = make_loaders(config, device)
     trainer = Trainer(config, device)
     if not checkpoint.resume_run(trainer, folder):
         raise ValueError(f"{folder} holds no checkpoint G_*.pth: durations are aligned by a trained run")

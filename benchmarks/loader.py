@@ -23,7 +23,7 @@ import cli
 from config import DataConfig
 from corpora.filelist import read_filelist
 from data_utils import Collate, DistributedBucketSampler, Epochs, SpeechDataset
-from train import PAD_FRAMES, PAD_TOKENS
+from training.loaders import PAD_FRAMES, PAD_TOKENS
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -36,8 +36,9 @@ from commons import rounded_up
 from config import Config
 from data_utils import Batch, ahead
 from kernels import fused
-from train import PAD_FRAMES, PAD_TOKENS, changed
+from train import changed
 from trainer import Trainer, choose_precision
+from training.loaders import PAD_FRAMES, PAD_TOKENS
 
 BUCKETS = [(150, 300), (300, 400), (400, 500), (500, 600), (600, 700), (700, 800), (700, 800), (800, 870)]
 FRAMES_PER_TOKEN = 5.4

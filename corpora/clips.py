@@ -15,12 +15,13 @@ from corpora.recordings import Files
 MAX_NAMED = 5  # clips listed in a message
 MAX_SPEAKERS = 20  # speakers listed in a message
 MAX_HEADERS = 1000  # recordings whose rates are read
+PARTS = {"train", "dev", "test", "val", "valid", "validation", "eval"}  # folders that are no speakers
 # Folders that hold the recordings of one speaker and are not named after the speaker.
 AUDIO_FOLDERS = {"wav", "wavs", "wave", "audio", "audios", "clips", "flac", "ogg", "mp3", "opus", "recordings", "sound"}
 
 
-def clips_of(layout: Layout, segments: Path) -> list[Clip]:
-    """Return the clips of a corpus and print what is left out, with reasons and counts.
+def clips_of(layout: Layout, segments: Path, counts: Counter[str]) -> list[Clip]:
+    """Return the clips of a corpus, print what is left out, and add the number for each reason to `counts`.
 
     Segments of recordings are written to the folder `segments`; recordings are never changed. Raises ValueError as
     `Layout.entries`, and if no clip has both a text and a recording.
@@ -60,7 +61,7 @@ def clips_of(layout: Layout, segments: Path) -> list[Clip]:
         left_out.setdefault("no text", []).extend(without_text)
     for path in _cut(cuts):
         left_out.setdefault("segment not within the recording", []).append(clips.pop(path).path)
-    report_left_out(left_out)
+    report_left_out(left_out, counts)
     return list(clips.values())
 
 
@@ -75,18 +76,20 @@ def is_listable(path: str) -> bool:
     return decoded and path == path.strip() and not set(path) & set("|\n\r")
 
 
-def report_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
-    """Print the reasons with the number of clips and the first of them."""
+def report_left_out(left_out: Mapping[str, Sequence[str]], counts: Counter[str]) -> None:
+    """Print the reasons with the number of clips and the first of them, and add the numbers to `counts`."""
     for reason, names in left_out.items():
         if names:
+            counts[reason] += len(names)
             more = ", ..." if len(names) > MAX_NAMED else ""
             shown = ", ".join(names[:MAX_NAMED]).encode(errors="replace").decode()
             print(f"Left out, {reason}: {len(names)} clips ({shown}{more})")
 
 
-def report_unread(files: Files) -> None:
-    """Print the number of recordings in formats that are not read."""
+def report_unread(files: Files, counts: Counter[str]) -> None:
+    """Print the number of recordings in formats that are not read, and add them to `counts`."""
     for suffix, count in files.unread.items():
+        counts[f"{suffix} is not read"] += count
         print(f"Not read: {count} {suffix} files: convert them, as in: ffmpeg -i NAME{suffix} NAME.flac")
 
 
@@ -106,7 +109,7 @@ def with_speakers_of_folders(clips: Sequence[Clip], root: Path, level: int | Non
 
     The folder is the one at `level`, counted from 1 below `root`. Without `level` it is the innermost folder that is
     not called wavs, audio or similarly and whose name is not the same for all clips. Raises ValueError if a recording
-    lies in no such folder.
+    lies in no such folder, or if each of these names occurs below several folders, which may be the speakers.
     """
     paths = [Path(clip.path).relative_to(root).parts[:-1] for clip in clips]
     if level is not None:
@@ -119,6 +122,15 @@ def with_speakers_of_folders(clips: Sequence[Clip], root: Path, level: int | Non
         if not parts:
             where = "no speaker's folder" if level is None else f"no folder at level {level}"
             raise ValueError(f"{clip.path} lies in {where} below {root}: expected {root}/SPEAKER/NAME")
+    outer: dict[str, set[str]] = {}
+    for parts in named:
+        outer.setdefault(parts[-1], set()).update(parts[-2:-1])
+    above = set().union(*outer.values()) - PARTS
+    if level is None and above and all(len(folders - PARTS) > 1 for folders in outer.values()):
+        several, names = (", ".join(sorted(each)[:MAX_NAMED]) for each in (above, outer))
+        raise ValueError(
+            f"{root}: the speakers may be the folders {several} or the folders in them, {names}: give --speaker-level"
+        )
     return [clip._replace(speaker=parts[-1]) for clip, parts in zip(clips, named)]
 
 

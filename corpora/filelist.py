@@ -1,15 +1,20 @@
 """Filelists: one utterance per line, with `|` between columns."""
 
-import codecs
 import json
+import mmap
 import os
+import tempfile
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
-from files import write_text
+from corpora import shards
+from files import probable_encoding, write_text
+
+MAX_SHOWN = 200  # characters of a line in an error message
 
 
 class ListRecord(NamedTuple):
@@ -17,6 +22,7 @@ class ListRecord(NamedTuple):
 
     text_cleaners: tuple[str, ...]
     sampling_rate: int | None  # the most frequent one of the recordings, in Hz; None if it is not known
+    left_out: Mapping[str, int] = {}  # clips of the corpus that are in no list, by reason
 
 
 class Clip(NamedTuple):
@@ -37,8 +43,6 @@ class Clip(NamedTuple):
         return "|".join([self.path, self.speaker or "", self.text] if with_speaker else [self.path, self.text])
 
 
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
 Row = tuple[int, list[str]]  # line number from 1, and columns
 
 
@@ -54,31 +58,132 @@ def read_text(path: str | Path) -> str:
     if b"\0" not in content:
         with suppress(UnicodeDecodeError):
             return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    wide = "UTF-16" if content[:2] in UTF_16 else "UTF-16BE" if content.find(b"\0") % 2 == 0 else "UTF-16LE"
-    encoding = wide if b"\0" in content else "CP1252"
-    guess = "" if b"\0" in content else " or Latin-1"
-    raise ValueError(
-        f"{path}: not UTF-8 but probably {encoding}{guess}: convert it, as in: iconv -f {encoding} -t UTF-8"
-    )
+    encoding = probable_encoding(content)
+    named = encoding.partition(" ")[0]
+    raise ValueError(f"{path}: not UTF-8 but probably {encoding}: convert it, as in: iconv -f {named} -t UTF-8")
+
+
+def iterate_rows(path: str | Path, separator: str = "|") -> Iterator[Row]:
+    """Yield the columns of all lines but blank ones. Raises ValueError as `read_text`, and if there are none."""
+    empty = True
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if "\0" in line:
+                    read_text(path)  # raises
+                if line.strip():
+                    empty = False
+                    yield number, line.rstrip("\n").split(separator)
+    except (OSError, UnicodeDecodeError):
+        read_text(path)  # raises
+        raise
+    if empty:
+        raise ValueError(f"{path} has no lines")
 
 
 def read_rows(path: str | Path, separator: str = "|") -> list[Row]:
     """Read the columns of all lines but blank ones. Raises ValueError as `read_text`, and if there are none."""
-    lines = enumerate(read_text(path).split("\n"), 1)
-    rows = [(number, line.split(separator)) for number, line in lines if line.strip()]
-    if not rows:
-        raise ValueError(f"{path} has no lines")
-    return rows
+    return list(iterate_rows(path, separator))
 
 
-def check_widths(rows: Sequence[Row], path: str | Path) -> int:
+def check_widths(rows: Iterable[Row], path: str | Path) -> int:
     """Return the number of columns. Raises ValueError with file and line unless it is the same in all rows."""
-    width = Counter(len(columns) for _, columns in rows).most_common(1)[0][0]
-    for number, columns in rows:
-        if len(columns) != width:
-            found = f"{len(columns)} columns where most lines have {width}"
-            raise ValueError(f"{path}, line {number}: {found}; a text must not contain |: {'|'.join(columns)!r}")
+    counts: Counter[int] = Counter()
+    first: dict[int, Row] = {}
+    for row in rows:
+        counts[len(row[1])] += 1
+        first.setdefault(len(row[1]), row)
+    width = counts.most_common(1)[0][0]
+    if others := [row for count, row in first.items() if count != width]:
+        number, columns = min(others)
+        found = f"{len(columns)} columns where most lines have {width}"
+        raise ValueError(
+            f"{path}, line {number}: {found}; a text must not contain |: {'|'.join(columns)[:MAX_SHOWN]!r}"
+        )
     return width
+
+
+T = TypeVar("T")
+
+
+class Computed(Sequence[T]):
+    """A sequence whose items, `function(source[i])`, are computed when they are read, so that they take no memory."""
+
+    def __init__(self, function: Callable[[Any], T], source: Any) -> None:
+        self.function, self.source = function, source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return an item, or for a slice the sequence of its items."""
+        source = self.source[index]
+        return Computed(self.function, source) if isinstance(index, slice) else self.function(source)
+
+
+class Filelist(Computed[Clip]):
+    """The clips of a filelist. A clip is parsed when it is read, so that a list of millions of lines takes no memory.
+
+    The clips are those of `read_filelist`, as the file was when it was opened: a temporary file holds a copy. `convert`
+    is applied to every text. `speakers` is the first clip of each speaker. Raises ValueError as `read_filelist`.
+    """
+
+    def __init__(self, path: str | Path, convert: Callable[[str], str] | None = None) -> None:
+        self.speakers: dict[str | None, Clip] = {}
+        self.ends = array("q")  # of each line in the copy
+        with tempfile.TemporaryFile() as copy:
+            self.width = check_widths(self._copied(path, copy, convert), path)
+            copy.flush()
+            self.lines: mmap.mmap | bytes = mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ)
+        super().__init__(self._clip, range(len(self.ends)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied to processes that are started and not forked."""
+        return self.__dict__ | {"lines": self.lines[:]}
+
+    def _clip(self, i: int) -> Clip:
+        start = self.ends[i - 1] if i else 0
+        number, recording, *speaker, text = self.lines[start : self.ends[i]].decode().split("|", self.width)
+        return Clip(recording, speaker[0] if speaker else None, text, int(number))
+
+    def _copied(self, path: str | Path, copy: IO[bytes], convert: Callable[[str], str] | None) -> Iterator[Row]:
+        """Yield the rows of a filelist, and write each with its number and the place of its recording to `copy`."""
+        folder = Path(path).parent
+        end = 0
+        for number, row in iterate_utterances(path):
+            columns = [column.strip() for column in row]
+            if len(columns) not in (2, 3):
+                expected = "expected path|text or path|speaker|text, no | in the text"
+                raise ValueError(f"{path}, line {number}: {len(columns)} columns; {expected}")
+            if not columns[0]:
+                raise ValueError(f"{path}, line {number}: the path is empty")
+            yield number, columns
+            columns[0] = _found(columns[0], folder)
+            if convert:
+                columns[-1] = convert(columns[-1])
+            speaker = columns[1] if len(columns) > 2 else None
+            if speaker not in self.speakers:
+                self.speakers[speaker] = Clip(columns[0], speaker, columns[-1], number)
+            end += copy.write("|".join([str(number), *columns]).encode())
+            self.ends.append(end)
+
+
+def iterate_utterances(path: str | Path) -> Iterator[Row]:
+    """Yield the rows of a filelist, and for the name of a shard those of its utterances. Raises as `iterate_rows`."""
+    folder = Path(path).parent
+    for number, columns in iterate_rows(path):
+        if len(columns) == 1 and (shard := columns[0].strip()).endswith(shards.SUFFIX):
+            yield from ((number, utterance) for utterance in shards.utterances(_found(shard, folder)))
+        else:
+            yield number, columns
+
+
+def _found(recording: str, folder: Path) -> str:
+    """Return the path of a file, or of a recording in a shard, as it is or, if it exists only there, in a folder."""
+    if os.path.exists(shards.file_of(recording)):
+        return recording
+    beside = str(folder / recording)
+    return beside if os.path.exists(shards.file_of(beside)) else recording
 
 
 def read_filelist(path: str | Path) -> list[Clip]:
@@ -88,25 +193,12 @@ def read_filelist(path: str | Path) -> list[Clip]:
     beside the filelist. Raises ValueError as `read_rows` and, with file and line, for another number of columns, a `|`
     in a text, or an empty path.
     """
-    rows = [(number, [column.strip() for column in columns]) for number, columns in read_rows(path)]
-    for number, columns in rows:
-        if len(columns) not in (2, 3):
-            expected = "expected path|text or path|speaker|text, no | in the text"
-            raise ValueError(f"{path}, line {number}: {len(columns)} columns; {expected}")
-        if not columns[0]:
-            raise ValueError(f"{path}, line {number}: the path is empty")
-    check_widths(rows, path)
-    clips = []
-    for number, (recording, *speaker, text) in rows:
-        beside = Path(path).parent / recording
-        found = str(beside) if not os.path.exists(recording) and beside.exists() else recording
-        clips.append(Clip(found, speaker[0] if speaker else None, text, number))
-    return clips
+    return list(Filelist(path))
 
 
 def write_record(filelist: str | Path, record: ListRecord) -> None:
     """Store how a filelist was made."""
-    write_text(f"{filelist}.json", json.dumps(record._asdict(), indent=2) + "\n")
+    write_text(f"{filelist}.json", json.dumps(record._asdict(), indent=2, ensure_ascii=False) + "\n")
 
 
 def read_record(filelist: str | Path) -> ListRecord | None:
@@ -116,6 +208,6 @@ def read_record(filelist: str | Path) -> ListRecord | None:
         return None
     try:
         values = json.loads(read_text(path))
-        return ListRecord(tuple(values["text_cleaners"]), values["sampling_rate"])
-    except (json.JSONDecodeError, KeyError, TypeError):
+        return ListRecord(tuple(values["text_cleaners"]), values["sampling_rate"], dict(values.get("left_out", {})))
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path} is not a record of a filelist: write the list again with --clean") from None

@@ -17,6 +17,7 @@ from corpora.tables import first_line, pairs, read_metadata, read_table, refuse_
 # Folders of recordings in copies of VCTK. VITS asks its users to create the first, at 22,050 Hz.
 VCTK_AUDIO_FOLDERS = ("downsampled_wavs", "wav48", "wav48_silence_trimmed")
 MAX_NAMED = 5  # files listed in a message
+NOT_READ = (".json", ".xlsx", ".xml", ".textgrid", ".srt", ".vtt")  # files that may have texts, and are not tables
 
 
 class Entry(NamedTuple):
@@ -237,12 +238,13 @@ class Metadata(Layout):
 
     def entries_of(self, path: Path, speaker: str | None = None) -> Iterator[Entry]:
         """Yield the lines of a table. Raises ValueError if the meaning of its columns is unknown or doubtful."""
-        rows, width = read_metadata(path)
+        rows, width = read_metadata(path, len(self.options.columns))
         columns = self.options.columns or self.columns.get(width, ())
         if self.guarded and not self.options.columns:
             refuse_speakers_as_text(path, rows)
         if width == 1:
-            raise ValueError(f"{path} has one column: separate id and text by |")
+            other = "or, in a table with commas, name the columns, as in --columns id,text"
+            raise ValueError(f"{path} has one column, as in {rows[0][1][0]!r}: separate id and text by | {other}")
         if len(columns) != width or "id" not in columns or not {"text", "normalised"} & set(columns):
             needed = "name them, as in --columns id,speaker,text; id and text (or normalised) are needed"
             raise ValueError(f"{path} has {width} columns, as in {'|'.join(rows[0][1])!r}: {needed}")
@@ -424,12 +426,14 @@ def recognize(files: Files, options: Options = NOTHING_KNOWN) -> tuple[str, Layo
 
 def seen(files: Files) -> str:
     """Return a sentence about the files that probably contain the texts, and the option that reads each."""
-    tables = [path for path in files.named("*.csv", "*.tsv", "*.jsonl", "*.json", "*.txt", "*.scp", "*.lab")]
+    suffixes = (".csv", ".tsv", ".jsonl", ".txt", ".scp", ".lab", *NOT_READ)
+    tables = files.named(*(f"*{suffix}" for suffix in suffixes))
     shown = []
     for path in tables[:MAX_NAMED]:
         named = [name for name, kind in LAYOUTS.items() if name != "texts" and path in files.named(*kind.marks)]
         fitting = [name for name in named if LAYOUTS[name](files).found()] or named
         option = f"--layout {fitting[0]}" if fitting else f"--metadata {path.name}"
+        option = "not read" if path.suffix.lower() in NOT_READ else option
         shown.append(f"{path.relative_to(files.root)} ({option})")
     more = ", ..." if len(tables) > MAX_NAMED else ""
     return f"Seen: {', '.join(shown)}{more}." if shown else "Seen: no file that may contain texts."

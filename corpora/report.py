@@ -4,6 +4,7 @@ import html
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -18,6 +19,7 @@ MAX_BARS = 60  # speakers and symbols in a chart
 MAX_SUSPICIOUS = 200  # clips in the list
 ERROR_WEIGHT = 100.0  # of an error in comparison with a warning, which counts 1 to 2
 BAR = 30  # characters of the longest bar in Markdown
+MAX_ERRORS, MAX_WARNINGS = 20, 5  # recordings listed for each error and warning in a message
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
@@ -57,21 +59,71 @@ class Chart(NamedTuple):
     values: list[float]
 
 
-def write_report(
-    path: str | Path,
-    measured: Sequence[Measured],
-    findings: Sequence[Finding],
-    symbols: Mapping[str, int],
-    unknown: Mapping[str, int],
-) -> None:
+class Heard(NamedTuple):
+    """A clip with what a recognizer heard, and the character error rate between its text and that."""
+
+    clip: Clip
+    heard: str
+    cer: float
+
+
+@dataclass
+class Report:
+    """The result of a check. `errors` and `warnings` map a reason to the recordings concerned, the worst first."""
+
+    measured: list[Measured] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)  # of each clip's spectrogram; 0 if it cannot be read
+    findings: list[Finding] = field(default_factory=list)  # the worst first
+    symbols: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)  # symbols without an id
+    errors: dict[str, list[str]] = field(default_factory=dict)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+    checksum: str = ""  # SHA-256 of all names, speakers, texts and samples
+    left_out: dict[str, int] = field(default_factory=dict)  # clips that are not in the lists, by reason
+    heard: list[Heard] = field(default_factory=list)  # the largest error rate first
+
+    def __str__(self) -> str:
+        seconds = sum(clip.seconds for clip in self.measured)
+        lines = [f"{len(self.measured)} recordings, {seconds / 60:.1f} minutes:"]
+        for kind, reasons, most in (("error", self.errors, MAX_ERRORS), ("warning", self.warnings, MAX_WARNINGS)):
+            for reason, names in reasons.items():
+                rest = f", and {len(names) - most} more" if len(names) > most else ""
+                lines.append(f"{kind}: {reason} ({len(names)}): {', '.join(names[:most])}{rest}")
+        return "\n".join(lines) if self.errors or self.warnings else f"{lines[0]} nothing to report"
+
+    def add(self, findings: Sequence[Finding]) -> None:
+        """Add findings, and their recordings to `errors` and `warnings`."""
+        self.findings += sorted(findings, key=lambda finding: -finding.severity)
+        for clip, kind, reason, _, detail in sorted(findings, key=lambda finding: -finding.severity):
+            getattr(self, kind).setdefault(reason, []).append(f"{clip.path}: {detail}" if detail else clip.path)
+
+    def extend(self, other: "Report") -> None:
+        """Add the results of another report."""
+        self.measured += other.measured
+        self.frames += other.frames
+        self.findings += other.findings
+        self.symbols.update(other.symbols)
+        self.unknown.update(other.unknown)
+        self.left_out |= other.left_out
+        self.heard = sorted([*self.heard, *other.heard], key=lambda heard: -heard.cer)
+        for ours, theirs in ((self.errors, other.errors), (self.warnings, other.warnings)):
+            for reason, names in theirs.items():
+                ours.setdefault(reason, []).extend(names)
+
+    def stop_on_errors(self) -> None:
+        """Raise ValueError if there are errors; the report names the recordings."""
+        if self.errors:
+            raise ValueError("repair the recordings that the errors above name, or remove them from the filelist")
+
+
+def write_report(path: str | Path, report: Report) -> None:
     """Write a report in the format of the suffix, a key of `FORMATS`.
 
-    `symbols` counts the symbols of the texts, and `unknown` those without an id, which are left out. Links to
-    recordings are relative to the report. Raises ValueError for another suffix.
+    Links to recordings are relative to the report. Raises ValueError for another suffix.
     """
     write = format_of(path)
-    charts = [chart for chart in _charts(measured, symbols, unknown) if chart.values]
-    write_text(path, write(Path(path), measured, findings, charts))
+    charts = [chart for chart in _charts(report) if chart.values]
+    write_text(path, write(Path(path), report, charts))
 
 
 def format_of(path: str | Path) -> Callable[..., str]:
@@ -102,8 +154,8 @@ def suspicious(findings: Sequence[Finding]) -> list[tuple[Clip, list[Finding]]]:
     return [of_clip[path] for path in sorted(scores, key=lambda path: -scores[path])]
 
 
-def _charts(measured: Sequence[Measured], symbols: Mapping[str, int], unknown: Mapping[str, int]) -> list[Chart]:
-    read = [clip for clip in measured if clip.seconds]
+def _charts(report: Report) -> list[Chart]:
+    read = [clip for clip in report.measured if clip.seconds]
     speakers: defaultdict[str, float] = defaultdict(float)
     for clip in read:
         if clip.clip.speaker is not None:
@@ -115,8 +167,9 @@ def _charts(measured: Sequence[Measured], symbols: Mapping[str, int], unknown: M
         _histogram("Silence at the start (s)", [clip.leading for clip in read]),
         _histogram("Silence at the end (s)", [clip.trailing for clip in read]),
         _ranking("Speakers (minutes)", speakers),
-        _ranking("Symbols (count)", symbols),
-        _ranking("Symbols without an id, which are left out (count)", unknown),
+        _histogram("Character error rate of the recognizer", [heard.cer for heard in report.heard]),
+        _ranking("Symbols (count)", report.symbols),
+        _ranking("Symbols without an id, which are left out (count)", report.unknown),
     ]
 
 
@@ -138,11 +191,29 @@ def _summary(measured: Sequence[Measured]) -> str:
     return f"{len(measured)} recordings, {minutes:.1f} minutes"
 
 
-def _reasons(findings: Sequence[Finding]) -> list[tuple[str, str, int]]:
-    """Return kind, reason and number of clips, errors first and then the most frequent."""
-    counts = Counter((finding.kind, finding.reason) for finding in findings)
-    ordered = sorted(counts.items(), key=lambda item: (item[0][0], -item[1]))
-    return [(kind.removesuffix("s"), reason, count) for (kind, reason), count in ordered]
+def _reasons(report: Report) -> list[tuple[str, str, int]]:
+    """Return kind, reason and number of clips or symbols: errors, warnings, and what is not in the lists."""
+    counts = {
+        "error": {reason: len(names) for reason, names in report.errors.items()},
+        "warning": {reason: len(names) for reason, names in report.warnings.items()},
+        "not in the lists": report.left_out,
+    }
+    return [
+        (kind, reason, count)
+        for kind, reasons in counts.items()
+        for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
+    ]
+
+
+def _clips(report: Report) -> list[tuple[str, str, list[tuple[Clip, str]]]]:
+    """Return the lists of clips: title, title of the last column, and clips with the content of that column."""
+    found = [(clip, _complaints(findings)) for clip, findings in suspicious(report.findings)]
+    heard = [(clip, f"{cer:.2f}: {text}") for clip, text, cer in report.heard]
+    lists = [
+        ("The most suspicious clips", "findings", found[:MAX_SUSPICIOUS]),
+        ("Speech that differs most from the text", "error rate, and what was heard", heard[:MAX_SUSPICIOUS]),
+    ]
+    return [(title, column, clips) for title, column, clips in lists if clips]
 
 
 def _complaints(findings: Sequence[Finding]) -> str:
@@ -153,17 +224,20 @@ def _link(path: Path, recording: str) -> str:
     return quote(Path(os.path.relpath(recording, path.parent)).as_posix())
 
 
-def _html(path: Path, measured: Sequence[Measured], findings: Sequence[Finding], charts: Sequence[Chart]) -> str:
+def _html(path: Path, report: Report, charts: Sequence[Chart]) -> str:
     parts = ["<!DOCTYPE html>", '<html lang="en"><meta charset="utf-8">', "<title>Report of a corpus</title>"]
-    parts += [f"<style>{STYLE}</style>", "<h1>Report of a corpus</h1>", f"<p>{_summary(measured)}</p>"]
-    parts += ["<h2>Findings</h2>", "<table><tr><th>kind<th>reason<th>clips"]
-    parts += [f"<tr><td>{kind}<td>{html.escape(reason)}<td>{count}" for kind, reason, count in _reasons(findings)]
-    parts += ["</table>", "<h2>The most suspicious clips</h2>", "<table><tr><th>play<th>clip<th>findings"]
-    for clip, found in suspicious(findings)[:MAX_SUSPICIOUS]:
-        player = f'<audio controls preload="none" src="{html.escape(_link(path, clip.path))}"></audio>'
-        text = f"{html.escape(clip.path)}<br>{html.escape(clip.text)}"
-        parts.append(f"<tr><td>{player}<td>{text}<td>{html.escape(_complaints(found))}")
-    parts += ["</table>", "<h2>Distributions</h2>", '<div class="charts">']
+    parts += [f"<style>{STYLE}</style>", "<h1>Report of a corpus</h1>", f"<p>{_summary(report.measured)}</p>"]
+    parts += ["<h2>Findings</h2>", "<table><tr><th>kind<th>reason<th>number"]
+    parts += [f"<tr><td>{kind}<td>{html.escape(reason)}<td>{count}" for kind, reason, count in _reasons(report)]
+    parts.append("</table>")
+    for title, column, clips in _clips(report):
+        parts += [f"<h2>{title}</h2>", f"<table><tr><th>play<th>clip<th>{column}"]
+        for clip, content in clips:
+            player = f'<audio controls preload="none" src="{html.escape(_link(path, clip.path))}"></audio>'
+            text = f"{html.escape(clip.path)}<br>{html.escape(clip.text)}"
+            parts.append(f"<tr><td>{player}<td>{text}<td>{html.escape(content)}")
+        parts.append("</table>")
+    parts += ["<h2>Distributions</h2>", '<div class="charts">']
     for chart in charts:
         longest = max(chart.values) or 1
         parts += ["<div>", f"<h3>{html.escape(chart.title)}</h3>", "<table>"]
@@ -174,14 +248,15 @@ def _html(path: Path, measured: Sequence[Measured], findings: Sequence[Finding],
     return "\n".join([*parts, "</div>", "</html>", ""])
 
 
-def _markdown(path: Path, measured: Sequence[Measured], findings: Sequence[Finding], charts: Sequence[Chart]) -> str:
-    lines = ["# Report of a corpus", "", _summary(measured), "", "## Findings", ""]
-    lines += ["| kind | reason | clips |", "|---|---|---|"]
-    lines += [f"| {kind} | {_cell(reason)} | {count} |" for kind, reason, count in _reasons(findings)]
-    lines += ["", "## The most suspicious clips", "", "| clip | text | findings |", "|---|---|---|"]
-    for clip, found in suspicious(findings)[:MAX_SUSPICIOUS]:
-        link = f"[{_cell(clip.path)}]({_link(path, clip.path)})"
-        lines.append(f"| {link} | {_cell(clip.text)} | {_cell(_complaints(found))} |")
+def _markdown(path: Path, report: Report, charts: Sequence[Chart]) -> str:
+    lines = ["# Report of a corpus", "", _summary(report.measured), "", "## Findings", ""]
+    lines += ["| kind | reason | number |", "|---|---|---|"]
+    lines += [f"| {kind} | {_cell(reason)} | {count} |" for kind, reason, count in _reasons(report)]
+    for title, column, clips in _clips(report):
+        lines += ["", f"## {title}", "", f"| clip | text | {column} |", "|---|---|---|"]
+        for clip, content in clips:
+            link = f"[{_cell(clip.path)}]({_link(path, clip.path)})"
+            lines.append(f"| {link} | {_cell(clip.text)} | {_cell(content)} |")
     for chart in charts:
         longest = max(chart.values) or 1
         lines += ["", f"## {chart.title}", "", "| from | | |", "|---|---|---|"]

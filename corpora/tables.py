@@ -20,14 +20,20 @@ ROLES = {  # columns of tables with a header
 }
 
 
-def read_metadata(path: Path) -> tuple[list[Row], int]:
+def read_metadata(path: Path, columns: int = 0) -> tuple[list[Row], int]:
     """Return the rows of a table without white space around columns, and their width. Quotes are ordinary.
 
-    Columns are separated by | or, if the first line has none, by tabs.
+    Columns are separated by | or, if the first line has none, by tabs. If it has none of them either, and the number of
+    `columns` is known, they are separated by commas or semicolons, and quotes may enclose them.
     """
     line = first_line(path)
-    separator = "\t" if "\t" in line and "|" not in line else "|"
-    rows = [(number, [column.strip() for column in columns]) for number, columns in read_rows(path, separator)]
+    separator = next((mark for mark in "|\t" if mark in line), _separator(line) if columns > 1 else "|")
+    if separator in ",;":
+        reader = csv.reader(io.StringIO(read_text(path)), delimiter=separator)
+        read: list[Row] = [(reader.line_num, row) for row in reader if row]
+    else:
+        read = read_rows(path, separator)
+    rows = [(number, [column.strip() for column in row]) for number, row in read]
     return rows, check_widths(rows, path)
 
 

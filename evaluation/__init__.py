@@ -3,7 +3,7 @@
 `takes` speaks the lines of a filelist, with the durations of `alignment`, and reads any system's audio. `measures`
 computes the numbers of `quantities`: error rates of a recognizer (`recognition`), predicted opinion scores and the
 similarity of speakers (`judges`), distances to the recordings (`acoustics`), and rhythm (`durations`). `bootstrap`
-gives intervals; `report` and `pictures` write results.
+gives intervals; `report` and `pictures` write results. `transcripts` compares the texts of a corpus with its speech.
 """
 
 import importlib

@@ -24,10 +24,12 @@ def estimate(rows: np.ndarray, of_sums: OfSums) -> Value:
     The ends of the interval are NaN for fewer than two sentences.
 
     Args:
-        rows: terms of each sentence `[sentences, k]`; each bootstrap sample draws sentences with replacement.
+        rows: terms of each sentence `[sentences, k]`; each bootstrap sample draws sentences with replacement. Rows of
+            NaN, of sentences without terms, are left out.
         of_sums: the quantity, from the sums of the terms over sentences.
     """
     rows = np.asarray(rows, np.float64)
+    rows = rows[~np.isnan(rows).all(1)]
     n = len(rows)
     counts = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), ROUNDS)
     with np.errstate(divide="ignore", invalid="ignore"):  # a sample may have no valid term, such as no voiced frame

@@ -87,7 +87,10 @@ class Opinion(Measure):
 
 
 class Similarity(Measure):
-    """Similarity of the speaker to the mean of their reference recordings, excluding the take itself."""
+    """Similarity of a take to the mean of its speaker's reference recordings, excluding the take itself.
+
+    A converted take is compared with the speaker of its recording too: `source_similarity`.
+    """
 
     def __init__(self, options: Options):
         super().__init__(options)
@@ -98,22 +101,31 @@ class Similarity(Measure):
         """Raise ValueError for a take whose speaker has no reference recording."""
         speakers = {reference.speaker for reference in self.options.references}
         for take in takes:
-            who = take.facts.get("speaker") or take.speaker
-            if len(speakers) != 1 and who not in speakers:
-                raise ValueError(f"no recording of speaker {who!r} to compare with: name a filelist with --reference")
+            for who in _speakers(take):
+                if (len(speakers) != 1 or "source" in take.facts) and who not in speakers:
+                    raise ValueError(
+                        f"no recording of speaker {who!r} to compare with: name a filelist with --reference"
+                    )
 
     def score(self, take: Take, sound: Sound) -> Score:
         """Compare embeddings."""
         for reference in () if self.references else self.options.references:
             embedding = self.encoder.embed(load_audio(reference.recording, RATE))
             self.references[reference.speaker][reference.recording] = embedding
-        who = take.facts.get("speaker") or take.speaker
-        known = next(iter(self.references.values())) if len(self.references) == 1 else self.references[who]
-        others = [embedding for path, embedding in known.items() if path != take.audio]
-        if not others:
-            return Score({})
-        similarity = cosine_to_mean(self.encoder.embed(sound.spoken), others)
-        return Score({"similarity": (similarity, 1)}, {"similarity": similarity})
+        embedding = self.encoder.embed(sound.spoken)
+        found = {}
+        for name, who in zip(("similarity", "source_similarity"), _speakers(take)):
+            known = next(iter(self.references.values())) if len(self.references) == 1 else self.references[who]
+            own = take.recording if name == "source_similarity" else take.audio
+            if others := [reference for path, reference in known.items() if path != own]:
+                found[name] = cosine_to_mean(embedding, others)
+        return Score({name: (value, 1) for name, value in found.items()}, found)
+
+
+def _speakers(take: Take) -> list[str | None]:
+    """Return the speaker of a take and, if it is converted, the speaker of its recording."""
+    speaker = take.facts.get("speaker") or take.speaker
+    return [speaker, take.facts["source"]] if "source" in take.facts else [speaker]
 
 
 class Acoustics(Measure):
@@ -125,7 +137,7 @@ class Acoustics(Measure):
 
     def score(self, take: Take, sound: Sound) -> Score:
         """Compare the take with its recording."""
-        if sound.recorded is None:
+        if sound.recorded is None or "source" in take.facts:  # the recording of a converted take is of another voice
             return Score({})
         d = acoustics.compare(acoustics.analyze(sound.spoken), acoustics.analyze(sound.recorded))
         terms = {
@@ -203,19 +215,25 @@ def score_all(
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Score every take with every measure.
 
-    Returns the terms of each quantity `[sentences, k]`, without the sentences that have none, and facts of each
+    Returns the terms of each quantity `[sentences, k]`, NaN for sentences that have none, and facts of each
     sentence. Raises ValueError for audio that is too short or not finite.
     """
-    terms: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+    terms: list[dict[str, tuple[float, ...]]] = []
     sentences = []
     for take in progress(takes):
         own = take.audio == take.recording
         sound = Sound(load_sound(take.audio), None if own else load_sound(take.recording))
         sentence: dict[str, Any] = {"name": take.name, "text": take.text}
+        terms.append({})
         for measure in measures.values():
             score = measure.score(take, sound)
             sentence |= score.facts
-            for name, row in score.terms.items():
-                terms[name].append(row)
+            terms[-1] |= score.terms
         sentences.append(sentence)
-    return {name: np.array(terms[name], np.float64) for name in QUANTITIES if name in terms}, sentences
+    widths = {name: len(row) for rows in terms for name, row in rows.items()}
+    matrices = {
+        name: np.array([rows.get(name, (np.nan,) * widths[name]) for rows in terms], np.float64)
+        for name in QUANTITIES
+        if name in widths
+    }
+    return matrices, sentences

@@ -20,6 +20,9 @@ QUANTITIES = {
     "wer": Quantity("word error rate", "of a recognizer; lower is more intelligible", ratio, True),
     **{name: Quantity(judge.title, judge.meaning, ratio) for name, judge in JUDGES.items()},
     "similarity": Quantity("speaker similarity", "cosine to the mean embedding of the recordings, up to 1", ratio),
+    "source_similarity": Quantity(
+        "similarity to the source", "of converted audio: cosine to the mean embedding of its first speaker", ratio
+    ),
     "mcd": Quantity("mel-cepstral distortion, dB", "distance to the recordings; lower is nearer", ratio),
     "log_f0_rmse": Quantity("log F0 error", "root mean square, where both are voiced; 0.1 is 10 %", root_of_ratio),
     "voicing_error": Quantity("voicing error", "share of frames of which only one is voiced", ratio, True),

@@ -24,6 +24,7 @@ PACKAGES = (
 )
 LEAST = 1e-5  # smaller values are shown as 0
 WORST = 5  # sentences that report.md quotes
+BY_SPEAKER = ("cer", "dnsmos", "similarity", "source_similarity")  # quantities of the table of speakers
 LEGEND = f"Intervals are bootstrap intervals of {COVERAGE} % over sentences."
 
 
@@ -35,10 +36,29 @@ def build(
     Args: terms and sentences of `measures.score_all`; details, such as the command. A number that is not defined, such
     as the F0 error of a whisper, is None.
     """
-    numbers = {name: estimate(rows, QUANTITIES[name].of_sums)._asdict() for name, rows in terms.items()}
+    numbers = estimates(terms)
+    if len(names := list(dict.fromkeys(speaker for take in takes if (speaker := _speaker(take))))) > 1:
+        masks = {name: np.array([_speaker(take) == name for take in takes]) for name in names}
+        details["speakers"] = {
+            name: {
+                "sentences": int(mask.sum()),
+                **estimates({key: terms[key][mask] for key in BY_SPEAKER if key in terms}),
+            }
+            for name, mask in masks.items()
+        }
     if classes := duration_statistics(takes):
         details["durations"] = classes
     return _finite({**numbers, "sentences": sentences, "details": {**details, **environment()}})
+
+
+def estimates(terms: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Return the value and interval of each quantity."""
+    return {name: estimate(rows, QUANTITIES[name].of_sums)._asdict() for name, rows in terms.items()}
+
+
+def _speaker(take: Take) -> str | None:
+    """Return the speaker of the recording of a take, who is the source of a conversion."""
+    return take.facts.get("source") or take.facts.get("speaker") or take.speaker
 
 
 def duration_statistics(takes: Sequence[Take]) -> dict[str, dict[str, float]] | None:
@@ -95,6 +115,13 @@ def markdown(report: Mapping[str, Any], pictures: Sequence[str]) -> str:
         if name in report:
             value = shown(name, report[name]["value"])
             lines.append(f"| {quantity.title} | {value} | {limits(name, report[name]) or '-'} | {quantity.meaning} |")
+    if "speakers" in details:
+        columns = [name for name in BY_SPEAKER if any(name in row for row in details["speakers"].values())]
+        titles = " | ".join(QUANTITIES[name].title for name in columns)
+        lines += ["", "## Speakers", "", f"| recordings of | sentences | {titles} |", "|---" * (len(columns) + 2) + "|"]
+        for name, row in details["speakers"].items():
+            cells = " | ".join(interval(column, row.get(column)) for column in columns)
+            lines.append(f"| {name} | {row['sentences']} | {cells} |")
     if "durations" in details:
         lines += ["", "## Durations", "", "Means and standard deviations of log durations in ms."]
         lines += ["", "| class | symbols | predicted | aligned | ratio of std |", "|---|---|---|---|---|"]

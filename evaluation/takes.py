@@ -9,11 +9,12 @@ durations [draws][tokens] as they are spoken, and `aligned` durations [tokens] o
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
 from audio import FORMATS, read_header, save_audio
@@ -21,6 +22,9 @@ from corpora.filelist import read_filelist
 from evaluation import alignment
 from files import write_text
 from synthesis.speech import BaseVoice
+
+if TYPE_CHECKING:
+    from synthesis import Voice
 
 FOLDER, FACTS = "wavs", "takes.json"  # in the output folder
 JSON, MARKDOWN = "report.json", "report.md"  # there too, written by `evaluation.report`
@@ -86,6 +90,24 @@ def check_lines(voice: BaseVoice, lines: Sequence[Take], speaker: str | None) ->
     return checked
 
 
+def sources(voice: BaseVoice, lines: Sequence[Take], target: str) -> list[Take]:
+    """Return the lines that `convert` converts to a speaker: those of other speakers, with the target in their facts.
+
+    Raises ValueError if the voice cannot convert recordings, has no such speaker, or if no line is of another speaker.
+    """
+    if not hasattr(voice, "convert"):
+        raise ValueError("--convert needs a checkpoint: an exported voice has no posterior encoder")
+    if not voice.data.n_speakers:
+        raise ValueError("--convert needs a model of several speakers, and this model has a single voice")
+    target_id = voice.speaker_id(target)
+    if unnamed := [line.recording for line in lines if line.speaker is None]:
+        raise ValueError(f"--convert needs lines path|speaker|text: {unnamed[0]} has no speaker")
+    others = [line for line in lines if voice.speaker_id(line.speaker) != target_id]
+    if not others:
+        raise ValueError(f"--convert {target}: all recordings are of this speaker")
+    return [replace(line, facts={"speaker": target, "source": line.speaker}) for line in others]
+
+
 def speaker_of(voice: BaseVoice, line: Take, speaker: str | None) -> str | None:
     """Return who speaks a line: the given speaker, or the one of the filelist if the voice has several."""
     return speaker if speaker is not None else line.speaker if voice.data.n_speakers else None
@@ -112,6 +134,8 @@ def read(folder: str | Path, lines: Sequence[Take]) -> tuple[list[Take], dict[st
     described = next((path for path in (folder / FACTS, folder.parent / FACTS) if path.is_file()), None)
     content = read_json(described) if described else {"sentences": []}
     facts = {sentence.get("name"): sentence for sentence in content.pop("sentences")}
+    if content.get("convert"):  # the recordings of the target speaker are not converted
+        lines = [line for line in lines if line.name in facts]
     takes = []
     for line in lines:
         paths = [folder / f"{line.name}{suffix}" for suffix in FORMATS]
@@ -146,30 +170,67 @@ def speak(
         speaker: name or id; by default the one of each line, if the voice has several.
         about: entries of `takes.json` that describe the voice.
     """
-    folder = Path(output) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_results(output)
     seeds: dict[str, Any] = {"seed": seed} if alignment.takes_seeds(voice) else {}
     gpu = gpu_of(voice)
     frame_ms = 1000 * voice.data.hop_length / voice.sampling_rate
-    takes: list[Take] = []
-    for line in tqdm(lines, "speaking", unit="line", disable=None):
+    warm = False
+
+    def spoken(line: Take) -> tuple[np.ndarray, dict[str, Any]]:
+        nonlocal warm
         who = speaker_of(voice, line, speaker)
-        for _ in range(1 if takes and not gpu else 2):  # the first sentence, and any new length on a GPU, is slower
+        for _ in range(1 if warm and not gpu else 2):  # the first sentence, and any new length on a GPU, is slower
             begin = time.perf_counter()
             speech = voice.speak(line.text, who, **seeds)
             elapsed = time.perf_counter() - begin
             begin = time.perf_counter()
             next(voice.speak(line.text, who, stream=True, **seeds))
             first_sound = time.perf_counter() - begin
+        warm = True
+        times = {"elapsed": elapsed, "first_sound": first_sound, "frame_ms": frame_ms}
+        durations = alignment.durations(voice, line.text, line.recording, who, seed, draws)
+        return speech.audio, {"speaker": who, **times, **durations}
+
+    return _write_takes(
+        voice, lines, output, spoken, "speaking", {**about, "speaker": speaker, "draws": draws, **seeds}
+    )
+
+
+def convert(
+    voice: "Voice", lines: Sequence[Take], output: str | Path, seed: int, target: str, **about: Any
+) -> tuple[list[Take], dict[str, Any]]:
+    """Convert the recordings of all lines to the voice of a speaker. Writes and returns the same as `speak`.
+
+    The facts of a take name the speaker of the recording as its `source`.
+    """
+
+    def converted(line: Take) -> tuple[np.ndarray, dict[str, Any]]:
+        begin = time.perf_counter()
+        audio = voice.convert(line.recording, str(line.speaker), target, seed=seed)
+        return audio, {"speaker": target, "source": line.speaker, "elapsed": time.perf_counter() - begin}
+
+    return _write_takes(voice, lines, output, converted, "converting", {**about, "convert": target, "seed": seed})
+
+
+def _write_takes(
+    voice: BaseVoice,
+    lines: Sequence[Take],
+    output: str | Path,
+    produce: Callable[[Take], tuple[np.ndarray, dict[str, Any]]],
+    title: str,
+    settings: dict[str, Any],
+) -> tuple[list[Take], dict[str, Any]]:
+    """Write the audio `[samples]` and the facts that `produce` returns for each line, and the settings of the voice."""
+    folder = Path(output) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_results(output)
+    takes: list[Take] = []
+    for line in tqdm(lines, title, unit="line", disable=None):
+        audio, facts = produce(line)
         path = folder / f"{line.name}.flac"
-        save_audio(path, speech.audio, speech.sampling_rate)
-        times = {"seconds": speech.seconds, "elapsed": elapsed, "first_sound": first_sound, "frame_ms": frame_ms}
-        facts = {"name": line.name, "text": line.text, "speaker": who, **times}
-        facts |= alignment.durations(voice, line.text, line.recording, who, seed, draws)
+        save_audio(path, audio, voice.sampling_rate)
+        facts = {"name": line.name, "text": line.text, "seconds": len(audio) / voice.sampling_rate, **facts}
         takes.append(Take(line.name, line.text, line.recording, line.speaker, str(path), facts))
-    settings = {"step": voice.step, "device": gpu or "CPU", "sampling_rate": voice.sampling_rate, "draws": draws}
-    settings = {**about, **settings, **seeds}
+    settings |= {"step": voice.step, "device": gpu_of(voice) or "CPU", "sampling_rate": voice.sampling_rate}
     write_facts(output, settings, [take.facts for take in takes])
     return takes, settings
 

@@ -19,9 +19,9 @@ from conditions import Speaker, Values, resolve
 from config import DataConfig
 from synthesis import arriving, sentences
 from synthesis.words import written_words
-from text import clean_text, table_of_symbols
+from text import clean_text
 from text.symbols import PAD, PUNCTUATION
-from text.tokens import token_ids
+from text.tokens import symbol_table, token_ids, token_names, vocabulary
 
 PAUSE = 0.2  # seconds of silence between sentences
 MAX_PAUSE = 60  # seconds
@@ -53,7 +53,7 @@ class Scales(NamedTuple):
 
 def check_seed(seed: int | None) -> None:
     """Raise ValueError for a value that is not a seed."""
-    if seed is not None and not (isinstance(seed, int) and 0 <= seed < 1 << 63):
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63):
         raise ValueError(f"seed is {seed}; it may be a whole number from 0 to 2^63 - 1")
 
 
@@ -147,6 +147,7 @@ class Line(NamedTuple):
     text: str
     symbols: str
     tokens: list[int]
+    names: list[str]  # of the tokens, as in `Sentence`
     ends: bool  # a sentence ends with it, so a pause may follow
     cleaners: Sequence[str] = ()  # that made the symbols
 
@@ -173,16 +174,18 @@ class BaseVoice(ABC):
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """Symbols in the order of their ids; empty if the network has its own table, which is unknown."""
-        table = table_of_symbols(self.data.extra_symbols)
-        return table if self.n_vocab in (None, len(table)) else ()
+        """Symbol of each id, "" for an id without one; empty if the network has its own table, which is unknown."""
+        names, size = symbol_table(self.data).names, vocabulary(self.data)
+        return (*names, *[""] * (size - len(names))) if self.n_vocab in (None, size) else ()
 
     def check_symbols(self) -> None:
         """Raise ValueError if the network has its own table of symbols."""
         if not self.symbols:
-            here = len(table_of_symbols(self.data.extra_symbols))
+            here = vocabulary(self.data)
             own = f"this model has its own table of {self.n_vocab} symbols, and the table here has {here}"
-            unless = "unless data.extra_symbols of its config lists the symbols beyond those of VITS"
+            unless = (
+                "unless its config has the table as data.symbols or data.extra_symbols, and its size as data.n_vocab"
+            )
             raise ValueError(f"{own}: it reads only token ids, {unless}")
 
     def read(self, text: Text, phonemes: bool = False) -> list[Line]:
@@ -202,7 +205,7 @@ class BaseVoice(ABC):
                     raise ValueError(f"there is no token {i}: the tokens of this model are 0{last}")
             if not ids:
                 raise ValueError("there are no tokens to synthesize")
-            return [Line("", "", ids, True)]
+            return [Line("", "", ids, [self.symbols[i] for i in ids] if self.symbols else [], True)]
         self.check_symbols()
         lines = list(self._lines(sentences.split(text), phonemes))
         if not lines:
@@ -212,12 +215,14 @@ class BaseVoice(ABC):
 
     def _lines(self, pieces: Iterable[sentences.Piece], phonemes: bool) -> Iterator[Line]:
         """Yield the pieces that have a pronounceable symbol, with their token ids."""
-        pronounceable = set(self.symbols) - set(PAD + PUNCTUATION)
+        table = symbol_table(self.data)
+        pronounceable = table.ids.keys() - {*PAD, *PUNCTUATION, self.data.begin_symbol, self.data.end_symbol}
         cleaners = () if phonemes else self.data.text_cleaners
         for piece in pieces:
             symbols = clean_text(piece.text, cleaners)
-            if not pronounceable.isdisjoint(symbols):
-                yield Line(piece.text, symbols, token_ids(symbols, self.data), piece.ends, cleaners)
+            if not pronounceable.isdisjoint(table.split(symbols)):
+                tokens, names = token_ids(symbols, self.data), token_names(symbols, self.data)
+                yield Line(piece.text, symbols, tokens, names, piece.ends, cleaners)
 
     @overload  # abbreviated: the implementation lists the parameters
     def speak(self, text: Text, *args: Any, stream: Literal[True], **options: Any) -> Iterator[np.ndarray]: ...
@@ -390,8 +395,7 @@ class BaseVoice(ABC):
         return np.zeros(round(pause * self.sampling_rate) if line.ends else 0, np.float32)
 
     def _sentence(self, line: Line, durations: np.ndarray | None, start: int, audio: np.ndarray) -> Sentence:
-        names = [self.symbols[token] for token in line.tokens] if self.symbols else []
-        return Sentence(line.text, line.symbols, line.tokens, names, durations, start, audio, line.cleaners)
+        return Sentence(line.text, line.symbols, line.tokens, line.names, durations, start, audio, line.cleaners)
 
     def _join(self, lines: list[Line], made: list[Made], pause: float, normalize: bool) -> Speech:
         """Concatenate the pieces of a text, with pauses between its sentences."""

@@ -336,7 +336,8 @@ def test_the_program_checks_files(tmp_path):
 
 UNREADABLE = {
     "nested": (b"[" * 100_000, "is nested too deeply"),
-    "UTF-16": ("{}".encode("utf-16"), "is not a text file in UTF-8"),
+    "UTF-16": ("{}".encode("utf-16"), "is not a text file in UTF-8, but probably UTF-16: save"),
+    "Latin-1": ('{"train": "ü"}'.encode("latin-1"), "but probably CP1252 or Latin-1"),
     "binary": (bytes(range(256)), "is not a text file in UTF-8"),
     "twice": (b'{"train": {"epochs": 1, "epochs": 2}, "data": {}, "model": {}}', "the key 'epochs' stands twice"),
     "huge": (b'{"train": {"learning_rate": 1' + b"0" * 400 + b'}, "data": {}, "model": {}}', "is too large"),

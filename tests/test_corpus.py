@@ -1,13 +1,16 @@
 """Tests of filelists, speaker numbers, and the check of recordings and texts."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 import corpus
+from corpora import sounds
 from text import tokens
 
 RATE = 22050
@@ -31,8 +34,8 @@ def filelist(tmp_path, text, encoding="utf-8", name="list.txt"):
     return path
 
 
-def voice(seconds=1.0, level=0.3, rate=RATE):
-    noise = np.random.default_rng(0).standard_normal(round(seconds * rate)).clip(-3, 3)
+def voice(seconds=1.0, level=0.3, rate=RATE, seed=0):
+    noise = np.random.default_rng(seed).standard_normal(round(seconds * rate)).clip(-3, 3)
     return (level / 3 * noise).astype(np.float32)
 
 
@@ -156,7 +159,8 @@ def test_token_ids_of_cleaned_and_uncleaned_lists_with_and_without_blanks():
 
 
 def test_a_good_corpus_has_nothing_to_report(tmp_path):
-    clips = clips_of(tmp_path, {"a.wav": voice(), "b.flac": voice(2), "c.ogg": voice(3), "d.wav": (voice(1), 16000)})
+    recordings = {"a.wav": voice(), "b.flac": voice(2, seed=1), "c.ogg": voice(3, seed=2), "d.wav": (voice(), 16000)}
+    clips = clips_of(tmp_path, recordings)
     report = corpus.check_corpus(clips, data())
     assert (report.errors, report.warnings) == ({}, {})
     assert report.frames == [86, 172, 258, 22050 * 22050 // 16000 // 256]
@@ -223,16 +227,16 @@ def test_warnings_name_the_worst_recording_first(tmp_path):
     clips = clips_of(
         tmp_path,
         {
-            **{f"{i}.wav": voice(1 + i / 50) for i in range(12)},
-            "late.wav": np.concatenate([pause, voice()]),
-            "early.wav": np.concatenate([voice(), pause, pause]),
-            "earlier.wav": np.concatenate([voice(), pause]),
-            "quiet.wav": voice(level=0.01),
-            "clipped.wav": np.clip(5 * voice(), -1, 1),
-            "slow.wav": voice(9),
-            "offset.wav": voice(1.01) + 0.05,
-            "again.wav": voice(1.02),
-            "crowded.wav": voice(1.03),
+            **{f"{i}.wav": voice(1 + i / 50, seed=i) for i in range(12)},
+            "late.wav": np.concatenate([pause, voice(seed=20)]),
+            "early.wav": np.concatenate([voice(seed=21), pause, pause]),
+            "earlier.wav": np.concatenate([voice(seed=22), pause]),
+            "quiet.wav": voice(level=0.01, seed=23),
+            "clipped.wav": np.clip(5 * voice(seed=24), -1, 1),
+            "slow.wav": voice(9, seed=25),
+            "offset.wav": voice(1.01, seed=26) + 0.05,
+            "again.wav": voice(1.02, seed=1),
+            "crowded.wav": voice(1.03, seed=27),
         },
     )
     clips[-2] = clips[-2]._replace(text="howdy")
@@ -254,8 +258,10 @@ def test_warnings_name_the_worst_recording_first(tmp_path):
         "text not of 1 to 10 symbols, which training leaves out": ["crowded.wav"],
         "more than 300 frames, which training leaves out": ["slow.wav"],
     }
-    again = corpus.check_corpus([clips[0], clips[0]], data()).warnings
-    assert again == {"same recording and text as another clip": [f"{clips[0].path}: the other is {clips[0].path}"]}
+    shutil.copy(clips[0].path, tmp_path / "copy.wav")
+    same = clips[0]._replace(path=str(tmp_path / "copy.wav"))
+    again = corpus.check_corpus([clips[0], same, clips[0]], data()).warnings
+    assert again == {"same recording and text as another clip": [f"{same.path}: the other is {clips[0].path}"]}
     report.stop_on_errors()
 
 
@@ -270,8 +276,66 @@ def test_unknown_symbols_are_counted(tmp_path):
     assert not corpus.check_corpus([clips[0]._replace(text="мир")], data(extra_symbols="мир")).errors
 
 
+@pytest.mark.parametrize(
+    "change", [None, [], [1], [[1, 2]], [[1, 2], None], [[1, 2], [1]], [None, ["x"] * 10]], ids=str
+)
+def test_a_cache_with_damaged_entries_is_replaced(tmp_path, change):
+    clips, cache = clips_of(tmp_path, {"a.wav": voice()}), tmp_path / "corpus.json"
+    first = corpus.check_corpus(clips, data(), cache)
+    stored = json.loads(cache.read_text())
+    (key, _), path = stored["files"][clips[0].path], clips[0].path
+    damaged = [key, change[1]] if isinstance(change, list) and len(change) == 2 else change
+    cache.write_text(json.dumps(stored | {"files": {path: damaged}}))
+    assert corpus.check_corpus(clips, data(), cache) == first
+    assert json.loads(cache.read_text()) == stored
+
+
+def test_the_checksum_is_that_of_texts_speakers_and_samples(tmp_path):
+    def checksum(clips):
+        return corpus.check_corpus(clips, data()).checksum
+
+    clips = clips_of(tmp_path, {"a.wav": voice(), "b.wav": voice(2)})
+    first = checksum(clips)
+    assert len(first) == 64 and checksum(clips) == first
+    assert checksum([clips[0]._replace(text="hˈa."), clips[1]]) != first
+    soundfile.write(clips[1].path, voice(2) * 0.99, RATE)
+    assert checksum(clips) != first
+
+
 def test_a_text_without_symbols_is_an_error(tmp_path):
     assert "no text" in corpus.check_corpus(clips_of(tmp_path, {"a.wav": voice()}, text=""), data()).errors
+
+
+def test_the_same_speech_in_another_encoding_level_and_cut_is_found(tmp_path):
+    speech, other = voice(3), voice(3, seed=1)
+    shorter = soxr.resample(0.1 * speech[2000:-3000], RATE, 16000)
+    recordings = {"a.wav": speech, "b.ogg": (shorter, 16000), "c.mp3": other, "d.wav": other[::-1], "e.flac": other}
+    clips = clips_of(tmp_path, recordings | {"part.wav": speech[: 2 * RATE]})
+    clips[4] = clips[4]._replace(text="another text")
+    expected = {
+        "same speech and text as another clip, in another encoding, level or cut": ("b.ogg", "a.wav"),
+        "two texts for the same speech": ("e.flac", "c.mp3"),
+        "speech that another clip contains, or the reverse": ("part.wav", "a.wav"),
+    }
+    found = corpus.check_corpus(clips, data()).warnings
+    for reason, (clip, earlier) in expected.items():
+        assert f"{tmp_path / clip}: the other is {tmp_path / earlier}" in found.pop(reason)
+    assert not [reason for reason in found if "clip" in reason or "speech" in reason]
+
+
+def test_an_interrupted_check_keeps_its_measurements(tmp_path, monkeypatch):
+    clips = clips_of(tmp_path, {"a.wav": voice(), "b.wav": voice()})
+    measure = sounds.measure
+
+    def interrupted(path):
+        if path.endswith("b.wav"):
+            raise KeyboardInterrupt
+        return measure(path)
+
+    monkeypatch.setattr(sounds, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        corpus.check_corpus(clips, data(), tmp_path / "corpus.json")
+    assert list(json.loads((tmp_path / "corpus.json").read_text())["files"]) == [clips[0].path]
 
 
 def test_unchanged_recordings_are_measured_once(tmp_path, monkeypatch):
@@ -279,8 +343,8 @@ def test_unchanged_recordings_are_measured_once(tmp_path, monkeypatch):
     (tmp_path / "none.wav").unlink()
     cache = tmp_path / "run" / "corpus.json"
     measured = []
-    measure = corpus.measure
-    monkeypatch.setattr(corpus, "measure", lambda path: measured.append(path) or measure(path))
+    measure = sounds.measure
+    monkeypatch.setattr(sounds, "measure", lambda path: measured.append(path) or measure(path))
     first = corpus.check_corpus(clips, data(), cache)
     assert len(measured) == 3
     assert corpus.check_corpus(clips, data(), cache) == first
@@ -292,7 +356,7 @@ def test_unchanged_recordings_are_measured_once(tmp_path, monkeypatch):
     assert [path.name for path in cache.parent.iterdir()] == ["corpus.json"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"files": 3}', '{"settings": [1], "files": {}}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"files": 3}', '{"settings": [1], "files": {}}', "[" * 100_000])
 def test_an_invalid_cache_is_replaced(tmp_path, content):
     clips = clips_of(tmp_path, {"a.wav": voice()})
     cache = filelist(tmp_path, content, name="corpus.json")
@@ -354,3 +418,22 @@ def test_command_line_compares_speakers_with_the_config(tmp_path, capsys):
         path.write_text(json.dumps({"train": {}, "data": data, "model": {"gin_channels": 256}}))
         ended, out, error = run(capsys, "-c", path)
         assert ended == code and message in out + error and ("warning: data" in out) == (n_speakers == 2)
+
+
+def test_parts_are_measured_separately_and_checked_together(tmp_path, capsys, monkeypatch):
+    clips_of(tmp_path, {f"{i}.wav": voice(seed=i) for i in range(5)})
+    listed = filelist(tmp_path, "".join(f"{i}.wav|hello\n" for i in range(5)), name="list.txt.cleaned")
+    cache = tmp_path / "measured" / "c.json"
+    for i in (1, 2):
+        corpus.main([str(listed), "--cache", str(cache), "--shard", f"{i}/2"])
+        assert "recordings are measured" in capsys.readouterr().out
+    assert sorted(path.name for path in cache.parent.iterdir()) == ["c.json.1-of-2", "c.json.2-of-2"]
+    monkeypatch.setattr("corpora.sounds.measure", lambda path: pytest.fail("decoded again"))
+    code, out, _ = run(capsys, listed, "--cache", cache)
+    assert "5 recordings" in out and cache.exists()
+    for part in cache.parent.glob("*-of-*"):
+        part.unlink()
+    assert run(capsys, listed, "--cache", cache)[:2] == (code, out)
+    with pytest.raises(SystemExit, match="2"):
+        corpus.main([str(listed), "--shard", "1/2"])
+    assert "--shard needs --cache" in capsys.readouterr().err

@@ -31,6 +31,7 @@ import pytest
 import soundfile
 import test_benchmarks
 import test_evaluate
+import test_teacher
 import tiny
 import tiny_voices
 import torch
@@ -38,6 +39,7 @@ import torch
 import checkpoint
 import config as configs
 import trainer
+from corpora import shards
 from corpora.recordings import Files
 
 ROOT = tiny.ROOT
@@ -55,7 +57,7 @@ RUNS = {
     "README.md": ["vctk"],
     "docs/speaking.md": ["ljs", "vctk"],
     "docs/export.md": ["ljs"],
-    "docs/evaluation.md": ["ljs"],
+    "docs/evaluation.md": ["ljs", "vctk"],
 }  # trained beforehand
 BEFORE = {  # commands of other documents
     "docs/training.md": [
@@ -190,6 +192,8 @@ class Reader:
     def python(self, arguments: list[str], _input: bytes) -> bytes:
         """Run a program of this repository, or Piper, in this process."""
         program, *arguments = arguments
+        if program == "-m" and arguments[0] == "corpora.shards":
+            return printed(lambda: shards.main(arguments[1:]))
         if program == "-m":
             self.patch.setattr(sys, "argv", arguments)
             return printed(importlib.import_module(f"{arguments[0]}.__main__").main)
@@ -201,12 +205,17 @@ class Reader:
         if program == "make_filelists.py" and arguments[0] == "folder":
             named = dict(pairwise(arguments)).get("--columns")
             write_own_corpus(Path(arguments[1]), named and named.split(","))
+        elif "--recognize" in arguments:
+            recognizer = SimpleNamespace(transcribe=lambda samples: "Das ist Satz 1.")
+            self.patch.setattr("evaluation.transcripts.Whisper", lambda model, language: recognizer)
         elif program == "benchmarks/synthesis.py":
             arguments += ["--config", str(Path("configs/vits2_ljs_nosdp.json").resolve()), "--threads", "1"]
         elif program == "evaluate.py":
             test_evaluate.stand_in(self.patch)
         elif "--evaluate-every" in arguments:  # the run is too short for an evaluation, so no package is needed
             self.patch.setattr("evaluation.background.PACKAGES", ())
+        elif program == "recipes/teacher.py":
+            test_teacher.stand_in(self.patch)
         elif program == "recipes/peers.py":
             test_evaluate.stand_in_for_peers(self.patch)
         elif program == "webui.py":  # stops as soon as it is served
@@ -375,8 +384,11 @@ def write_inputs(document: Path) -> None:
         checkpoint.save_checkpoint(network, None, 1e-4, 1, f"{name}_64000.pth")
     Path("docs").mkdir()
     record(Path("in.wav"))
-    write(Path("lines.txt"), "First line.\nSecond line.\n")
+    write(Path("lines.txt"), "First line.\nSecond line.\nThird line.\n")
     write(Path("test.txt"), "in.wav|A test sentence.\n")
+    record(Path("two.wav"), 1)
+    record(Path("three.wav"), 2)
+    write(Path("test_of_speakers.txt"), "in.wav|0|A test.\ntwo.wav|1|A test.\nthree.wav|0|A test.\n")
     data = {"sampling_rate": RATE, "text_cleaners": ["english_cleaners2"]}
     for name in RUNS.get(str(document), ()):
         tiny_voices.save(Path("logs", name), tiny_voices.settings(speakers=109 if name == "vctk" else 0, data=data))

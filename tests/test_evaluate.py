@@ -97,7 +97,8 @@ def error(capsys, *arguments: str) -> str:
 def test_a_voice_is_spoken_and_scored(corpus, monkeypatch, capsys):
     stand_in(monkeypatch)
     content = run("one.txt", "-m", "one", "--seeds", "3", "--device", "cpu")
-    assert list(content) == [*report.QUANTITIES, "sentences", "details"]
+    of_speech = [name for name in report.QUANTITIES if name != "source_similarity"]
+    assert list(content) == [*of_speech, "sentences", "details"]
     letters = len("hello world") + len("a small voice speaks ten words")
     wrong = measures.edits("a small voice speaks ten words", "hello world")
     assert content["cer"]["value"] == wrong.characters / letters and content["wer"]["value"] == 6 / 8
@@ -175,6 +176,41 @@ def test_each_line_is_spoken_by_its_speaker(corpus, monkeypatch):
     assert [take["speaker"] for take in spoken] == ["bo"]
 
 
+def test_conversion_is_scored_against_both_speakers(corpus, monkeypatch, capsys):
+    stand_in(monkeypatch)
+    soundfile.write("2.wav", tiny.speech(1, 2), tiny.RATE)
+    (corpus / "both.txt").write_text((corpus / "two.txt").read_text("utf-8") + "2.wav|anna|Hello.", "utf-8")
+    content = run("two.txt", "-m", "two", "--convert", "bo", "--reference", "both.txt", "--device", "cpu")
+    (sentence,) = content["sentences"]  # the recording of bo is not converted
+    assert sentence["name"] == "0" and {"similarity", "source_similarity", "cer"} <= set(sentence)
+    assert "mcd" not in content and "speakers" not in content["details"]
+    spoken = json.loads((corpus / "out/takes.json").read_text("utf-8"))["sentences"]
+    assert (spoken[0]["source"], spoken[0]["speaker"]) == ("anna", "bo")
+    voice = Voice.load("two")
+    expected = voice.convert("0.wav", "anna", "bo", seed=1)
+    assert np.allclose(load_audio("out/wavs/0.flac", voice.sampling_rate), expected, atol=1e-4)
+    again = run("two.txt", "--wavs", "out/wavs", "--reference", "both.txt", output="again")
+    assert again["similarity"] == content["similarity"] and again["details"]["convert"] == "bo"
+
+
+def test_converted_audio_is_compared_with_both_speakers(corpus, monkeypatch):
+    stand_in(monkeypatch)
+    references = takes.recordings("two.txt")
+    similarity = measures.Similarity(measures.Options(references))
+    monkeypatch.setattr(similarity.encoder, "embed", lambda samples: np.eye(2)[int(len(samples) > 2 * RATE)])
+    take = takes.Take("x", "x", "other.wav", "anna", "x.wav", {"speaker": "bo", "source": "anna"})
+    sound = measures.Sound(np.zeros(RATE, np.float32), None)  # as anna's recording, which is the shorter one
+    assert similarity.score(take, sound).facts == {"similarity": 0, "source_similarity": 1}
+
+
+def test_numbers_by_speaker(corpus, monkeypatch):
+    stand_in(monkeypatch)
+    content = run("two.txt", "-m", "two", "--measures", "cer")
+    rows = content["details"]["speakers"]
+    assert [rows[name]["cer"]["value"] for name in ("anna", "bo")] == [s["cer"] for s in content["sentences"]]
+    assert "| bo | 1 | " in (corpus / "out/report.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize("noise_inputs", [False, True])
 def test_an_exported_voice_is_evaluated_without_alignment(noise_inputs, corpus):
     pytest.importorskip("onnxruntime", reason="an extra: pip install -r requirements-extras.txt")
@@ -242,6 +278,10 @@ def test_spaces_between_measures_are_allowed(corpus):
         ("1.wav|...", ["-m", "one"], "1.wav: nothing in the text '...' can be pronounced"),
         ("1.wav|anna|Hello.", ["-m", "two", "-s", "cy"], "there is no speaker 'cy'"),
         ("1.wav|anna|Hello.", ["-m", "two", "--reference", "three.txt"], "no recording of speaker 'anna'"),
+        ("1.wav|anna|Hello.", ["-m", "two", "--convert", "cy"], "there is no speaker 'cy'"),
+        ("1.wav|anna|Hello.", ["-m", "two", "--convert", "anna"], "all recordings are of this speaker"),
+        ("1.wav|anna|Hello.", ["-m", "one", "--convert", "anna"], "--convert needs a model of several speakers"),
+        ("1.wav|Hello.", ["-m", "two", "--convert", "anna"], "0.wav has no speaker"),
         ("short.wav|Hello.", ["-m", "one"], "short.wav lasts 0.006 s; evaluation needs at least 0.1 s"),
     ],
 )

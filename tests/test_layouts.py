@@ -1,6 +1,7 @@
 """Tests of the layouts of corpora: a corpus of each is generated and read by the program."""
 
 import codecs
+import dataclasses
 import json
 import unicodedata
 from pathlib import Path
@@ -35,10 +36,13 @@ def record(path, rate=22050, seconds=0.1):
 
 
 class Writer:
-    """Write the corpora. `form` normalizes names in files, `write` encodes, and `suffix` is that of recordings."""
+    """Write the corpora. `form` normalizes names in files, `write` encodes, and `suffix` is that of recordings.
 
-    def __init__(self, encoding="utf-8", newline="\n", form="NFC", suffix=".wav"):
-        self.encoding, self.newline, self.form, self.suffix = encoding, newline, form, suffix
+    `mixed` recordings have other formats and rates than the tables state.
+    """
+
+    def __init__(self, encoding="utf-8", newline="\n", form="NFC", suffix=".wav", mixed=()):
+        self.encoding, self.newline, self.form, self.suffix, self.mixed = encoding, newline, form, suffix, mixed
 
     def write(self, path, lines):
         path = Path(path)
@@ -52,7 +56,8 @@ class Writer:
         for i, text in enumerate(TEXTS):
             speaker = SPEAKERS[i % 2]
             called = name.format(speaker=speaker, i=i)
-            record(Path(folder.format(speaker=speaker), f"{called}{self.suffix}"))
+            suffix, rate = self.mixed[i % len(self.mixed)] if self.mixed else (self.suffix, 22050)
+            record(Path(folder.format(speaker=speaker), f"{called}{suffix}"), rate)
             clips.append((speaker, called, text))
         return clips
 
@@ -137,11 +142,17 @@ def read(*options, lists="filelists"):
     return sorted((clip.path, clip.speaker, unicodedata.normalize("NFC", clip.text)) for clip in clips)
 
 
-@pytest.mark.parametrize(
-    "how",
-    [{}, {"newline": "\r\n", "encoding": "utf-8-sig"}, {"form": "NFD", "suffix": ".FLAC"}, {"suffix": ".Ogg"}],
-    ids=["plain", "windows", "decomposed", "ogg"],
-)
+CONDITIONS = {  # of the table in docs/data.md
+    "plain": {},
+    "Windows": {"newline": "\r\n", "encoding": "utf-8-sig"},
+    "decomposed": {"form": "NFD", "suffix": ".FLAC"},
+    "Ogg": {"suffix": ".Ogg"},
+    "mixed": {"mixed": ((".WAV", 48000), (".mp3", 16000), (".Flac", 22050), (".opus", 24000), (".aiff", 44100))},
+}
+REFUSED = ("UTF-16", "Latin-1")  # encodings, of the same table
+
+
+@pytest.mark.parametrize("how", CONDITIONS.values(), ids=CONDITIONS)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_is_recognized_and_read(name, how, capsys):
     writer = Writer(**how)
@@ -165,13 +176,25 @@ def test_every_layout_is_recognized_and_read(name, how, capsys):
     assert name in SINGLE or "2 speakers, with clips: " in said
 
 
+@pytest.mark.parametrize("encoding", REFUSED)
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_texts_in_another_encoding_are_named(name, capsys):
-    getattr(Writer("utf-16"), name)()
+def test_texts_in_another_encoding_are_named(name, encoding, capsys):
+    chinese = name == "aishell3" and encoding == "Latin-1"  # which has no Chinese characters
+    getattr(Writer("gb18030" if chinese else encoding), name)()
     with pytest.raises(SystemExit, match="2"):
         read(*NAMED.get(name, ()))
     error = capsys.readouterr().err
-    assert "not UTF-8 but probably UTF-16" in error and error.count("\n") == 1
+    assert f"not UTF-8 but probably {'UTF-16' if encoding == 'UTF-16' else 'CP1252 or Latin-1'}" in error
+    assert error.count("\n") == 1
+
+
+def test_the_document_has_the_results_of_every_layout_and_condition():
+    document = (Path(__file__).parent.parent / "docs/data.md").read_text("utf-8")
+    lines = document[document.index("| layout |") :].partition("\n\n")[0].splitlines()
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert header == ["layout", *CONDITIONS, *REFUSED]
+    results = ["correct list"] * len(CONDITIONS) + ["one message"] * len(REFUSED)
+    assert rows == [[f"`{name}`", *results] for name in LAYOUTS]
 
 
 def test_every_format_that_is_looked_for_is_read(capsys):
@@ -185,7 +208,29 @@ def test_every_format_that_is_looked_for_is_read(capsys):
     assert len(read("--clean", "basic_cleaners")) == len(suffixes)
     said = capsys.readouterr().out
     assert "Not read: 2 .webm files: convert them" in said and "Not read: 1 .m4a files" in said
-    assert config.load("filelists/corpus_config.json").data.sampling_rate == 22050
+    assert config.load("filelists/corpus_config.json").data.sampling_rate == 48000
+
+
+@pytest.mark.parametrize(
+    ("recorded", "chosen"),
+    [(8000, 16000), (16000, 16000), (22050, 22050), (24000, 24000), (32000, 24000), (44100, 44100), (96000, 48000)],
+)
+def test_the_config_has_the_settings_of_the_rate(recorded, chosen, capsys):
+    for name in "abc":
+        record(Path(f"corpus/{name}.wav"), recorded)
+        Path(f"corpus/{name}.txt").write_text("Ja.")
+    for options, expected in (((), chosen), (("--sampling-rate", "22050"), 22050), ((), chosen)):
+        make_filelists.main(["folder", "corpus", "--clean", "basic_cleaners", *options])
+        assert f"config for one voice at {expected} Hz" in capsys.readouterr().out
+        made = dataclasses.asdict(config.load("filelists/corpus_config.json"))
+        for section, settings in config.RATES[expected].items():
+            assert settings.items() <= made[section].items()
+    path = Path("filelists/corpus_config.json")
+    edited = json.loads(path.read_text())
+    edited["train"]["segment_size"] = 16 * made["data"]["hop_length"]  # of the same rate, so that it is kept
+    path.write_text(json.dumps(edited))
+    make_filelists.main(["folder", "corpus", "--clean", "basic_cleaners"])
+    assert config.load(path).train.segment_size == edited["train"]["segment_size"]
 
 
 def test_segments_of_kaldi_are_cut(capsys):
@@ -341,6 +386,8 @@ def test_names_that_a_list_cannot_contain_and_empty_texts_are_left_out(capsys):
         (("anna/x", "bert/y"), 1, {"anna", "bert"}),
         (("f/anna/x", "m/bert/y"), 2, {"anna", "bert"}),
         (("f/anna", "m/bert"), None, {"anna", "bert"}),
+        (("train/anna", "test/anna", "train/bert", "test/bert"), None, {"anna", "bert"}),
+        (("anna/1", "anna/2", "bert/1", "bert/2"), 1, {"anna", "bert"}),
     ],
 )
 def test_folders_of_speakers(folders, level, expected):
@@ -354,6 +401,31 @@ def test_folders_of_speakers(folders, level, expected):
     Path("corpus/0.txt").write_text("Ja.")
     with pytest.raises(ValueError, match=r"corpus/0.wav lies in no .*expected corpus/SPEAKER/NAME"):
         make_filelists.folder(Path("corpus"), speaker_folders=True, speaker_level=level)
+
+
+def test_folders_of_the_same_name_below_several_folders_are_ambiguous():
+    for folder in ("anna/1", "anna/2", "bert/1", "bert/2"):
+        record(Path("corpus", folder, "0.wav"))
+        Path("corpus", folder, "0.txt").write_text("Ja.")
+    with pytest.raises(ValueError, match=r"may be the folders anna, bert or the folders in them, 1, 2: give --speaker"):
+        make_filelists.folder(Path("corpus"), speaker_folders=True)
+
+
+def test_named_columns_read_tables_with_commas(capsys):
+    for i in range(3):
+        record(Path(f"corpus/wavs/{i}.wav"))
+    for mark in ",;":
+        table = "".join(f'{i}.wav{mark}"Yes{mark} {i}"\r\n' for i in range(3))
+        Path("corpus/lines.csv").write_bytes(f"clip{mark}words\r\n{table}".encode())
+        clips = read("--metadata", "lines.csv", "--columns", "id,text")
+        assert [text for *_, text in clips] == [f"Yes{mark} {i}" for i in range(3)]
+    with pytest.raises(
+        ValueError, match=r"has one column, as in 'clip;words': separate id and text by \| or, in a tab"
+    ):
+        make_filelists.folder(Path("corpus"), metadata="lines.csv")
+    Path("corpus/lines.csv").rename("corpus/lines.json")
+    with pytest.raises(ValueError, match=r"Seen: lines.json \(not read\)"):
+        make_filelists.folder(Path("corpus"))
 
 
 def test_every_speaker_is_in_training():
@@ -380,7 +452,7 @@ def test_clean_writes_a_config_that_fits(capsys):
     assert (made.data.n_speakers, made.data.speakers) == (2, {"anna": 0, "bert": 1})
     assert made.model.gin_channels > 0
     for filelist in (made.data.training_files, made.data.validation_files):
-        assert read_filelist(filelist) and read_record(filelist) == (("phonemes_de",), 22050)
+        assert read_filelist(filelist) and read_record(filelist)[:2] == (("phonemes_de",), 22050)
     edited = json.loads(path.read_text())
     edited["train"]["batch_size"] = 7
     path.write_text(json.dumps(edited))

@@ -164,7 +164,7 @@ def test_folder_with_a_text_for_each_recording(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ("a,x\nb,y\n", r"metadata.csv has one column: separate id and text by \|"),
+        ("a,x\nb,y\n", r"metadata.csv has one column, as in 'a,x': separate id and text by \|"),
         ("a|x|y|z\nb|x|y|z\n", r"has 4 columns, as in 'a\|x\|y\|z': name them, as in --columns id,speaker,text"),
         ("a|x\nb|x|y\nc|x\n", r"metadata.csv, line 2: 3 columns where most lines have 2"),
         ("a|x\nb|y\n", r"2 clips are too few for 1 val and 1 test clips"),
@@ -285,3 +285,29 @@ def test_link_keeps_existing_folders_and_replaces_a_broken_link(tmp_path, capsys
     (tmp_path / "DUMMY2").symlink_to(tmp_path / "gone")
     make_filelists.link(tmp_path / "corpus", tmp_path / "DUMMY2")
     assert (tmp_path / "DUMMY2").samefile(tmp_path / "corpus")
+
+
+def test_lists_of_single_speakers_are_merged(tmp_path, capsys):
+    """The speakers are numbered as they are given, and clips of one with little speech occur several times."""
+    for name, start in (("ben", "ben/"), ("anna", "anna_audio_text_")):
+        for split in ("train", "val"):
+            touch(tmp_path / f"{start}{split}{'.txt' if name == 'ben' else '_filelist.txt'}", f"{name}.wav|Text.\n")
+    command = ["merge", "--name", "two", "--speaker", "ben=ben", "--speaker", "anna=anna", "--repeat", "anna=2"]
+    make_filelists.main([*command, "--clean", "basic_cleaners"])
+    train = Path("filelists/two_audio_sid_text_train_filelist.txt").read_text("utf-8")
+    assert train == "ben.wav|ben|Text.\n" + 2 * "anna.wav|anna|Text.\n"
+    assert config.load("filelists/two_config.json").data.speakers == {"ben": 0, "anna": 1}
+    wrong = {
+        ("--repeat", "eva=2"): "there is no speaker 'eva' to repeat; the speakers are ben, anna",
+        ("--repeat", "anna=0"): "anna is repeated 0 times",
+        (
+            "--speaker",
+            "eva=nowhere",
+        ): "eva has no training list: there is no file nowhere_audio_text_train_filelist.txt",
+        ("--speaker", "ben=anna"): "two of the speakers have one name",
+        ("--speaker", "ben"): "'ben' is not NAME=VALUE",
+    }
+    for more, message in wrong.items():
+        with pytest.raises(SystemExit, match="2"):
+            make_filelists.main([*command, *more])
+        assert message in capsys.readouterr().err

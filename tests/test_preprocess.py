@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 import preprocess
+from corpora import shards
 from corpora.filelist import ListRecord, read_record
 from text import clean_text
 
@@ -124,3 +125,52 @@ def test_a_cleaner_that_keeps_bars_adds_no_columns(tmp_path, monkeypatch):
     path = write(tmp_path / "f", "a.wav|one\n")
     preprocess.clean_filelist(path, 1, ["basic_cleaners"])
     assert (tmp_path / "f.cleaned").read_text() == "a.wav|one x\n"
+
+
+def clean(path, *arguments):
+    preprocess.main(["--filelists", str(path), "--text_cleaners", "basic_cleaners", *arguments])
+
+
+def test_parts_are_cleaned_separately_and_joined(tmp_path, capsys):
+    path = write(tmp_path / "f", "".join(f"{i}.wav|Text {i}.\n\n" for i in range(8)))
+    clean(path, "--out-extension", "whole")
+    for i in (3, 1, 2):
+        clean(path, "--shard", f"{i}/3")
+    assert (tmp_path / "f.cleaned.2-of-3").read_text() == "".join(f"{i}.wav|text {i}.\n" for i in (2, 3, 4))
+    clean(path, "--merge")
+    assert (tmp_path / "f.cleaned").read_bytes() == (tmp_path / "f.whole").read_bytes()
+    assert read_record(tmp_path / "f.cleaned") == read_record(tmp_path / "f.whole")
+    assert sorted(file.name for file in tmp_path.glob("f.cleaned*")) == ["f.cleaned", "f.cleaned.json"]
+    with pytest.raises(SystemExit, match="2"):
+        clean(path, "--shard", "4/3")
+    assert "argument --shard: '4/3' is no part I/N, such as 2/8" in capsys.readouterr().err
+
+
+def test_parts_that_do_not_fit_are_not_joined(tmp_path, capsys):
+    path = write(tmp_path / "f", "a.wav|A\nb.wav|B\n")
+
+    def refused():
+        with pytest.raises(SystemExit, match="2"):
+            clean(path, "--merge")
+        assert not (tmp_path / "f.cleaned").exists()
+        return capsys.readouterr().err
+
+    assert "f.cleaned: parts 1 are missing; found: none" in refused()
+    clean(path, "--shard", "2/2")
+    assert "parts 1 are missing; found: f.cleaned.2-of-2" in refused()
+    preprocess.main(["--filelists", str(path), "--text_cleaners", "transliteration_cleaners", "--shard", "1/2"])
+    assert "its parts were cleaned with different cleaners" in refused()
+    clean(path, "--shard", "1/2")
+    clean(path, "--shard", "1/3")
+    assert "parts 2, 3 are missing" in refused()
+    (tmp_path / "f.cleaned.1-of-3").unlink()
+    write(path, "a.wav|A\nb.wav|B\nc.wav|C\n")
+    assert "its parts have 2 lines, and" in refused()
+
+
+def test_the_texts_of_shards_are_cleaned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.wav", "sound")
+    shards.main([str(write(tmp_path / "f", "a.wav|One\n")), "--out", "packed"])
+    clean(write(tmp_path / "list", "packed/f-000000.tar\n"))
+    assert (tmp_path / "list.cleaned").read_text() == "packed/f-000000.tar/512+5/00000000_a.wav|one\n"

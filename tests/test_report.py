@@ -18,8 +18,8 @@ def filelist(tmp_path, monkeypatch):
     """A list of two speakers with a quiet recording, an unreadable one, and names that need escapes."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my wavs").mkdir()
-    noise = np.random.default_rng(0).standard_normal(RATE // 2).clip(-3, 3)
-    for name, level in (("good", 0.1), ("quiet", 0.001), ("<ü> #1", 0.001)):
+    for seed, (name, level) in enumerate((("good", 0.1), ("quiet", 0.001), ("<ü> #1", 0.001))):
+        noise = np.random.default_rng(seed).standard_normal(RATE // 2).clip(-3, 3)
         soundfile.write(f"my wavs/{name}.wav", level * noise, RATE, "FLOAT")
     (tmp_path / "my wavs/bad.wav").write_bytes(b"no audio")
     texts = {"good": "hi", "quiet": "<b>bold & loud and clear", "bad": "yes", "<ü> #1": "no"}

@@ -23,6 +23,13 @@ import config as configs
 import data_utils
 import train
 import trainer
+import training.run
+import training.stop
+from corpora.filelist import ListRecord, write_record
+from synthesis import Voice
+from text.symbols import symbols as vits_symbols
+from training import guard as guards
+from training import record
 
 PUBLISHED = sorted((tiny.ROOT / "tests/golden/configs").glob("*/*.json"))
 NO_LEARNING = {"learning_rate": 1e-30, "weight_decay": 0}  # steps that do not change weights
@@ -198,10 +205,10 @@ def test_an_interrupt_before_training_prints_one_line(workspace, monkeypatch, ca
 
 
 def test_a_second_signal_ends_the_program_at_once(monkeypatch):
-    stop = train.StopRequest(torch.device("cpu"))
+    stop = training.stop.StopRequest(torch.device("cpu"))
     signal.raise_signal(signal.SIGTERM)
     assert stop.agreed(1)
-    monkeypatch.setattr(train, "SAME_REQUEST", -1.0)
+    monkeypatch.setattr(training.stop, "SAME_REQUEST", -1.0)
     sent = []
     monkeypatch.setattr(signal, "raise_signal", sent.append)
     stop._request(signal.SIGTERM, None)
@@ -286,6 +293,50 @@ def test_the_speakers_of_a_run_whose_config_is_broken_are_those_of_its_checkpoin
 def test_an_unknown_cleaner_logs_a_warning(workspace, capsys):
     with_config(data={"text_cleaners": ["phonems_de"]})("--max-steps", 1)
     assert "there is no text cleaner 'phonems_de'; nearest: phonemes_de" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("record", "data", "complaint"),
+    [
+        (("phonemes_nl",), {}, "train.txt was cleaned with phonemes_nl, and data.text_cleaners is english_cleaners2"),
+        (("phonemes_nl",), {"cleaned_text": False}, "train.txt is cleaned already (with phonemes_nl)"),
+        (None, {"text_cleaners": ["phonemes_xx"]}, "data.text_cleaners: espeak-ng has no language 'xx'; nearest: "),
+    ],
+)
+def test_cleaners_that_do_not_fit_the_lists_stop_training(record, data, complaint, workspace, capsys):
+    if record:
+        write_record("train.txt", ListRecord(record, tiny.RATE))
+    error = error_of(capsys, "-c", tiny.write_config(Path("tiny.json"), data=data))
+    assert complaint in error and error.splitlines()[-1].count("train: ") == 1
+    assert not list(Path("logs").glob("voice/G_*.pth"))
+
+
+def test_a_plain_list_beside_its_cleaned_copy_stops_training(workspace, capsys):
+    write_record("train.txt.cleaned", ListRecord(("english_cleaners2",), tiny.RATE))
+    error = error_of(capsys, "-c", tiny.write_config(Path("tiny.json")))
+    assert "train.txt is not cleaned, and data.cleaned_text is true: set data.training_files to train.txt.clea" in error
+
+
+def test_a_rate_above_that_of_the_recordings_is_reported(workspace, capsys):
+    write_record("train.txt", ListRecord(("english_cleaners3",), 8000))
+    with_config()("--max-steps", 1)
+    assert "data.sampling_rate is 16000, and most recordings have a lower rate (1): train.txt: 8000 Hz" in (
+        capsys.readouterr().err
+    )
+
+
+def test_settings_on_which_the_weights_depend_do_not_change_on_resumption(workspace, capsys):
+    with_config()("--max-steps", 1)
+    own = Path("logs/voice/config.json")
+    for key, value in (("sampling_rate", 22050), ("text_cleaners", ["phonemes_de"])):
+        sections = json.loads(own.read_text())
+        before, sections["data"][key] = sections["data"][key], value
+        Path("tiny.json").write_text(json.dumps(sections))
+        error = error_of(capsys, "-c", "tiny.json", "--skip-check")
+        trained, wanted = json.dumps(before), json.dumps(value)
+        assert f"G_1.pth was trained with data.{key} {trained}, and the config has {wanted}: restore" in error
+    own.write_text(json.dumps(sections))  # an edit of the run's own config
+    assert "G_1.pth was trained with data.text_cleaners" in error_of(capsys, "--skip-check")
 
 
 def test_a_checkpoint_of_another_kind_is_named_in_the_error(workspace, capsys):
@@ -387,7 +438,7 @@ def test_checkpoints_of_vits_resume_at_the_start_of_their_epoch(workspace, capsy
 
 
 def test_a_second_program_in_the_same_folder_is_rejected(workspace, monkeypatch, capsys):
-    monkeypatch.setattr(train, "LOCK_PATIENCE", 0.1)
+    monkeypatch.setattr(training.run, "LOCK_PATIENCE", 0.1)
     with_config()("--max-steps", 1)
     with train.locked(Path("logs/voice")):
         assert "another program trains in logs/voice" in error_of(capsys, "-c", "tiny.json")
@@ -636,9 +687,9 @@ def test_a_stop_request_ends_the_wait_for_data_with_a_checkpoint(workspace, monk
 
 HANGING = """
 import time
-import data_utils, train
+import data_utils, train, training.loaders
 
-train.DATA_PATIENCE = 1
+training.loaders.DATA_PATIENCE = 1
 data_utils.load_audio = lambda *_: time.sleep(100)
 train.main(["-c", "tiny.json", "-m", "voice", "--device", "cpu", "--skip-check"])
 """
@@ -679,6 +730,10 @@ ENDINGS = {  # what happens after step 3, and the complaint
     "recordings become short": (
         lambda _: [write(tiny.speech(0.01))(path) for path in Path().glob("train*.wav")],
         r"train\d.wav: the file has changed since training began: it has 160 samples",
+    ),
+    "the folder of the run is deleted": (
+        lambda _: shutil.rmtree("logs/voice"),
+        "No such file or directory: b?'logs/voice/",
     ),
     "recordings become garbage": (lambda _: [emptied(path) for path in Path().glob("train*.wav")], r"train\d.wav: "),
 }
@@ -779,6 +834,18 @@ def test_named_speakers_keep_their_ids(workspace):
     assert configs.load("logs/voice/config.json").data.speakers == {"Zoë": 0, "anna": 1}
 
 
+def test_a_table_of_symbols_from_a_file_is_kept_in_the_run_and_speaks(workspace):
+    table = {symbol: [i] for i, symbol in enumerate(dict.fromkeys(["_", "^", "$", *vits_symbols]))}
+    Path("voice.onnx.json").write_text(json.dumps({"phoneme_id_map": table}), "utf-8")
+    marks = {"add_blank": True, "blank_symbol": "_", "begin_symbol": "^", "end_symbol": "$"}
+    with_config(data={"symbols": "voice.onnx.json", "n_vocab": 256, **marks})("--max-steps", 1)
+    Path("voice.onnx.json").unlink()
+    assert configs.load("logs/voice/config.json").data.symbols == table
+    voice = Voice.load("logs/voice")
+    assert len(voice.net.enc_p.emb.weight) == 256
+    assert voice.read("ab.", phonemes=True)[0].tokens == [1, *(i for s in "ab." for i in (0, *table[s])), 0, 2]
+
+
 def test_steps_that_are_not_finite_are_skipped_and_end_the_run_if_frequent(workspace, capsys):
     write(np.full(6000, np.nan, np.float32))(workspace / "train0.wav")
     with_config(name="one", train={"batch_size": 1})("--skip-check", "--max-steps", 7)
@@ -794,19 +861,19 @@ def test_steps_that_are_not_finite_are_skipped_and_end_the_run_if_frequent(works
 
 
 def test_fp16_may_overflow_in_a_limited_number_of_steps(caplog):
-    guard = train.StepGuard(["a", "b"], train.SCALE_SEARCH)
+    guard = guards.StepGuard(["a", "b"], guards.SCALE_SEARCH)
     finite, overflowed = ({"loss/g/total": torch.tensor(1.0), "grad_norm_g": torch.tensor(g)} for g in (1.0, np.inf))
 
     def check_after(overflows: int, step: int) -> None:
-        for i in range(train.PROGRESS_INTERVAL):
+        for i in range(guards.PROGRESS_INTERVAL):
             guard.add(torch.tensor([0, 1]), overflowed if i < overflows else finite)
         guard.check(step)
 
-    check_after(train.SCALE_SEARCH, 25)
+    check_after(guards.SCALE_SEARCH, 25)
     assert not caplog.text
     with pytest.raises(SystemExit, match="17 of 25 updates before step 50"):
-        check_after(train.SCALE_SEARCH + 1, 50)
-    assert caplog.text.count("Utterances: a, b") == train.MAX_SKIPPED_STEPS
+        check_after(guards.SCALE_SEARCH + 1, 50)
+    assert caplog.text.count("Utterances: a, b") == guards.MAX_SKIPPED_STEPS
 
 
 def test_tensorboard_has_losses_norms_pictures_and_audio(workspace):
@@ -831,18 +898,76 @@ def test_tensorboard_has_losses_norms_pictures_and_audio(workspace):
     assert "loss/g/mel" in log and "validation/mel" in log
 
 
-def test_torchrun_resumes_a_run_of_two_processes_bit_for_bit(workspace):
+KILLED = """
+import os, signal
+import train, trainer
+
+step = trainer.Trainer.step
+
+def killed_once(self, batch):
+    first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if first and self.position.step == 3 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch)
+
+trainer.Trainer.step = killed_once
+train.main()
+"""
+
+
+def test_torchrun_restarts_two_processes_after_a_kill_and_the_result_is_the_same(workspace):
+    """The reference is started by train.py itself, so this also shows that a seed gives the same weights twice."""
     tiny.write_corpus(workspace, 9, 3, speakers=2)
     tiny.write_config(workspace / "tiny.json", *ALL_PARTS, train={"eval_interval": 2})
-    options = ["--device", "cpu", "--max-steps", "3"]
-    spawned = tiny.python(PROGRAM, "-c", "tiny.json", "-m", "a", "--processes", "2", *options, folder=workspace)
+    options = ["-c", "tiny.json", "--device", "cpu", "--max-steps", "4"]
+    spawned = tiny.python(PROGRAM, "-m", "a", "--processes", "2", *options, folder=workspace)
     assert spawned.returncode == 0, spawned.stderr
-    (workspace / "logs/b").mkdir()
-    for name in ("config.json", "G_2.pth", "D_2.pth", "DUR_2.pth"):
-        shutil.copy(workspace / "logs/a" / name, workspace / "logs/b")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    joined = tiny.python(*torchrun, PROGRAM, "-m", "b", *options, folder=workspace)
-    assert joined.returncode == 0, joined.stderr
+    (workspace / "killed.py").write_text(KILLED, "utf-8")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
+    joined = tiny.python(*torchrun, "killed.py", "-m", "b", *options, folder=workspace, timeout=400)
+    assert joined.returncode == 0 and "Traceback" not in joined.stderr, joined.stderr
+    assert "process 0 ends, because the connection to another process was lost" in joined.stderr
     assert "resumed from logs/b/G_2.pth at step 2" in joined.stderr
-    assert tiny.equal(contents(workspace / "logs/a", 3), contents(workspace / "logs/b", 3))
-    assert len(torch.load(workspace / "logs/a/G_3.pth", weights_only=True)["state"]["random"]) == 2
+    assert tiny.equal(contents(workspace / "logs/a", 4), contents(workspace / "logs/b", 4))
+    assert len(torch.load(workspace / "logs/a/G_4.pth", weights_only=True)["state"]["random"]) == 2
+
+
+def test_a_seed_gives_the_same_weights_and_each_start_is_recorded(workspace, monkeypatch):
+    config = tiny.write_config(Path("tiny.json"), *ALL_PARTS)
+    tiny.write_corpus(workspace, 7, 3, speakers=2)
+    for name in "ab":
+        torch.manual_seed(ord(name))  # the random state of the process must not matter
+        run("-c", config, "-m", name, "--max-steps", 2)
+    assert tiny.equal(contents("logs/a", 2), contents("logs/b", 2))
+    monkeypatch.setattr(record, "CODE", workspace)  # no repository
+    run("-m", "a", "--max-steps", 3, "--skip-check")
+    first, second = map(json.loads, Path("logs/a/starts.jsonl").read_text("utf-8").splitlines())
+    other = json.loads(Path("logs/b/starts.jsonl").read_text("utf-8"))
+    assert first["command"] == "train.py -m voice --device cpu -c tiny.json -m a --max-steps 2".replace(
+        "tiny.json", config
+    )
+    assert (first["step"], second["step"], first["processes"], first["device"]) == (0, 2, 1, "cpu")
+    assert first["versions"]["torch"] == torch.__version__ and len(first["data"]) == 64
+    assert first["data"] == other["data"] and (second["data"], second["commit"], second["diff"]) == (None, None, None)
+
+
+def test_the_record_of_a_start_has_commit_and_changes(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path / "code", check=True, capture_output=True)
+        return done.stdout.decode().strip()
+
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/train.py").write_text("a = 1\n")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "first")
+    monkeypatch.setattr(record, "CODE", tmp_path / "code")
+    record.write_start(tmp_path, "train.py", 0, torch.device("cpu"), None)
+    (tmp_path / "code/train.py").write_text("a = 2\n")
+    record.write_start(tmp_path, "train.py", 5, torch.device("cpu"), None)
+    clean, changed = map(json.loads, (tmp_path / "starts.jsonl").read_text("utf-8").splitlines())
+    assert clean["commit"] == changed["commit"] == git("rev-parse", "HEAD") and clean["diff"] is None
+    (tmp_path / "code/train.py").write_text("a = 1\n")
+    git("apply", str(tmp_path / changed["diff"]))
+    assert (tmp_path / "code/train.py").read_text() == "a = 2\n"

@@ -22,6 +22,8 @@ from discriminators import MultiPeriodDiscriminator
 from durations import dequantize
 from synthesis import Voice
 from trainer import Trainer
+from training.learner import AVERAGE_START
+from training.loaders import make_loaders
 
 CPU = torch.device("cpu")
 SPEAKERS = pytest.mark.parametrize("speakers", [{}, MANY_VOICES], ids=["one speaker", "two speakers"])
@@ -77,6 +79,22 @@ def test_every_parameter_of_every_shipped_config_gets_a_gradient(path):
             assert gradient is not None and gradient.isfinite().all(), f"{kind}: {name}"
             if not name.endswith("conv_k.bias"):  # a shift of all keys does not change the attention
                 assert gradient.any(), f"{kind}: {name}"
+
+
+@pytest.mark.parametrize("decoder", ["hifigan", "vocos"])
+@pytest.mark.parametrize("rate", configs.RATES)
+def test_the_settings_of_every_rate_train_and_synthesize(rate, decoder):
+    """The spectrograms, factors and segments are those of the rate; the rest of the network is tiny."""
+    settings = configs.RATES[rate]
+    small = {"upsample_initial_channel": 16, "decoder": decoder}
+    config = tiny.config({"model": small}, settings)
+    hop = config.data.hop_length
+    assert 10.5 < 1000 * hop / rate < 12.1 and config.segment_frames == 32
+    run = Trainer(config, CPU)
+    record = run.step(batch(config, (40, 36)))
+    assert all(value.isfinite() for value in record.values())
+    audio, *_ = run.generator.network.infer(torch.tensor([[1, 2, 3]]), torch.tensor([3]))
+    assert audio.shape[-1] % hop == 0 and audio.shape[-1] > 0
 
 
 @SPEAKERS
@@ -218,7 +236,7 @@ def test_averaged_weights_follow_their_definition_and_are_those_of_a_validation(
         run.step(batch(config))
         run.position.step += 1
         weights = torch.cat([weight.detach().flatten() for weight in run.generator.weights])
-        decay = min(0.7, (1 + step) / (trainer.AVERAGE_START + step))
+        decay = min(0.7, (1 + step) / (AVERAGE_START + step))
         expected = weights if expected is None else decay * expected + (1 - decay) * weights
     average = torch.cat([weight.flatten() for weight in run.generator.average])
     assert torch.allclose(average, expected, atol=1e-6) and not torch.allclose(average, weights, atol=1e-4)
@@ -596,7 +614,7 @@ def on_each_rank(device, folder, stage):
     torch.set_num_threads(1)
     start = {"train": {"duration_stage_start": 2 if stage else None}}
     config = tiny.config(DURATION_DISCRIMINATOR, MANY_VOICES, start)
-    _, epochs, loader, validation = train.make_loaders(config, device)
+    _, epochs, loader, validation = make_loaders(config, device)
     run = Trainer(config, device)
     note = {"draw": torch.rand(4), "records": [], "batches": []}
     for data in islice(loader, len(epochs.sampler)):

@@ -18,7 +18,7 @@ import difflib
 import functools
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from unidecode import unidecode
 
@@ -115,6 +115,12 @@ def get_cleaner(name: str) -> Callable[[str], str]:
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
     every = f"{', '.join(CLEANERS)}, phonemes_LANGUAGE (phonemes_de, phonemes_fr-fr, ...)"
     raise ValueError(f"there is no text cleaner {name!r}; nearest: {nearest}; all: {every}")
+
+
+def same_cleaners(names: Iterable[str], others: Iterable[str]) -> bool:
+    """Return whether two lists name the same cleaners. Names may differ, as english_cleaners2 and 3 do."""
+    first, second = ([CLEANERS.get(name, name) for name in each] for each in (names, others))
+    return first == second
 
 
 def collapse_whitespace(text: str) -> str:

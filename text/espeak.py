@@ -30,6 +30,10 @@ class EspeakError(ValueError):
     """espeak-ng is missing, cannot be loaded, or lacks the language."""
 
 
+class UnknownLanguage(EspeakError):
+    """espeak-ng is there and lacks the language."""
+
+
 class _Voice(ctypes.Structure):  # the first fields of espeak_VOICE
     _fields_ = [("name", ctypes.c_char_p), ("languages", ctypes.c_void_p), ("identifier", ctypes.c_char_p)]
 
@@ -88,11 +92,11 @@ class Espeak:
             self._voice = name
 
     def voice_of(self, language: str) -> str:
-        """Return the voice of a language code. Raises EspeakError, with the nearest codes and all codes, if unknown."""
+        """Return the voice of a language code. Raises UnknownLanguage with the nearest codes and all codes."""
         if language not in self.languages:
             near = ", ".join(difflib.get_close_matches(language, self.languages, n=3, cutoff=0.3)) or "none"
             every = " ".join(sorted(self.languages))
-            raise EspeakError(f"espeak-ng has no language {language!r}; nearest: {near}; all: {every}")
+            raise UnknownLanguage(f"espeak-ng has no language {language!r}; nearest: {near}; all: {every}")
         return self.languages[language]
 
     def phonemes(self, text: str) -> str:

@@ -1,0 +1,93 @@
+"""Near duplicates: recordings of the same speech in another encoding, at another level, or cut in another way.
+
+A fingerprint has one word of bits for each step of time. A bit is the sign of a difference between neighboring bands
+and steps, as in Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System" (2002), so that level, encoding and
+silence at the ends hardly change it. Recordings that share a word are compared at the offset at which they share it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import soxr
+
+RATE = 5000  # Hz, to which recordings are resampled
+FRAME, STEP = 2048, 256  # samples; long frames give recordings that are cut differently the same words
+EDGES = np.round(np.geomspace(300, 2000, 26) * FRAME / RATE).astype(int)  # of one band more than bits
+BITS = len(EDGES) - 2
+LONGEST = 60  # seconds that a fingerprint covers
+MAX_SHARING = 20  # steps that share a word; words of more of them do not distinguish
+NEIGHBORS = (-8, -4, -2, 2, 4, 8)  # steps beside a shared word that are compared first
+MIN_STEPS = 8  # of recordings that are compared
+SHARED = 0.8  # of the shorter recording, which must be in the other one
+MAX_ERRORS = 0.25  # share of different bits; at most 0.15 for the same speech, and near 0.5 for other speech
+
+
+class Pair(NamedTuple):
+    """Positions of two recordings of the same speech, `first` below `second`."""
+
+    first: int
+    second: int
+    contained: bool  # one of them is longer than the other
+
+
+def fingerprint(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Return the words of samples float `[n]` at `rate` Hz, uint32 `[steps]`."""
+    import scipy.fft  # takes time, and most programs that import this module measure nothing
+
+    low = np.pad(soxr.resample(samples[: LONGEST * rate], rate, RATE, quality="LQ"), FRAME // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(low, FRAME)[::STEP]
+    spectrum = scipy.fft.rfft(frames * np.hanning(FRAME).astype(np.float32))
+    energy = np.add.reduceat(spectrum.real**2 + spectrum.imag**2, EDGES, axis=1)[:, :-1]
+    changes = np.diff(np.diff(np.log(energy + 1e-10), axis=1), axis=0)
+    return (changes > 0) @ (1 << np.arange(BITS, dtype=np.uint32))
+
+
+def near_duplicates(fingerprints: Sequence[np.ndarray]) -> list[Pair]:
+    """Return the pairs of recordings of the same speech, sorted. Time and memory grow linearly with the recordings."""
+    lengths = np.array([len(words) for words in fingerprints])
+    starts = np.cumsum(lengths) - lengths
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    words = np.concatenate([np.zeros(0, np.uint32), *fingerprints])
+    found: dict[tuple[int, int], bool] = {}
+    for x, y in _sharing(words, owners):
+        near = [_errors(words, owners, x, y, offset) for offset in NEIGHBORS]
+        compared = np.sum([valid for _, valid in near], axis=0)
+        likely = np.sum([errors for errors, _ in near], axis=0) <= MAX_ERRORS * BITS * compared
+        offsets = x - starts[owners[x]] - y + starts[owners[y]]
+        candidates = np.stack([owners[x], owners[y], offsets], axis=1)[likely]
+        for a, b, offset in np.unique(candidates, axis=0).tolist():
+            first, second = fingerprints[a][max(offset, 0) :], fingerprints[b][max(-offset, 0) :]
+            shared, shorter = min(len(first), len(second)), min(lengths[a], lengths[b])
+            if shorter < MIN_STEPS or shared < SHARED * shorter:
+                continue
+            if _bits(first[:shared] ^ second[:shared]).mean() <= MAX_ERRORS * BITS:
+                found[min(a, b), max(a, b)] = bool(shorter < SHARED * max(lengths[a], lengths[b]))
+    return [Pair(*pair, contained) for pair, contained in sorted(found.items())]
+
+
+def _sharing(words: np.ndarray, owners: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield positions `[n]`, `[n]` of equal words of different recordings, without frequent words and silence, 0."""
+    _, inverse, counts = np.unique(words, return_inverse=True, return_counts=True)
+    order = np.argsort(inverse, kind="stable")
+    order = order[(counts[inverse[order]] <= MAX_SHARING) & (words[order] > 0)]
+    for distance in range(1, MAX_SHARING):
+        x, y = order[:-distance], order[distance:]
+        same = (words[x] == words[y]) & (owners[x] != owners[y])
+        if not same.any():
+            return
+        yield x[same], y[same]
+
+
+def _errors(
+    words: np.ndarray, owners: np.ndarray, x: np.ndarray, y: np.ndarray, offset: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different bits beside positions `[n]`, and whether both recordings have words there."""
+    i, j = (np.clip(position + offset, 0, len(words) - 1) for position in (x, y))
+    valid = (owners[i] == owners[x]) & (owners[j] == owners[y])
+    return _bits(words[i] ^ words[j]) * valid, valid
+
+
+def _bits(words: np.ndarray) -> np.ndarray:
+    """Count the bits that are set in words `[n]`."""
+    return np.unpackbits(words.view(np.uint8)).reshape(-1, 32).sum(axis=1)

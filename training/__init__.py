@@ -1,0 +1,1 @@
+"""Parts of training that train.py and trainer.py are composed of."""
