@@ -43,7 +43,9 @@ def computed(
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             content = json.loads(file.read_text("utf-8"))
             found = content["files"].items() if content["settings"] == settings else ()
-            kept |= {path: entry for path, entry in found if isinstance(entry, list) and valid(entry[-1])}
+            kept |= {
+                path: entry for path, entry in found if isinstance(entry, list) and len(entry) == 2 and valid(entry[1])
+            }
     keys: dict[str, list[int]] = {}
     for path in paths:
         with suppress(OSError):
