@@ -49,6 +49,7 @@ DOCUMENTS = [*EXECUTED, EXTENDING, Path("benchmarks/README.md"), Path("filelists
 PROGRAMS = [
     *(path.name for path in ROOT.glob("*.py") if "__main__" in path.read_text("utf-8")),
     *(f"benchmarks/{name}.py" for name in test_benchmarks.PROGRAMS),
+    "corpora/shards.py",
 ]
 MODULES = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}
 
