@@ -86,6 +86,7 @@ EDITS = {  # of copies of configs, as the documents describe them
 LONG = ["recipes/ablation.py", "benchmarks/durations.py"]  # only parsed here; their own tests run them
 OUTPUTS = {"-o", "--out", "--output", "--output-wav-path", "--picture", "--timings"}  # options that name a new file
 NOT_OURS = {"--no-normalize", "--sentence-silence", "--shm-size"}  # options of Piper and of Docker
+NOT_OURS |= {"--max-restarts", "--shutdown-timeout", "--requeue"}  # of torchrun and of Slurm
 SIZES = {  # settings that stand-ins take from the tiny config
     "train": ["batch_size", "segment_size", "bucket_boundaries", "num_workers"],
     "data": ["filter_length", "hop_length", "win_length", "n_mel_channels"],
