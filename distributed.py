@@ -45,6 +45,8 @@ def launch(run: Callable[..., None], device: str, processes: int | None, *args: 
         raise ValueError(f"{asked} at most {gpus}, the number of GPUs")
     if processes == 1:
         return run(_device(kind, 0), *args)
+    # Python would report the semaphores of a killed process after the message that names the process
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
     with tempfile.TemporaryDirectory() as folder:
         rendezvous = (Path(folder) / "rendezvous").as_uri()  # a file, because a port may be in use
         children = mp.spawn(_spawned, (run, kind, processes, rendezvous, *args), processes, join=False)

@@ -90,6 +90,7 @@ LONG = ["recipes/ablation.py", "benchmarks/durations.py"]  # only parsed here; t
 SERVER = "http://127.0.0.1:7860/"  # in examples
 OUTPUTS = {"-o", "--out", "--output", "--output-wav-path", "--picture", "--timings"}  # options that name a new file
 NOT_OURS = {"--no-normalize", "--sentence-silence", "--shm-size"}  # options of Piper and of Docker
+NOT_OURS |= {"--max-restarts", "--shutdown-timeout", "--requeue"}  # of torchrun and of Slurm
 SIZES = {  # settings that stand-ins take from the tiny config
     "train": ["batch_size", "segment_size", "bucket_boundaries", "num_workers"],
     "data": ["filter_length", "hop_length", "win_length", "n_mel_channels"],

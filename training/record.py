@@ -35,7 +35,7 @@ def write_start(folder: Path, command: str, step: int, device: torch.device, che
         "command": command,
         "commit": commit and commit.strip(),
         "diff": name,
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "system": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "processes": distributed.world_size(),
@@ -43,6 +43,14 @@ def write_start(folder: Path, command: str, step: int, device: torch.device, che
     }
     with (folder / "starts.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _version(package: str) -> str | None:
+    """Return the version of a package, or None if it was installed without metadata."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _git(*arguments: str) -> str | None:
