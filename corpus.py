@@ -32,7 +32,8 @@ from config import data_setting as setting
 from corpora.filelist import Clip, read_filelist
 from corpora.report import Finding, Measured, format_of, write_report
 from files import write_text
-from text.tokens import cleaned, symbol_table, token_ids
+from text.cleaners import unreadable
+from text.tokens import cleaned, cleaners, symbol_table, token_ids
 
 SILENT = 1e-3  # peak (-60 dBFS) below which a recording counts as silent
 QUIET = -35  # dBFS of the whole recording, below which it is reported
@@ -176,6 +177,9 @@ def check_corpus(
         seconds = 0 if sound.problem else sound.frames / sound.rate
         measured.append(Measured(clip, seconds, tokens, sound.level, sound.leading, sound.trailing))
         unknown += symbol_table(data).unknown(written)
+        if not data.cleaned_text and (words := unreadable(clip.text, cleaners(data))):
+            spelled = "words in a script that the cleaner spells letter by letter"
+            findings.append(Finding(clip, "warnings", spelled, len(words), ", ".join(map(repr, words))))
         findings += _findings(clip, sound, len(written), tokens, frames[-1], data)
         if longest is not None and frames[-1] > longest:
             left_out = f"more than {longest} frames, which training leaves out"

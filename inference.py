@@ -10,6 +10,7 @@ Examples:
 import argparse
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,16 +47,25 @@ def draw(voice: "synthesis.Voice", speech: Speech, path: str | Path) -> None:
 
 
 def speak_lines(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
-    """Speak every line of `-f`, to 0001.wav, 0002.wav and so on, with `lines.txt` to list files and texts."""
-    lines = read_lines(args.file)
+    """Speak every line of `-f`, to 0001.wav, 0002.wav and so on, with `lines.txt` to list files and texts.
+
+    Warns of lines that cannot be spoken and leaves them out. Raises ValueError if no line can be spoken.
+    """
+    lines, spoken, failed = read_lines(args.file), [], ""
     for number, line in enumerate(lines, 1):  # find errors before hours of work
         try:
-            voice.read(cli.given_text(line, args), args.phonemes)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they are shown when the line is spoken
+                voice.read(cli.given_text(line, args), args.phonemes)
+            spoken.append((number, line))
         except ValueError as error:
-            raise ValueError(f"{source_name(args.file)}, text {number}: {error}") from None
+            failed = f"{source_name(args.file)}, text {number}: {error}"
+            warnings.warn(f"{failed}; it is left out", stacklevel=2)
+    if not spoken:
+        raise ValueError(f"no text of {source_name(args.file)} can be spoken; the last one: {failed}")
     options = cli.speaking_options(args)
     if args.output_raw:
-        for line in lines:
+        for _, line in spoken:
             write_raw(voice, cli.given_text(line, args), **options)
         return
     folder = Path(args.output or "speech")
@@ -63,7 +73,7 @@ def speak_lines(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
     digits = max(4, len(str(len(lines))))
     seconds = elapsed = 0.0
     with (folder / "lines.txt").open("w", encoding="utf-8") as listed:
-        for number, line in enumerate(tqdm(lines, "speaking", unit="line", disable=len(lines) < 2), 1):
+        for number, line in tqdm(spoken, "speaking", unit="line", disable=len(spoken) < 2):
             begin = time.perf_counter()
             speech = voice.speak(cli.given_text(line, args), **options)
             elapsed += time.perf_counter() - begin
@@ -141,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with cli.errors_in_one_line("inference"):
         check_options(args)
         voice = synthesis.Voice.load(args.model, args.config, args.device, half=not args.fp32)
+        cli.add_words(voice, args)
         if args.list_speakers:
             for name, number in voice.speakers.items():
                 print(f"{number}\t{name}")

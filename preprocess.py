@@ -6,6 +6,7 @@ Examples:
 """
 
 import functools
+import itertools
 import multiprocessing
 import os
 from collections import Counter
@@ -18,10 +19,11 @@ import cli
 from corpora.filelist import ListRecord, check_widths, read_rows, write_record
 from files import write_text
 from text import clean_text, unknown_symbols
-from text.cleaners import get_cleaner
+from text.cleaners import get_cleaner, unreadable
 
 LINES_PER_PROCESS = 5000  # fewer take less time than starting a process
 LINES_PER_TASK = 500
+MAX_NAMED = 5  # texts in a message
 
 
 def clean_filelist(
@@ -70,8 +72,13 @@ def clean_filelist(
 def clean_texts(texts: Sequence[str], cleaner_names: Sequence[str], jobs: int, title: str) -> Iterator[str]:
     """Yield the cleaned texts in order, computed by at most `jobs` processes. `title` names the progress bar.
 
-    Raises ValueError if `jobs` is below 1.
+    Warns of texts in a script that the cleaners cannot read. Raises ValueError if `jobs` is below 1.
     """
+    foreign = {i: words for i, text in enumerate(texts, 1) if (words := unreadable(text, cleaner_names))}
+    if foreign:
+        named = ", ".join(f"text {i} ({words[0]!r})" for i, words in itertools.islice(foreign.items(), MAX_NAMED))
+        spelled = f"{len(foreign)} texts have words in a script that {', '.join(cleaner_names)} would spell"
+        print(f"{title}: {spelled} letter by letter: {named}")
     if jobs < 1:
         raise ValueError(f"{jobs} jobs were requested; the number of processes must be 1 or more")
     clean = functools.partial(_clean, cleaner_names=tuple(cleaner_names))

@@ -270,6 +270,13 @@ def test_unknown_symbols_are_counted(tmp_path):
     assert not corpus.check_corpus([clips[0]._replace(text="мир")], data(extra_symbols="мир")).errors
 
 
+def test_words_in_a_script_that_the_cleaner_spells_are_a_warning(tmp_path):
+    clips = clips_of(tmp_path, {"a.wav": voice(9)}, text="hello 你好")
+    settings = data(cleaned_text=False, text_cleaners=["phonemes_en-us"])
+    found = corpus.check_corpus(clips, settings).warnings
+    assert found["words in a script that the cleaner spells letter by letter"] == [f"{clips[0].path}: '你好'"]
+
+
 def test_a_text_without_symbols_is_an_error(tmp_path):
     assert "no text" in corpus.check_corpus(clips_of(tmp_path, {"a.wav": voice()}, text=""), data()).errors
 

@@ -124,3 +124,11 @@ def test_a_cleaner_that_keeps_bars_adds_no_columns(tmp_path, monkeypatch):
     path = write(tmp_path / "f", "a.wav|one\n")
     preprocess.clean_filelist(path, 1, ["basic_cleaners"])
     assert (tmp_path / "f.cleaned").read_text() == "a.wav|one x\n"
+
+
+def test_texts_in_a_script_that_the_cleaner_spells_are_named(tmp_path, capsys):
+    (tmp_path / "list").write_text("a.wav|hello\nb.wav|hello 你好\n", encoding="utf-8")
+    preprocess.main(["--filelists", str(tmp_path / "list"), "--text-cleaners", "phonemes_en-us"])
+    assert "1 texts have words in a script that phonemes_en-us would spell letter by letter: text 2 ('你好')" in (
+        capsys.readouterr().out
+    )
