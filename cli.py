@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from synthesis.speech import BaseVoice
 
+DICTIONARY = "words and their [[phonemes]] or respellings, one word a line, or JSON"  # help of --dictionary
 INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
 _LONG_OPTION = re.compile(r"(--[^\W\d][\w-]*)(=.*)?", re.DOTALL)
 
@@ -161,7 +162,7 @@ def add_speaking_options(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--phonemes", action="store_true", help="the text holds phonemes, as the cleaners return them")
     form.add_argument("--ids", action="store_true", help="the text holds token ids, blanks included, between spaces")
-    add("--dictionary", metavar="FILE", help="words and their [[phonemes]] or respellings, one word a line, or JSON")
+    add("--dictionary", metavar="FILE", help=DICTIONARY)
     add("--output-raw", action="store_true", help="stream 16-bit mono PCM to standard output")
     add("--timings", metavar="FILE", help="write times of sentences, words and tokens (.json), or subtitles (.srt)")
 

@@ -51,7 +51,7 @@ def speak_lines(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
 
     Warns of lines that cannot be spoken and leaves them out. Raises ValueError if no line can be spoken.
     """
-    lines, spoken, failed = read_lines(args.file), [], ""
+    lines, spoken, failed = read_lines(args.file), [], []
     for number, line in enumerate(lines, 1):  # find errors before hours of work
         try:
             with warnings.catch_warnings():
@@ -59,10 +59,11 @@ def speak_lines(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
                 voice.read(cli.given_text(line, args), args.phonemes)
             spoken.append((number, line))
         except ValueError as error:
-            failed = f"{source_name(args.file)}, text {number}: {error}"
-            warnings.warn(f"{failed}; it is left out", stacklevel=2)
+            failed.append(f"{source_name(args.file)}, text {number}: {error}")
     if not spoken:
-        raise ValueError(f"no text of {source_name(args.file)} can be spoken; the last one: {failed}")
+        raise ValueError(f"{failed[0]}; none of the texts can be spoken")
+    for reason in failed:
+        warnings.warn(f"{reason}; it is left out", stacklevel=2)
     options = cli.speaking_options(args)
     if args.output_raw:
         for _, line in spoken:

@@ -10,7 +10,7 @@ import itertools
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -20,6 +20,7 @@ from corpora.filelist import ListRecord, check_widths, read_rows, write_record
 from files import write_text
 from text import clean_text, unknown_symbols
 from text.cleaners import get_cleaner, unreadable
+from text.markup import read_dictionary
 
 LINES_PER_PROCESS = 5000  # fewer take less time than starting a process
 LINES_PER_TASK = 500
@@ -32,6 +33,7 @@ def clean_filelist(
     cleaner_names: Sequence[str],
     out_extension: str = "cleaned",
     jobs: int = 1,
+    dictionary: Mapping[str, str] | None = None,
 ) -> Counter[str]:
     """Write `PATH.OUT_EXTENSION`, with column `text_index` (from 0; None: the last one) of every line cleaned.
 
@@ -58,7 +60,7 @@ def clean_filelist(
             raise ValueError(f"{path}, line {number}: the text, column {text_index}, is empty")
     unknown: Counter[str] = Counter()
     lines = []
-    for (number, columns), cleaned in zip(rows, clean_texts(texts, cleaner_names, jobs, str(path))):
+    for (number, columns), cleaned in zip(rows, clean_texts(texts, cleaner_names, jobs, str(path), dictionary)):
         if not cleaned.strip():
             emptied = f"{', '.join(cleaner_names)} leave nothing of {columns[text_index]!r}"
             raise ValueError(f"{path}, line {number}: {emptied}; remove the line or write its text in letters")
@@ -69,7 +71,13 @@ def clean_filelist(
     return unknown
 
 
-def clean_texts(texts: Sequence[str], cleaner_names: Sequence[str], jobs: int, title: str) -> Iterator[str]:
+def clean_texts(
+    texts: Sequence[str],
+    cleaner_names: Sequence[str],
+    jobs: int,
+    title: str,
+    dictionary: Mapping[str, str] | None = None,
+) -> Iterator[str]:
     """Yield the cleaned texts in order, computed by at most `jobs` processes. `title` names the progress bar.
 
     Warns of texts in a script that the cleaners cannot read. Raises ValueError if `jobs` is below 1.
@@ -81,7 +89,7 @@ def clean_texts(texts: Sequence[str], cleaner_names: Sequence[str], jobs: int, t
         print(f"{title}: {spelled} letter by letter: {named}")
     if jobs < 1:
         raise ValueError(f"{jobs} jobs were requested; the number of processes must be 1 or more")
-    clean = functools.partial(_clean, cleaner_names=tuple(cleaner_names))
+    clean = functools.partial(_clean, cleaner_names=tuple(cleaner_names), dictionary=dictionary)
     return iter(tqdm(_map(clean, texts, jobs), title, len(texts), disable=None))
 
 
@@ -92,8 +100,10 @@ def report_unknown(unknown: Counter[str]) -> None:
         print(f"Symbols without an id, left out unless data.extra_symbols of the config names them: {counts}")
 
 
-def _clean(text: str, cleaner_names: tuple[str, ...]) -> str:
-    return clean_text(text, cleaner_names).replace("|", " ")  # a cleaner that keeps "|" must not add a column
+def _clean(text: str, cleaner_names: tuple[str, ...], dictionary: Mapping[str, str] | None) -> str:
+    return clean_text(text, cleaner_names, dictionary).replace(
+        "|", " "
+    )  # a cleaner that keeps "|" must not add a column
 
 
 def _map(function: Callable[[str], str], texts: Sequence[str], jobs: int) -> Iterator[str]:
@@ -114,13 +124,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--filelists", nargs="+", required=True, metavar="FILELIST", help="files of path|text or path|speaker|text")
     add("--text-index", type=int, metavar="N", help="column of the text, counted from 0 (default: the last column)")
     add("--text-cleaners", nargs="+", default=["english_cleaners2"], metavar="CLEANER", help="see text/cleaners.py")
+    add("--dictionary", metavar="FILE", help=cli.DICTIONARY)
     add("--out-extension", default="cleaned", metavar="SUFFIX", help="appended to the names of the files")
     add("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes (default: one per core)")
     args = parser.parse_args(arguments)
     unknown: Counter[str] = Counter()
     with cli.errors_in_one_line("preprocess"):
+        dictionary = read_dictionary(args.dictionary) if args.dictionary else None
         for filelist in args.filelists:
-            unknown += clean_filelist(filelist, args.text_index, args.text_cleaners, args.out_extension, args.jobs)
+            how = (args.text_index, args.text_cleaners, args.out_extension, args.jobs, dictionary)
+            unknown += clean_filelist(filelist, *how)
         report_unknown(unknown)
 
 

@@ -200,7 +200,7 @@ def test_token_ids_instead_of_text(runs, tmp_path):
         (["-m", "{runs}/one", "-t", "Hi.", "--device", "gpu"], "there is no device 'gpu'"),
         (["-m", "{runs}/one", "-f", "no.txt"], "no.txt"),
         (["-m", "{runs}/one/lines", "-t", "Hi."], "does not load as a checkpoint"),
-        (["-m", "{runs}/one", "-f", "{runs}/one/lines"], "no text of"),
+        (["-m", "{runs}/one", "-f", "{runs}/one/lines"], "text 1: nothing in the text '!' can be pronounced; none of"),
         (["-m", "{runs}/many", "--convert", "no.wav", "-s", "bo", "--source", "anna"], "no.wav: no such file"),
         (["-m", "{runs}/many", "--convert", "no.wav", "-s", "bo"], "choose one of anna, bo"),
     ],

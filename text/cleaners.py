@@ -27,10 +27,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from unidecode import unidecode
 
-from text import espeak, scripts
 from text.abbreviations import mark_stops
-from text.espeak import phonemize
+from text.espeak import load, phonemize
 from text.numbers import spell_numbers
+from text.scripts import words_in_other_scripts
 
 _ABBREVIATIONS = {
     "mrs": "misess",
@@ -170,16 +170,16 @@ def in_language(cleaner_names: Sequence[str], language: str) -> list[str]:
     if not any(name.startswith("phonemes_") or name in ESPEAK_ENGLISH for name in cleaner_names):
         made = ", ".join(cleaner_names)
         raise ValueError(f"this voice reads one language: its cleaners, {made}, do not make phonemes by espeak-ng")
-    if language not in espeak.load().languages and language.partition("-")[0] in espeak.load().languages:
+    if language not in load().languages and language.partition("-")[0] in load().languages:
         language = language.partition("-")[0]
-    espeak.load().voice_of(language)
+    load().voice_of(language)
     return [f"phonemes_{language}"]
 
 
 def unreadable(text: str, cleaner_names: Iterable[str]) -> list[str]:
     """Return the words of a text that espeak-ng spells letter by letter, because it does not know their script."""
     languages = [name.removeprefix("phonemes_") for name in cleaner_names if name.startswith("phonemes_")]
-    return scripts.unreadable(text, languages[0]) if languages else []
+    return words_in_other_scripts(text, languages[0]) if languages else []
 
 
 def collapse_whitespace(text: str) -> str:

@@ -35,7 +35,7 @@ _OTHER_WORD = re.compile(r"[^\W\d_\u0000-\u036f]\w*|\w*[^\W\d_\u0000-\u036f]")  
 _ONE_LETTER_WORDS = ("CJK", "HANGUL", "HIRAGANA", "KATAKANA")  # other single letters are symbols, such as π
 
 
-def unreadable(text: str, language: str) -> list[str]:
+def words_in_other_scripts(text: str, language: str) -> list[str]:
     """Return the words of a text in a script that espeak-ng does not read in a language, given by its code."""
     family = language.partition("-")[0]
     words = []
