@@ -137,7 +137,7 @@ class DataConfig:
     unicode_form: UnicodeForm = setting(
         "", "Unicode normalization form of texts in the table (Piper: NFD); empty: none"
     )
-    normalize: bool = setting(False, "numbers, dates, amounts and units in words before phonemes; English only")
+    normalize: bool = setting(False, "numbers, dates, amounts and units in words before phonemes; English, German")
     dictionary: dict[str, str] | str = setting(
         {}, "words and what replaces them, [[phonemes]] or a respelling; or a file"
     )

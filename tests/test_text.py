@@ -358,6 +358,7 @@ def test_files_without_a_table(tmp_path, content):
         ("da", "Den 3. oktober.", ["tʁˈɛdjə", "ʔoktˈobʔʌ."]),
         ("da", "Han var den 3. Så gik han.", ["tʁˈʔe. "]),
         ("de", "Am 3. Oktober, z. B. Dr. Bach, d. h. er.", ["dɾˈaɪ ɔktˈoːbɜ, tsˈɛt bˈeː ", "bˈax, dˈeː hˈɑː ɛɾ."]),
+        ("de", "Es waren 3. Dann kam der 3. Mann am Montag, 3. Mai.", ["dɾˈaɪ. dan", "dɾˈaɪ mˈan", "dɾˈaɪ mˈaɪ."]),
         ("en-us", "Dr. Smith, e.g. at J. Lee vs. Al.", ["dˈɑːktɚ smˈɪθ, fˌɔːɹɛɡzˈæmpəl æt dʒˈeɪ lˈiː vˌiːˈɛs ˈæl."]),
         ("en-us", "The U.S.A. is (i.e., was) at 5 p.m. Then no.", ["jˌuːˌɛsˈeɪ ɪz ˈaɪiː, wʌz ", "pˌiːˈɛm. ðˈɛn nˈoʊ."]),
         ("en-us", "He said no. It was 3. Then 4. In no. 5 it was", ["nˈoʊ. ɪt", "θɹˈiː. ðˈɛn fˈɔːɹ. ɪn nˈoʊ fˈaɪv ɪt"]),
@@ -406,13 +407,33 @@ def test_errors_of_dictionaries(tmp_path, name, content):
         markup.read_dictionary(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("am 3. Oktober um 17:30 Uhr", "am dritten Oktober um siebzehn Uhr dreißig"),
+        ("Es waren 3. Dann kam der 3. Mann.", "Es waren 3. Dann kam der dritte Mann."),
+        ("vom 24.12.2024", "vom vierundzwanzigsten Dezember zweitausendvierundzwanzig"),
+        ("1.5.1999, des 2.3.", "erster Mai neunzehnhundertneunundneunzig, des 2.3."),
+        ("5€, 5,50 €, $1,5 Mio., 1 €", "5 Euro, 5 Euro 50, 1,5 Millionen Dollar, ein Euro"),
+        ("Nr. 5, 1/2, 3/4, 10-20, 10×5", "Nummer 5, ein halb, drei viertel, 10 bis 20, 10 mal 5"),
+        ("60 km/h, 1 km, 20°C, 50 %", "60 Kilometer pro Stunde, ein Kilometer, 20 Grad Celsius, 50 Prozent"),
+        ("1.5.2, 192.168.0.1", "1 Punkt 5 Punkt 2, 192 Punkt 168 Punkt 0 Punkt 1"),
+        ("12:30:45, 1:00 Uhr", "zwölf Uhr dreißig und fünfundvierzig Sekunden, ein Uhr"),
+        ("31.13.2024, 3-2, 24/7", "31.13.2024, 3-2, 24/7"),
+    ],
+)
+def test_german_numbers(written, expected):
+    assert text.clean_text(written, ["normalize_de"]) == expected
+
+
 def test_normalize_writes_numbers_in_words_before_phonemes():
     plain, normalized = ({"text_cleaners": ["phonemes_en-gb"], "normalize": on} for on in (False, True))
     assert tokens.clean("60 km/h", data(**normalized)) == tokens.clean("sixty kilometers per hour", data(**plain))
     assert tokens.cleaners(data(**normalized)) == ["normalize_en-gb", "phonemes_en-gb"]
-    assert tokens.cleaners(data(**normalized), "de-at") == ["phonemes_de"]
-    with pytest.raises(ValueError, match=r"data\.normalize has rules for en, and the cleaners are for de"):
-        data(text_cleaners=["phonemes_de"], normalize=True)
+    assert tokens.cleaners(data(**normalized), "de-at") == ["normalize_de", "phonemes_de"]
+    assert tokens.cleaners(data(**normalized), "fr-fr") == ["phonemes_fr-fr"]
+    with pytest.raises(ValueError, match=r"data\.normalize has rules for de, en, and the cleaners are for fr"):
+        data(text_cleaners=["phonemes_fr-fr"], normalize=True)
     with pytest.raises(ValueError, match="no rules for numbers in 'fr'"):
         text.clean_text("1", ["normalize_fr"])
     with pytest.raises(ValueError, match="this voice reads one language"):

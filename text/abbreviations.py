@@ -5,6 +5,9 @@
 
 import re
 
+from text.german import ENDINGS, MONTHS
+
+LONGEST = 20  # characters of a word before an ordinal number that are looked at
 IN_WORD = "\ue000"  # stands for a full stop that belongs to a word
 
 DOTTED = re.compile(r"[^\W\d_]+(\.[^\W\d_]+)+")  # U.S, z.B, e.g
@@ -26,12 +29,11 @@ _TITLES = """
 """
 _BEFORE_NAMES = frozenset(_TITLES.split())
 _TIMES_OF_DAY = ("a.m", "p.m")
-# Languages of espeak-ng that write "3." for "third", and those of them that begin nouns with a capital letter
+# Languages of espeak-ng that write "3." for "third"
 _WITH_ORDINAL_STOPS = "da nb nn no is fi et lv cs sk sl hr bs sr hu pl de lb eu tr az"
 _ORDINAL_STOPS = frozenset(_WITH_ORDINAL_STOPS.split())
-_CAPITAL_NOUNS = frozenset(("de", "lb"))
 # A word of letters or digits with stops inside, its last stop, and what follows in the text
-_STOP = re.compile(r"(?<![^\s(\[\"'„“”«»‘’-])([^\W_]+(?:\.[^\W_]+)*)\.(?=([,;:]|\s+)\s*(?:[^\w\s]*(\w))?)")
+_STOP = re.compile(r"(?<![^\s(\[\"'„“”«»‘’-])([^\W_]+(?:\.[^\W_]+)*)\.(?=([,;:]|\s+)\s*(?:[^\w\s]*(\w+))?)")
 _INSIDE = re.compile(r"(?<![^\W_])[^\W\d_]{1,3}(?:\.[^\W\d_]{1,3})+(?![^\W_])")
 
 
@@ -46,24 +48,25 @@ def mark_stops(text: str, language: str) -> str:
 
     def marked(match: re.Match) -> str:
         word, after, following = match[1], match[2], match[3] or ""
-        if following and _belongs(word, after, following, family, cased):
+        before = text[max(0, match.start() - LONGEST) : match.start()].split()[-1:]
+        if following and _belongs(word, after, following, before, family, cased):
             return f"{match[1]}{IN_WORD}"
         return match[0]
 
     return _INSIDE.sub(lambda match: match[0].replace(".", IN_WORD), _STOP.sub(marked, text))
 
 
-def _belongs(word: str, after: str, following: str, family: str, cased: bool) -> bool:
+def _belongs(word: str, after: str, following: str, before: list[str], family: str, cased: bool) -> bool:
     """Return whether the full stop after a word belongs to it.
 
-    `after` is the white space or the mark after it, `following` the next letter or digit.
+    `after` is the white space or the mark after it, `following` the next word, `before` the word before, if any.
     """
-    capital, folded = following.isupper(), word.casefold()
+    capital, folded = following[0].isupper(), word.casefold()
     if word.isdigit():
-        short = len(word) <= 2
-        return family in _ORDINAL_STOPS and (
-            following.isalpha() and (not capital or (short and family in _CAPITAL_NOUNS))
-        )
+        if capital:  # a noun in German, and elsewhere the begin of a sentence
+            ordinal = following in MONTHS or not before or before[0].lower() in ENDINGS
+            return family == "de" and len(word) <= 2 and ordinal
+        return family in _ORDINAL_STOPS and following[0].isalpha()
     if DOTTED.fullmatch(word):
         return not (folded in _TIMES_OF_DAY and capital)
     if len(word) == 1 and word.isalpha():
@@ -71,5 +74,5 @@ def _belongs(word: str, after: str, following: str, family: str, cased: bool) ->
     if folded not in KNOWN:
         return False
     if capital or not cased:
-        return folded in _BEFORE_NAMES or following.isdigit() or not after.isspace()
+        return folded in _BEFORE_NAMES or following[0].isdigit() or not after.isspace()
     return True

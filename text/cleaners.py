@@ -13,7 +13,8 @@
 - `english_gruut`: American English phonemes with stress and punctuation by gruut, without espeak-ng. It needs the
   package gruut.
 - `normalize_LANGUAGE`: numbers, dates, times, amounts and units in words, for a cleaner of phonemes after it. The
-  setting `data.normalize` puts it first. There are rules for English: `normalize_en`.
+  setting `data.normalize` puts it first. There are rules for English
+  and German: `normalize_en`, `normalize_de`.
 
 The English cleaners expand abbreviations as the Tacotron cleaners of Keith Ito do. Their misspelling "misess" is kept,
 because published models were trained on it.
@@ -29,6 +30,7 @@ from unidecode import unidecode
 
 from text.abbreviations import mark_stops
 from text.espeak import load, phonemize
+from text.german import spell_german
 from text.numbers import spell_numbers
 from text.scripts import words_in_other_scripts
 
@@ -110,14 +112,6 @@ def english_gruut(text: str) -> str:
     return collapse_whitespace("".join(spoken)).strip()
 
 
-def normalize(text: str, language: str) -> str:
-    """Return text with numbers in words. Raises ValueError for a language without rules."""
-    family = language.partition("-")[0]
-    if family not in NORMALIZERS:
-        raise ValueError(f"there are no rules for numbers in {language!r}; languages: {', '.join(NORMALIZERS)}")
-    return collapse_whitespace(NORMALIZERS[family](text))
-
-
 def phonemes(text: str, language: str) -> str:
     """Return the phonemes of `text` in a language of espeak-ng. Raises EspeakError for an unknown language."""
     text = mark_stops(unicodedata.normalize("NFC", text).translate(_MARKS_OF_OTHER_SCRIPTS), language)
@@ -133,7 +127,7 @@ CLEANERS: dict[str, Callable[[str], str]] = {
     "english_characters": english_characters,
     "english_gruut": english_gruut,
 }
-NORMALIZERS: dict[str, Callable[[str], str]] = {"en": spell_numbers}  # by language family
+NORMALIZERS: dict[str, Callable[[str], str]] = {"de": spell_german, "en": spell_numbers}  # by language family
 
 
 def get_cleaner(name: str) -> Callable[[str], str]:
@@ -144,10 +138,12 @@ def get_cleaner(name: str) -> Callable[[str], str]:
     if prefix == "phonemes" and language:
         return functools.partial(phonemes, language=language)
     if prefix == "normalize" and language:
-        return functools.partial(normalize, language=language)
+        if (normalizer := NORMALIZERS.get(language.partition("-")[0])) is None:
+            raise ValueError(f"there are no rules for numbers in {language!r}; languages: {', '.join(NORMALIZERS)}")
+        return lambda text: collapse_whitespace(normalizer(text))
     known = [*CLEANERS, f"phonemes_{language}"] if language else CLEANERS
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-    every = f"{', '.join(CLEANERS)}, phonemes_LANGUAGE (phonemes_de, phonemes_fr-fr, ...), normalize_en"
+    every = f"{', '.join(CLEANERS)}, phonemes_LANGUAGE (phonemes_de, phonemes_fr-fr, ...), normalize_en, normalize_de"
     raise ValueError(f"there is no text cleaner {name!r}; nearest: {nearest}; all: {every}")
 
 
