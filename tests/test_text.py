@@ -445,6 +445,7 @@ def test_normalize_writes_numbers_in_words_before_phonemes():
     [
         ("Hello 你好 мир π Zoë 한", "en-us", ["你好", "мир", "한"]),
         ("Привет, hello 漢字", "ru", ["漢字"]),
+        ("[[θχ]] [[你]]", "en-us", []),
         ("你好 hello", "cmn", []),
         ("naïve Σ café µm ½ ﬁ", "fr-fr", []),
     ],

@@ -13,8 +13,7 @@
 - `english_gruut`: American English phonemes with stress and punctuation by gruut, without espeak-ng. It needs the
   package gruut.
 - `normalize_LANGUAGE`: numbers, dates, times, amounts and units in words, for a cleaner of phonemes after it. The
-  setting `data.normalize` puts it first. There are rules for English
-  and German: `normalize_en`, `normalize_de`.
+  setting `data.normalize` puts it first. There are rules for English and German: `normalize_en`, `normalize_de`.
 
 The English cleaners expand abbreviations as the Tacotron cleaners of Keith Ito do. Their misspelling "misess" is kept,
 because published models were trained on it.
@@ -31,6 +30,7 @@ from unidecode import unidecode
 from text.abbreviations import mark_stops
 from text.espeak import load, phonemize
 from text.german import spell_german
+from text.markup import PHONEMES
 from text.numbers import spell_numbers
 from text.scripts import words_in_other_scripts
 
@@ -175,7 +175,7 @@ def in_language(cleaner_names: Sequence[str], language: str) -> list[str]:
 def unreadable(text: str, cleaner_names: Iterable[str]) -> list[str]:
     """Return the words of a text that espeak-ng spells letter by letter, because it does not know their script."""
     languages = [name.removeprefix("phonemes_") for name in cleaner_names if name.startswith("phonemes_")]
-    return words_in_other_scripts(text, languages[0]) if languages else []
+    return words_in_other_scripts(PHONEMES.sub(" ", text), languages[0]) if languages else []
 
 
 def collapse_whitespace(text: str) -> str:

@@ -22,14 +22,13 @@ _CURRENCIES = {"€": "Euro", "$": "Dollar", "£": "Pfund", "¥": "Yen"}
 _SCALES = {"mio": "Millionen", "mrd": "Milliarden", "tsd": "tausend"}
 _SCALE = r"(?:\s?(Mio|Mrd|Tsd)\b\.?)?"
 _FRACTIONS = {"2": "halb", "3": "drittel", "4": "viertel", "5": "fünftel", "8": "achtel", "10": "zehntel"}
-_UNITS = {
-    **{"mm": "Millimeter", "cm": "Zentimeter", "m": "Meter", "km": "Kilometer", "m²": "Quadratmeter"},
-    **{"km²": "Quadratkilometer", "m³": "Kubikmeter", "mg": "Milligramm", "g": "Gramm", "kg": "Kilogramm"},
-    **{"ml": "Milliliter", "l": "Liter", "km/h": "Kilometer pro Stunde", "m/s": "Meter pro Sekunde"},
-    **{"°C": "Grad Celsius", "°F": "Grad Fahrenheit", "°": "Grad", "%": "Prozent", "kW": "Kilowatt"},
-    **{"kWh": "Kilowattstunden", "Hz": "Hertz", "kHz": "Kilohertz", "MHz": "Megahertz", "GHz": "Gigahertz"},
-    **{"MB": "Megabyte", "GB": "Gigabyte", "TB": "Terabyte"},
-}
+_UNIT_NAMES = """
+    mm=Millimeter, cm=Zentimeter, m=Meter, km=Kilometer, m²=Quadratmeter, km²=Quadratkilometer, m³=Kubikmeter,
+    mg=Milligramm, g=Gramm, kg=Kilogramm, ml=Milliliter, l=Liter, km/h=Kilometer pro Stunde, m/s=Meter pro Sekunde,
+    °C=Grad Celsius, °F=Grad Fahrenheit, °=Grad, %=Prozent, kW=Kilowatt, kWh=Kilowattstunden, Hz=Hertz, kHz=Kilohertz,
+    MHz=Megahertz, GHz=Gigahertz, MB=Megabyte, GB=Gigabyte, TB=Terabyte
+"""
+_UNITS = dict(unit.strip().split("=") for unit in _UNIT_NAMES.split(","))
 _UNIT = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
 
 

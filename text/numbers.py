@@ -41,24 +41,14 @@ _CURRENCIES = {
     "¥": ("yen", "yen", "sen", "sen"),
 }
 _SCALES = {"k": "thousand", "m": "million", "b": "billion", "bn": "billion", "tn": "trillion"}
-_UNITS = {
-    **{"mm": "millimeter", "cm": "centimeter", "m": "meter", "km": "kilometer", "mi": "mile", "yd": "yard"},
-    **{
-        "mg": "milligram",
-        "g": "gram",
-        "kg": "kilogram",
-        "lb": "pound",
-        "lbs": "pound",
-        "oz": "ounce",
-        "ml": "milliliter",
-    },
-    **{"l": "liter", "ms": "millisecond", "min": "minute", "hz": "hertz"},
-    **{"khz": "kilohertz", "mhz": "megahertz"},
-    **{"ghz": "gigahertz", "kb": "kilobyte", "mb": "megabyte", "gb": "gigabyte", "tb": "terabyte", "kw": "kilowatt"},
-    **{"kwh": "kilowatt hour", "m²": "square meter", "km²": "square kilometer", "m³": "cubic meter"},
-    **{"km/h": "kilometer per hour", "m/s": "meter per second", "mph": "mile per hour", "°": "degree"},
-    **{"°c": "degree celsius", "°f": "degree fahrenheit"},
-}
+_UNIT_NAMES = """
+    mm=millimeter, cm=centimeter, m=meter, km=kilometer, mi=mile, yd=yard, m²=square meter, km²=square kilometer,
+    m³=cubic meter, mg=milligram, g=gram, kg=kilogram, lb=pound, lbs=pound, oz=ounce, ml=milliliter, l=liter,
+    ms=millisecond, min=minute, hz=hertz, khz=kilohertz, mhz=megahertz, ghz=gigahertz, kb=kilobyte, mb=megabyte,
+    gb=gigabyte, tb=terabyte, kw=kilowatt, kwh=kilowatt hour, km/h=kilometer per hour, m/s=meter per second,
+    mph=mile per hour, °=degree, °c=degree celsius, °f=degree fahrenheit
+"""
+_UNITS = dict(unit.strip().split("=") for unit in _UNIT_NAMES.split(","))
 _UNIT = re.compile(
     rf"(?<![\d.])(\d[\d,]*(?:\.\d+)?)\s?({'|'.join(sorted(_UNITS, key=len, reverse=True))})(?![\w²³/])", re.IGNORECASE
 )

@@ -23,7 +23,10 @@ def cleaned(text: str, data: Any) -> str:
 
 
 def clean(text: str, data: Any, language: str = "") -> str:
-    """Return the symbols of a text, by the cleaners and the dictionary of `data`; `language` replaces the cleaners'."""
+    """Return the symbols of a text, by the cleaners and the dictionary of `data`.
+
+    `language`, a code of espeak-ng, selects another language, to which the dictionary does not apply.
+    """
     return clean_text(text, cleaners(data, language), None if language else data_setting(data, "dictionary"))
 
 
