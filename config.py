@@ -25,6 +25,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import cli
 from files import probable_encoding, write_text
+from text.cleaners import NORMALIZERS, language_of
+from text.markup import check_dictionary, read_dictionary
 from text.table import MAX_SYMBOLS, SymbolTable, read_symbols
 
 # Choices of a setting. Each value but those of `Precision` is a key of the registry that its module declares.
@@ -135,6 +137,10 @@ class DataConfig:
     end_symbol: str = setting("", "symbol after every text (Piper: $); empty: none")
     unicode_form: UnicodeForm = setting(
         "", "Unicode normalization form of texts in the table (Piper: NFD); empty: none"
+    )
+    normalize: bool = setting(False, "numbers, dates, amounts and units in words before phonemes; English, German")
+    dictionary: dict[str, str] | str = setting(
+        {}, "words and what replaces them, [[phonemes]] or a respelling; or a file"
     )
     n_vocab: int = setting(0, "rows of the text embedding (Piper: 256); 0: as many as the table has ids", minimum=0)
 
@@ -290,8 +296,9 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def from_dict(sections: dict[str, Any], where: str = "config", folder: Path = Path()) -> Config:
     """Build and check a config from the dict of its JSON; `where` begins every error message.
 
-    A file that it names as `data.symbols` is read into it; the path is relative to the working directory or to
-    `folder`. Raises ValueError as `load`. All values out of range are reported together, and so are all contradictions.
+    Files that it names as `data.symbols` and `data.dictionary` are read into it; their paths are relative to the
+    working directory or to `folder`. Raises ValueError as `load`. All values out of range are reported together, and so
+    are all contradictions.
     """
     if not isinstance(sections, dict):
         raise ValueError(f"{where}: a config is an object of the sections {', '.join(SECTIONS)}")
@@ -301,14 +308,22 @@ def from_dict(sections: dict[str, Any], where: str = "config", folder: Path = Pa
         if name not in given:
             raise ValueError(f"{where}: the section {name!r} is missing; a config has {', '.join(SECTIONS)}")
     config = Config(**{name: read_section(part, given[name], f"{where}, {name}") for name, part in SECTIONS.items()})
-    if isinstance(symbols := config.data.symbols, str):
-        file = Path(symbols) if Path(symbols).is_file() else folder / symbols
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, symbols=read_symbols(file)))
+    data, folders = config.data, (Path(), folder)
+    if isinstance(data.symbols, str):
+        data = dataclasses.replace(data, symbols=read_symbols(find(data.symbols, folders)))
+    if isinstance(data.dictionary, str):
+        data = dataclasses.replace(data, dictionary=read_dictionary(find(data.dictionary, folders)))
+    config = dataclasses.replace(config, data=data)
     checks = CHECKS + DECODER_CHECKS.get(config.model.decoder, ())
     problems = list(_out_of_range(config)) or [problem for check in checks for problem in check(config)]
     if problems:
         raise ValueError("\n".join(f"{where}: {problem}" for problem in problems))
     return config
+
+
+def find(name: str, folders: Sequence[Path]) -> Path:
+    """Return the path of a file in the first folder that has it; in the first folder if none has it."""
+    return next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
 
 
 def save(config: Config, path: str | Path) -> None:
@@ -476,6 +491,13 @@ def _check_texts(config: Config) -> Iterator[str]:
         yield f"data.min_text_len ({data.min_text_len}) is above data.max_text_len ({data.max_text_len})"
     if not data.text_cleaners:
         yield 'data.text_cleaners is empty: name one, such as "english_cleaners2" or "phonemes_de"'
+    if data.normalize and (language := language_of(data.text_cleaners).partition("-")[0]) not in NORMALIZERS:
+        rules = ", ".join(NORMALIZERS)
+        yield f"data.normalize has rules for {rules}, and the cleaners are for {language or 'any language'}"
+    try:
+        check_dictionary(data.dictionary, "data.dictionary")
+    except ValueError as error:
+        yield str(error)
     try:
         table = SymbolTable(data.symbols, data.extra_symbols)
     except ValueError as error:

@@ -36,9 +36,9 @@ from corpora.parts import parse
 from corpora.report import Finding, Measured, Report, format_of, write_report
 from corpora.sounds import WINDOW, Sound, measured
 from files import write_text
-from text.cleaners import get_cleaner, same_cleaners
+from text.cleaners import get_cleaner, same_cleaners, unreadable
 from text.espeak import EspeakError, UnknownLanguage
-from text.tokens import cleaned, symbol_table, token_ids
+from text.tokens import cleaned, cleaners, symbol_table, token_ids
 
 if TYPE_CHECKING:
     from evaluation.transcripts import Comparison
@@ -193,6 +193,9 @@ def check_corpus(
         report.measured.append(Measured(clip, seconds, tokens, sound.level, sound.leading, sound.trailing))
         report.symbols.update(table.split(written))
         report.unknown += table.unknown(written)
+        if not data.cleaned_text and (words := unreadable(clip.text, cleaners(data))):
+            spelled = "words in a script that the cleaner spells letter by letter"
+            findings.append(Finding(clip, "warnings", spelled, len(words), ", ".join(map(repr, words))))
         findings += _findings(clip, sound, len(written), tokens, frames, data)
         if longest is not None and frames > longest:
             left_out = f"more than {longest} frames, which training leaves out"
