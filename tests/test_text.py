@@ -112,7 +112,10 @@ def test_every_registered_cleaner_is_found_by_its_name():
         ("10×5 = 10 x 5", "ten times five equals ten times five"),
         ("5€, 5.50 €; £3bn", "five euros, five euros and fifty cents; three billion pounds"),
         ("$1.5m, 5$, 2k$", "one point five million dollars, five dollars, two thousand dollars"),
-        ("1/2, 3/4, 2 2/3, 24/7", "one half, three quarters, two and two thirds, twenty four seven"),
+        (
+            "1/2, ¾, 2 2/3, 1½, 24/7",
+            "one half, three quarters, two and two thirds, one and one half, twenty four seven",
+        ),
         ("pages 10-20, 1914–1918, 3-2", "pages ten to twenty, nineteen fourteen to nineteen eighteen, three two"),
         ("60 km/h, 1 km, 2.5 kg", "sixty kilometers per hour, one kilometer, two point five kilograms"),
         ("9 kHz, 1 kWh, 2 m/s, 3 m²", "nine kilohertz, one kilowatt hour, two meters per second, three square meters"),

@@ -4,6 +4,7 @@
 """
 
 import re
+import unicodedata
 from collections.abc import Callable
 
 _NUMBER = r"(\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
@@ -31,6 +32,7 @@ _ORDINAL = re.compile(rf"{_NUMBER}(?:st|nd|rd|th)\b", re.IGNORECASE)
 _DECIMAL = re.compile(rf"{_NUMBER}?\.(\d+)")
 _YEAR = re.compile(r"(?<![\d,])(1[1-9]\d\d|20[1-9]\d)(?!,?\d)")
 _WHOLE = re.compile(_NUMBER)
+_VULGAR = re.compile("[¼-¾⅐-⅞]")
 _MINUS = re.compile(r"(?<!\S)[-−](?=\d)")
 _BETWEEN_LETTER_AND_DIGIT = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 
@@ -52,6 +54,7 @@ _UNITS = dict(unit.strip().split("=") for unit in _UNIT_NAMES.split(","))
 _UNIT = re.compile(
     rf"(?<![\d.])(\d[\d,]*(?:\.\d+)?)\s?({'|'.join(sorted(_UNITS, key=len, reverse=True))})(?![\w²³/])", re.IGNORECASE
 )
+_FRACTION_SLASH = "\u2044"
 _LONGEST_NUMBER = 15  # digits; longer numbers are read digit by digit
 
 
@@ -149,6 +152,7 @@ def _range(match: re.Match) -> str:
 
 
 _RULES: tuple[tuple[re.Pattern, Callable[[re.Match], str]], ...] = (  # applied in this order
+    (_VULGAR, lambda m: f" {unicodedata.normalize('NFKC', m[0]).replace(_FRACTION_SLASH, '/')}"),
     (_MINUS, lambda m: "minus "),
     (_ADDRESS, lambda m: " dot ".join(" ".join(map(_words, part)) for part in m[0].split("."))),
     (_DAY_FIRST, lambda m: _date(m, m[1], m[2], m[3])),
