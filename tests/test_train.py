@@ -920,7 +920,7 @@ def test_torchrun_restarts_two_processes_after_a_kill_and_the_result_is_the_same
     tiny.write_corpus(workspace, 9, 3, speakers=2)
     tiny.write_config(workspace / "tiny.json", *ALL_PARTS, train={"eval_interval": 2})
     options = ["-c", "tiny.json", "--device", "cpu", "--max-steps", "4"]
-    spawned = tiny.python(PROGRAM, "-m", "a", "--processes", "2", *options, folder=workspace)
+    spawned = tiny.python(PROGRAM, "-m", "a", "--processes", "2", *options, folder=workspace, timeout=400)
     assert spawned.returncode == 0, spawned.stderr
     (workspace / "killed.py").write_text(KILLED, "utf-8")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
