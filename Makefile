@@ -3,6 +3,7 @@
 # make test    run the whole test suite (ARGS="-k text" for a part, JOBS=8 for eight processes)
 # make lint    check style, format and types
 # make evaluate-setup   install the packages of evaluate.py
+# make hashes  write requirements-hashes.txt: the versions of requirements.lock with the hashes of all their files
 #
 # PYTHON=python3.12 chooses the Python of a new environment. Without a GPU the smaller PyTorch is enough:
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup
@@ -13,7 +14,7 @@ JOBS ?= 2
 RUN = $(VENV)/bin/python
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.lock
 
-.PHONY: setup demo test lint evaluate-setup
+.PHONY: setup demo test lint evaluate-setup hashes
 
 setup: $(VENV)/.installed $(VENV)/.built
 
@@ -33,6 +34,12 @@ lint: $(VENV)/.test-installed
 evaluate-setup: setup
 	$(INSTALL) -r requirements-evaluate.txt
 	$(INSTALL) --no-deps Resemblyzer==0.1.4
+
+hashes: setup
+	$(INSTALL) uv
+	$(RUN) -m uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate \
+		--custom-compile-command "make hashes" -c requirements.lock requirements.txt requirements-dev.txt \
+		-o requirements-hashes.txt
 
 # These files are stamps. A stamp is newer than its dependencies if the step is up to date.
 $(VENV)/.python:

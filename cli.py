@@ -12,12 +12,13 @@ import importlib
 import os
 import re
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
@@ -80,6 +81,18 @@ def did_you_mean(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def interrupts_in_one_line() -> None:
+    """Let Ctrl-C print one line while a program imports its modules; `errors_in_one_line` does so afterwards."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not if the parent process ignores it
+        signal.signal(signal.SIGINT, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    # an exception would be lost, or printed with a traceback, by some of the modules that are imported
+    os.write(2, f"{Path(sys.argv[0]).stem}: stopped by Ctrl-C\n".encode())
+    os._exit(INTERRUPTED)
+
+
 @contextmanager
 def errors_in_one_line(program: str) -> Iterator[None]:
     """Print user errors (ValueError, OSError) as one line and exit with code 2; print each warning as one line.
@@ -91,6 +104,8 @@ def errors_in_one_line(program: str) -> Iterator[None]:
     def show(message: Warning | str, *_args: Any, **_options: Any) -> None:
         print(f"{program}: {' '.join(str(message).split())}", file=sys.stderr)
 
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with warnings.catch_warnings():
         warnings.showwarning = show
         try:

@@ -9,7 +9,13 @@ Examples:
   python corpus.py -c filelists/my_config.json --trim --loudness -23 --out my_trimmed
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import argparse
+import hashlib
 import itertools
 import json
 import os
@@ -20,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import cli
 import config
 from audio import resampled_frames
 from config import data_setting as setting
@@ -195,6 +200,8 @@ def check_corpus(
         if written and not sound.problem:
             paces.append((clip, len(written) / max(seconds - sound.leading - sound.trailing, WINDOW)))
     report.add([*findings, *_unusual(paces), *_repeated(clips, sounds)])
+    content = [(Path(clip.path).name, clip.speaker, clip.text, sound.digest) for clip, sound in zip(clips, sounds)]
+    report.checksum = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     if report.unknown:
         foreign = report.unknown.total() > UNKNOWN_SHARE * report.symbols.total()
         (report.errors if foreign else report.warnings)["symbols without an id, which are left out"] = [

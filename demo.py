@@ -9,13 +9,17 @@ Examples:
   python demo.py --steps 3000         (resumes the run)
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-import cli
 import config as configs
 import preprocess
 import synthesis

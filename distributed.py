@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import cli
+
+Value = TypeVar("Value")
 
 TIMEOUT = datetime.timedelta(hours=2)  # of an exchange: the main process decodes a whole corpus while the others wait
 
@@ -43,6 +45,8 @@ def launch(run: Callable[..., None], device: str, processes: int | None, *args: 
         raise ValueError(f"{asked} at most {gpus}, the number of GPUs")
     if processes == 1:
         return run(_device(kind, 0), *args)
+    # Python would report the semaphores of a killed process after the message that names the process
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
     with tempfile.TemporaryDirectory() as folder:
         rendezvous = (Path(folder) / "rendezvous").as_uri()  # a file, because a port may be in use
         children = mp.spawn(_spawned, (run, kind, processes, rendezvous, *args), processes, join=False)
@@ -94,11 +98,25 @@ def _join(run: Callable[..., None], kind: str, rank: int, world: int, rendezvous
     # captured steps exchange gradients; with registration, NCCL would need all processes to capture at the same time
     os.environ.setdefault("NCCL_GRAPH_REGISTER", "0")
     backend = "nccl" if kind == "cuda" else "gloo"
-    dist.init_process_group(backend, rendezvous, timeout=TIMEOUT, rank=rank, world_size=world)
+    store, *_ = next(dist.rendezvous(rendezvous, rank, world))
+    store.set_timeout(TIMEOUT)
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":  # torchrun on one machine
+        # its store outlives a restart and still has the addresses of the processes before it, which would be waited for
+        store = dist.PrefixStore(f"start_{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(backend, store=store, timeout=TIMEOUT, rank=rank, world_size=world)
     try:
         run(device, *args)
+    except RuntimeError as error:
+        if not is_disconnection(error):
+            raise
+        raise SystemExit(f"process {rank} ends, because the connection to another process was lost") from None
     finally:
         dist.destroy_process_group()
+
+
+def is_disconnection(error: BaseException) -> bool:
+    """Return whether an error means that another process has ended during an exchange."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def _device(kind: str, index: int) -> torch.device:
@@ -172,13 +190,17 @@ def gather(value: object) -> list[Any]:
     return values
 
 
-def in_main(function: Callable[[], None]) -> None:
-    """Call `function` in the main process while the others wait. An error in it ends all processes."""
-    error: Exception | SystemExit | None = None
+def in_main(function: Callable[[], Value]) -> Value | None:
+    """Return the value of `function` in the main process while the others wait, and None in these.
+
+    An error in it ends all processes.
+    """
+    value, error = None, None
     if is_main():
         try:
-            function()
+            value = function()
         except (ValueError, OSError, SystemExit) as raised:
             error = raised
     if gather(error is not None)[0]:
         raise error or SystemExit(2)
+    return value

@@ -13,6 +13,11 @@ Examples:
   python evaluate.py --compare DIR OTHER_DIR --output table.md
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import argparse
 import shlex
 import sys
@@ -23,7 +28,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tqdm import tqdm
 
-import cli
 from evaluation import takes
 from files import write_text
 from synthesis.speech import BaseVoice, check_seed

@@ -22,6 +22,11 @@ Examples:
   python export_onnx.py --model-path logs/NAME --output NAME.onnx --runtime sherpa    also writes tokens.txt
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import argparse
 import tempfile
 from collections.abc import Sequence
@@ -29,7 +34,6 @@ from pathlib import Path
 
 from torch import nn
 
-import cli
 from export import metadata, runtimes
 from infer_onnx import DECODER, ENCODER
 from synthesis import Voice

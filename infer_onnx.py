@@ -9,6 +9,11 @@ Examples:
 The last one streams a voice that was exported with --split; NAME.decoder.onnx must be in the same folder.
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import cli
 import config as configs
 from conditions import CONDITIONS, Values
 from export import metadata

@@ -8,6 +8,11 @@ Examples:
   python inference.py -m NAME --convert in.wav --source anna --speaker ben -o out.wav
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import argparse
 import codecs
 import io
@@ -22,7 +27,6 @@ from typing import Any, cast
 import numpy as np
 from tqdm import tqdm
 
-import cli
 import plots
 import synthesis
 from audio import save_audio

@@ -19,6 +19,11 @@ Examples:
   python make_filelists.py folder --help
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import argparse
 import json
 import os
@@ -29,7 +34,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cli
 import config
 from corpora import clips as reading
 from corpora.filelist import Clip, ListRecord, read_text, write_record

@@ -11,6 +11,11 @@ Examples:
   python plots.py NAME --pictures pictures.png              last spectrograms and alignments of training
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +24,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-import cli
 import config as configs
 from files import run_folder
 from synthesis.speech import Speech

@@ -10,6 +10,11 @@ Examples:
   python preprocess.py --filelists train.txt --merge
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import functools
 import multiprocessing
 import os
@@ -20,7 +25,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import cli
 from corpora.filelist import ListRecord, Row, check_widths, iterate_utterances, read_record, write_record
 from corpora.parts import WHOLE, Part, parse, stored
 from files import replacing

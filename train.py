@@ -9,11 +9,17 @@ Examples:
   python train.py -c configs/my.json -m my --init-from G.pth       start from the weights of another model
 """
 
+import cli
+
+if __name__ == "__main__":
+    cli.interrupts_in_one_line()
+
 import argparse
 import contextlib
 import dataclasses
 import logging
 import multiprocessing.util
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -22,7 +28,6 @@ from typing import Any
 import torch
 
 import checkpoint
-import cli
 import config as configs
 import corpus
 import distributed
@@ -38,6 +43,7 @@ from trainer import Trainer
 from training.evaluations import collect, recall_evaluations, start_evaluation
 from training.guard import PROGRESS_INTERVAL, SCALE_SEARCH, StepGuard
 from training.loaders import end_workers, make_loaders
+from training.record import write_start
 from training.run import Run, locked, save, save_before_end
 from training.stop import Stopped, StopRequest
 
@@ -91,6 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the program. Exit code 2 is a user error, 130 an interrupt before training."""
     args = parse_args(argv)
     args.began = time.time()
+    args.command = shlex.join(["train.py", *(sys.argv[1:] if argv is None else argv)])
     with cli.errors_in_one_line("train"):
         try:
             config, folder = prepare_run(args)
@@ -205,8 +212,7 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
     multiprocessing.util.Finalize(None, end_workers, exitpriority=10)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # batches have few shapes, see `make_loaders`
-    if not args.skip_check:
-        distributed.in_main(lambda: check(config, folder))
+    checksum = None if args.skip_check else distributed.in_main(lambda: check(config, folder))
     train_set, epochs, train_loader, validation_loader = make_loaders(config, device, folder / "headers.npy")
     trainer = Trainer(plain(config) if args.plain else config, device)  # --plain is not saved with the run
     if not checkpoint.resume_run(trainer, folder):
@@ -218,6 +224,7 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
         configs.save(config, folder / "config.json")
         for unfinished in folder.glob(".*.tmp"):  # of a process that was killed while it saved
             unfinished.unlink()
+        write_start(folder, args.command, trainer.position.step, device, checksum)
     total = args.max_steps or config.train.epochs * len(epochs.sampler)
     reporter = Reporter(folder, trainer.position.step, total, args.began - trainer.position.seconds)
     batches = ahead(train_loader, device)
@@ -237,11 +244,12 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
         reporter.close()
 
 
-def check(config: Config, folder: Path) -> None:
-    """Check every recording and text before training. Stop if one would spoil it."""
+def check(config: Config, folder: Path) -> str:
+    """Check every recording and text before training. Stop if one would spoil it. Returns the checksum of all."""
     report = corpus.check_config(config, folder / "corpus.json")
     logger.info("%s", report)
     report.stop_on_errors()
+    return report.checksum
 
 
 def log_transfer(path: str, copied: int, missing: list[str], unused: list[str]) -> None:
@@ -265,6 +273,9 @@ def fit(run: Run) -> None:
     except checkpoint.NotFinite:
         raise
     except (Exception, SystemExit) as error:
+        if distributed.is_disconnection(error):  # in the middle of a step, so that networks are of different steps
+            logger.warning("another process has ended; the run resumes from its last checkpoint, step %d", run.saved)
+            raise
         # `StepGuard` ends all processes together; any other error may be that of this process alone
         save_before_end(run, together=isinstance(error, SystemExit))
         raise

@@ -24,22 +24,28 @@ def computed(
     cache: str | Path | None,
     settings: Any,
     title: str,
+    valid: Callable[[Any], bool],
     workers: int | None = None,
 ) -> list[Any]:
     """Return `compute(path)` for every path, a value of JSON, and keep the values in the file `cache`.
 
     A value is computed again if the size or the modification time of the recording has changed, or if the file was
     written with other settings. Files of its parts (see `corpora.parts`) are read as well. The file is saved while the
-    work goes on, so that an interrupted program continues. `title` names the progress bar, and `workers` is the number
+    work goes on, so that an interrupted program continues. Entries of a damaged file whose values are not `valid` are
+    computed again. `title` names the progress bar, and `workers` is the number
     of threads; None is the number of cores and a few more.
     """
     settings = json.loads(json.dumps(settings))
     kept: dict[str, list[Any]] = {}
     parts = list(stored(cache).values()) if cache else []
     for file in [*parts, Path(cache)] if cache else []:
-        with suppress(OSError, ValueError, KeyError, TypeError):  # missing, or not a cache of this program: replace it
+        # missing, or not a cache of this program: replace it
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             content = json.loads(file.read_text("utf-8"))
-            kept |= content["files"] if content["settings"] == settings else {}
+            found = content["files"].items() if content["settings"] == settings else ()
+            kept |= {
+                path: entry for path, entry in found if isinstance(entry, list) and len(entry) == 2 and valid(entry[1])
+            }
     keys: dict[str, list[int]] = {}
     for path in paths:
         with suppress(OSError):

@@ -14,6 +14,8 @@ from typing import IO, Any, NamedTuple, TypeVar
 from corpora import shards
 from files import probable_encoding, write_text
 
+MAX_SHOWN = 200  # characters of a line in an error message
+
 
 class ListRecord(NamedTuple):
     """How a cleaned filelist was made. It is stored beside the list, as `LIST.json`."""
@@ -95,7 +97,9 @@ def check_widths(rows: Iterable[Row], path: str | Path) -> int:
     if others := [row for count, row in first.items() if count != width]:
         number, columns = min(others)
         found = f"{len(columns)} columns where most lines have {width}"
-        raise ValueError(f"{path}, line {number}: {found}; a text must not contain |: {'|'.join(columns)!r}")
+        raise ValueError(
+            f"{path}, line {number}: {found}; a text must not contain |: {'|'.join(columns)[:MAX_SHOWN]!r}"
+        )
     return width
 
 

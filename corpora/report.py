@@ -78,6 +78,7 @@ class Report:
     unknown: Counter[str] = field(default_factory=Counter)  # symbols without an id
     errors: dict[str, list[str]] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
+    checksum: str = ""  # SHA-256 of all names, speakers, texts and samples
     left_out: dict[str, int] = field(default_factory=dict)  # clips that are not in the lists, by reason
     heard: list[Heard] = field(default_factory=list)  # the largest error rate first
 

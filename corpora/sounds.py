@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 import soundfile
@@ -47,7 +47,13 @@ class Sound(NamedTuple):
 def measured(paths: Sequence[str], cache: str | Path | None) -> list[Sound]:
     """Measure recordings, except those that the file `cache` holds with the same size and modification time."""
     settings = ["sha1", SILENT, PAUSE_DEPTH, WINDOW, FULL_SCALE, MAX_PEAK, duplicates.STEP, *Sound._fields]
-    return [Sound(*values) for values in computed(paths, measure, cache, settings, "checking recordings")]
+    return [Sound(*values) for values in computed(paths, measure, cache, settings, "checking recordings", _is_sound)]
+
+
+def _is_sound(values: Any) -> bool:
+    """Return whether values of a file are those of a Sound."""
+    kinds = get_type_hints(Sound).values()
+    return isinstance(values, list) and len(values) == len(kinds) and all(map(isinstance, values, kinds))
 
 
 def measure(path: str) -> Sound:

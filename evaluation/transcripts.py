@@ -35,7 +35,8 @@ class Comparison:
         `cache` is a JSON file that keeps what was heard.
         """
         compared = {clip.path: clip._replace(text=self.texts[clip.path]) for clip in clips if clip.path in self.texts}
-        transcripts = computed([*compared], self._transcribe, cache, self.settings, "recognizing speech", workers=1)
+        title, is_text = "recognizing speech", lambda value: isinstance(value, str)
+        transcripts = computed([*compared], self._transcribe, cache, self.settings, title, is_text, workers=1)
         ranked = [
             Heard(clip, said, self._error_rate(clip.text, said)) for clip, said in zip(compared.values(), transcripts)
         ]

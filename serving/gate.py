@@ -50,7 +50,12 @@ class Gate:
             return
         limit = MAX_UPLOAD if scope["path"].startswith(UPLOADS) else MAX_JSON
         with self.listeners.counted(scope):
-            await self.app(scope, limited(receive, limit), send)
+            try:
+                await self.app(scope, limited(receive, limit), send)
+            except RuntimeError as error:  # gradio breaks off the answer to a call that does not exist
+                if not (ANSWERS.fullmatch(scope["path"]) and isinstance(error.__cause__, HTTPException)):
+                    raise
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _refusal(self, path: str, headers: Headers) -> tuple[int, str] | None:
         """Return status and message for a request that must not pass."""

@@ -53,7 +53,7 @@ class Scales(NamedTuple):
 
 def check_seed(seed: int | None) -> None:
     """Raise ValueError for a value that is not a seed."""
-    if seed is not None and not (isinstance(seed, int) and 0 <= seed < 1 << 63):
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63):
         raise ValueError(f"seed is {seed}; it may be a whole number from 0 to 2^63 - 1")
 
 

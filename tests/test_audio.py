@@ -157,3 +157,11 @@ def test_unwritable_audio_is_refused(tmp_path, name, samples, complaint):
 
 def test_conversion_to_16_bits_clips():
     assert audio.to_pcm(np.array([0.0, 0.5, 1.5, -1.5])).tolist() == [0, 16384, 32767, -32768]
+
+
+@pytest.mark.parametrize("name", ["a.raw", "a.RAW"])
+def test_samples_without_a_header_are_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(bytes(100))
+    for read in (audio.read_header, lambda path: audio.load_audio(path, RATE)):
+        with pytest.raises(ValueError, match=f"{name}: raw samples have no header: convert the file"):
+            read(tmp_path / name)

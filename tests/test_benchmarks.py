@@ -103,7 +103,9 @@ def test_loader_times_batches(speakers, tmp_path, monkeypatch, capsys):
         lines.append("|".join([f"{i}.wav", *([f"voice {i % 2}"] if speakers else []), "hˈa."]))
     Path("list.txt").write_text("\n".join(lines), "utf-8")
     result = result_of("loader", ["list.txt", "--workers=0", "--batches=2", "--batch-size=2"], capsys)
-    assert result["utterances_a_second"] > 0
+    assert result["utterances_a_second"] > 0 and result["utterances"] == 4
+    result = result_of("loader", ["list.txt", "--batches=0", "--cache=headers.npy"], capsys)
+    assert result["cpu_seconds_to_open"] >= 0 and "workers" not in result and Path("headers.npy").exists()
 
 
 FORMS = ("dur_disc_3_noise", "dur_disc_2_noise", "dur_disc_2_noise_dequantized")

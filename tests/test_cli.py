@@ -2,7 +2,11 @@
 
 import argparse
 import importlib
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import tiny
@@ -189,3 +193,13 @@ def test_the_notebook_shows_only_the_message(shell, capsys):
     result = shell.run_cell("import cli\nraise cli.Stopped('there is no my.zip')")
     assert isinstance(result.error_in_exec, cli.Stopped)
     assert capsys.readouterr().out.strip() == "Stopped: there is no my.zip"
+
+
+@pytest.mark.parametrize("program", sorted(set(PROGRAMS) - {"demo.py", "preprocess.py"}))  # which import little
+def test_ctrl_c_during_imports_prints_one_line(program, tmp_path):
+    stub = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+    for name in ("numpy", "torch"):
+        (tmp_path / f"{name}.py").write_text(stub, "utf-8")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, tiny.ROOT / program], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (cli.INTERRUPTED, f"{Path(program).stem}: stopped by Ctrl-C\n")

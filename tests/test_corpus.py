@@ -276,6 +276,32 @@ def test_unknown_symbols_are_counted(tmp_path):
     assert not corpus.check_corpus([clips[0]._replace(text="мир")], data(extra_symbols="мир")).errors
 
 
+@pytest.mark.parametrize(
+    "change", [None, [], [1], [[1, 2]], [[1, 2], None], [[1, 2], [1]], [None, ["x"] * 10]], ids=str
+)
+def test_a_cache_with_damaged_entries_is_replaced(tmp_path, change):
+    clips, cache = clips_of(tmp_path, {"a.wav": voice()}), tmp_path / "corpus.json"
+    first = corpus.check_corpus(clips, data(), cache)
+    stored = json.loads(cache.read_text())
+    (key, _), path = stored["files"][clips[0].path], clips[0].path
+    damaged = [key, change[1]] if isinstance(change, list) and len(change) == 2 else change
+    cache.write_text(json.dumps(stored | {"files": {path: damaged}}))
+    assert corpus.check_corpus(clips, data(), cache) == first
+    assert json.loads(cache.read_text()) == stored
+
+
+def test_the_checksum_is_that_of_texts_speakers_and_samples(tmp_path):
+    def checksum(clips):
+        return corpus.check_corpus(clips, data()).checksum
+
+    clips = clips_of(tmp_path, {"a.wav": voice(), "b.wav": voice(2)})
+    first = checksum(clips)
+    assert len(first) == 64 and checksum(clips) == first
+    assert checksum([clips[0]._replace(text="hˈa."), clips[1]]) != first
+    soundfile.write(clips[1].path, voice(2) * 0.99, RATE)
+    assert checksum(clips) != first
+
+
 def test_a_text_without_symbols_is_an_error(tmp_path):
     assert "no text" in corpus.check_corpus(clips_of(tmp_path, {"a.wav": voice()}, text=""), data()).errors
 
@@ -330,7 +356,7 @@ def test_unchanged_recordings_are_measured_once(tmp_path, monkeypatch):
     assert [path.name for path in cache.parent.iterdir()] == ["corpus.json"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"files": 3}', '{"settings": [1], "files": {}}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"files": 3}', '{"settings": [1], "files": {}}', "[" * 100_000])
 def test_an_invalid_cache_is_replaced(tmp_path, content):
     clips = clips_of(tmp_path, {"a.wav": voice()})
     cache = filelist(tmp_path, content, name="corpus.json")

@@ -49,6 +49,7 @@ DOCUMENTS = [*EXECUTED, EXTENDING, Path("benchmarks/README.md"), Path("filelists
 PROGRAMS = [
     *(path.name for path in ROOT.glob("*.py") if "__main__" in path.read_text("utf-8")),
     *(f"benchmarks/{name}.py" for name in test_benchmarks.PROGRAMS),
+    "corpora/shards.py",
 ]
 MODULES = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}
 
@@ -89,6 +90,7 @@ LONG = ["recipes/ablation.py", "benchmarks/durations.py"]  # only parsed here; t
 SERVER = "http://127.0.0.1:7860/"  # in examples
 OUTPUTS = {"-o", "--out", "--output", "--output-wav-path", "--picture", "--timings"}  # options that name a new file
 NOT_OURS = {"--no-normalize", "--sentence-silence", "--shm-size"}  # options of Piper and of Docker
+NOT_OURS |= {"--max-restarts", "--shutdown-timeout", "--requeue"}  # of torchrun and of Slurm
 SIZES = {  # settings that stand-ins take from the tiny config
     "train": ["batch_size", "segment_size", "bucket_boundaries", "num_workers"],
     "data": ["filter_length", "hop_length", "win_length", "n_mel_channels"],

@@ -268,6 +268,8 @@ def test_wrong_requests_get_one_line_of_json(address, capfd):
     assert message(ask(address, "/v1/audio/speech", b"{"))[0] == 400
     assert message(ask(address, "/v1/voices/none"))[0] == 404
     assert ask(address, "/gradio_api/proxy=x%00")[0] == 404
+    for path in ("call/speak/0", "queue/data?session_hash=0"):
+        assert ask(address, f"/gradio_api/{path}")[0] == 200  # an empty answer
     for path in (
         "/gradio_api/call/speak",
         "/gradio_api/queue/join",

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,16 +46,33 @@ def required() -> dict[str, Requirement]:
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
 
-def test_every_required_package_is_pinned_within_its_bounds():
-    pins = {}
+def pinned() -> dict[str, str]:
+    """Return the versions of requirements.lock by name."""
+    pins: dict[str, str] = {}
     for line in lines("requirements.lock"):
         name, version = line.split("==")
         assert name == canonicalize_name(name) and name not in pins
         pins[name] = version
+    return pins
+
+
+def test_every_required_package_is_pinned_within_its_bounds():
+    pins = pinned()
     assert list(pins) == sorted(pins)
     assert not [name for name in pins if name.startswith("nvidia")]
     for name, requirement in required().items():
         assert requirement.specifier.contains(pins[name]), requirement
+
+
+def test_every_pin_has_hashes():
+    """`make hashes` writes the file. It also has packages of other systems, and those that the pins require there."""
+    text = "\n".join(lines("requirements-hashes.txt")).replace("\\\n", " ")
+    entries = re.findall(r"^(\S+)==(\S+)(?: ;[^\n]*?)?((?: +--hash=sha256:[0-9a-f]{64})+)$", text, re.MULTILINE)
+    assert len(entries) == len(text.splitlines())
+    versions = {(name, version) for name, version, _ in entries}
+    assert not set(pinned().items()) - versions, "run make hashes"
+    others = {name for name, _ in versions} - set(pinned())
+    assert not {(name, version) for name, version in versions if name not in others} - set(pinned().items())
 
 
 def imports(path: Path) -> set[str]:

@@ -376,6 +376,7 @@ def test_a_folder_without_checkpoints_does_not_hide_a_run_of_its_name(tmp_path, 
     ("arguments", "message"),
     [
         ({"seed": 1.5}, "seed is 1.5"),
+        ({"seed": True}, "seed is True"),
         ({"speaker": 1.7}, "no speaker 1.7"),
         ({"text": b"Hi."}, "not bytes"),
         ({"text": None}, "not NoneType"),

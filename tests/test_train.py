@@ -29,6 +29,7 @@ from corpora.filelist import ListRecord, write_record
 from synthesis import Voice
 from text.symbols import symbols as vits_symbols
 from training import guard as guards
+from training import record
 
 PUBLISHED = sorted((tiny.ROOT / "tests/golden/configs").glob("*/*.json"))
 NO_LEARNING = {"learning_rate": 1e-30, "weight_decay": 0}  # steps that do not change weights
@@ -730,6 +731,10 @@ ENDINGS = {  # what happens after step 3, and the complaint
         lambda _: [write(tiny.speech(0.01))(path) for path in Path().glob("train*.wav")],
         r"train\d.wav: the file has changed since training began: it has 160 samples",
     ),
+    "the folder of the run is deleted": (
+        lambda _: shutil.rmtree("logs/voice"),
+        "No such file or directory: b?'logs/voice/",
+    ),
     "recordings become garbage": (lambda _: [emptied(path) for path in Path().glob("train*.wav")], r"train\d.wav: "),
 }
 
@@ -893,18 +898,76 @@ def test_tensorboard_has_losses_norms_pictures_and_audio(workspace):
     assert "loss/g/mel" in log and "validation/mel" in log
 
 
-def test_torchrun_resumes_a_run_of_two_processes_bit_for_bit(workspace):
+KILLED = """
+import os, signal
+import train, trainer
+
+step = trainer.Trainer.step
+
+def killed_once(self, batch):
+    first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if first and self.position.step == 3 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch)
+
+trainer.Trainer.step = killed_once
+train.main()
+"""
+
+
+def test_torchrun_restarts_two_processes_after_a_kill_and_the_result_is_the_same(workspace):
+    """The reference is started by train.py itself, so this also shows that a seed gives the same weights twice."""
     tiny.write_corpus(workspace, 9, 3, speakers=2)
     tiny.write_config(workspace / "tiny.json", *ALL_PARTS, train={"eval_interval": 2})
-    options = ["--device", "cpu", "--max-steps", "3"]
-    spawned = tiny.python(PROGRAM, "-c", "tiny.json", "-m", "a", "--processes", "2", *options, folder=workspace)
+    options = ["-c", "tiny.json", "--device", "cpu", "--max-steps", "4"]
+    spawned = tiny.python(PROGRAM, "-m", "a", "--processes", "2", *options, folder=workspace)
     assert spawned.returncode == 0, spawned.stderr
-    (workspace / "logs/b").mkdir()
-    for name in ("config.json", "G_2.pth", "D_2.pth", "DUR_2.pth"):
-        shutil.copy(workspace / "logs/a" / name, workspace / "logs/b")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    joined = tiny.python(*torchrun, PROGRAM, "-m", "b", *options, folder=workspace)
-    assert joined.returncode == 0, joined.stderr
+    (workspace / "killed.py").write_text(KILLED, "utf-8")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
+    joined = tiny.python(*torchrun, "killed.py", "-m", "b", *options, folder=workspace, timeout=400)
+    assert joined.returncode == 0 and "Traceback" not in joined.stderr, joined.stderr
+    assert "process 0 ends, because the connection to another process was lost" in joined.stderr
     assert "resumed from logs/b/G_2.pth at step 2" in joined.stderr
-    assert tiny.equal(contents(workspace / "logs/a", 3), contents(workspace / "logs/b", 3))
-    assert len(torch.load(workspace / "logs/a/G_3.pth", weights_only=True)["state"]["random"]) == 2
+    assert tiny.equal(contents(workspace / "logs/a", 4), contents(workspace / "logs/b", 4))
+    assert len(torch.load(workspace / "logs/a/G_4.pth", weights_only=True)["state"]["random"]) == 2
+
+
+def test_a_seed_gives_the_same_weights_and_each_start_is_recorded(workspace, monkeypatch):
+    config = tiny.write_config(Path("tiny.json"), *ALL_PARTS)
+    tiny.write_corpus(workspace, 7, 3, speakers=2)
+    for name in "ab":
+        torch.manual_seed(ord(name))  # the random state of the process must not matter
+        run("-c", config, "-m", name, "--max-steps", 2)
+    assert tiny.equal(contents("logs/a", 2), contents("logs/b", 2))
+    monkeypatch.setattr(record, "CODE", workspace)  # no repository
+    run("-m", "a", "--max-steps", 3, "--skip-check")
+    first, second = map(json.loads, Path("logs/a/starts.jsonl").read_text("utf-8").splitlines())
+    other = json.loads(Path("logs/b/starts.jsonl").read_text("utf-8"))
+    assert first["command"] == "train.py -m voice --device cpu -c tiny.json -m a --max-steps 2".replace(
+        "tiny.json", config
+    )
+    assert (first["step"], second["step"], first["processes"], first["device"]) == (0, 2, 1, "cpu")
+    assert first["versions"]["torch"] == torch.__version__ and len(first["data"]) == 64
+    assert first["data"] == other["data"] and (second["data"], second["commit"], second["diff"]) == (None, None, None)
+
+
+def test_the_record_of_a_start_has_commit_and_changes(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path / "code", check=True, capture_output=True)
+        return done.stdout.decode().strip()
+
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/train.py").write_text("a = 1\n")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "first")
+    monkeypatch.setattr(record, "CODE", tmp_path / "code")
+    record.write_start(tmp_path, "train.py", 0, torch.device("cpu"), None)
+    (tmp_path / "code/train.py").write_text("a = 2\n")
+    record.write_start(tmp_path, "train.py", 5, torch.device("cpu"), None)
+    clean, changed = map(json.loads, (tmp_path / "starts.jsonl").read_text("utf-8").splitlines())
+    assert clean["commit"] == changed["commit"] == git("rev-parse", "HEAD") and clean["diff"] is None
+    (tmp_path / "code/train.py").write_text("a = 1\n")
+    git("apply", str(tmp_path / changed["diff"]))
+    assert (tmp_path / "code/train.py").read_text() == "a = 2\n"

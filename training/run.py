@@ -63,8 +63,9 @@ def save(run: Run, together: bool = True) -> None:
 
 
 def save_before_end(run: Run, together: bool) -> None:
-    """Save what was trained before an error ends the run. If that fails too, log why."""
+    """Save what was trained before an error ends the run, also if its folder was deleted. Log why if that fails too."""
     try:
+        run.folder.mkdir(parents=True, exist_ok=True)
         save(run, together)
         logger.info("the run ends at step %d, which is saved", run.saved)
     except (ValueError, OSError, RuntimeError) as error:

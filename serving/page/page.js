@@ -352,11 +352,11 @@ function drawPicture(picture, samples, facts) {
 function label(row, items, textOf, scale, limited) {
   row.hidden = !items.length;
   row.replaceChildren(
-    ...items.map((item) => {
+    ...items.map((item, i) => {
       const span = document.createElement("span");
       span.textContent = textOf(item);
       span.style.left = `${scale * item.start}px`;
-      if (limited) span.style.maxWidth = `${scale * (item.end - item.start) + 12}px`;
+      if (limited && i + 1 < items.length) span.style.maxWidth = `${scale * (items[i + 1].start - item.start)}px`;
       return span;
     }),
   );
