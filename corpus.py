@@ -334,8 +334,7 @@ def _with_errors(report: Report) -> set[str]:
     return {finding.clip.path for finding in report.findings if finding.kind == "errors"}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the report of a config's corpus or of filelists. The exit code is 2 if there are errors."""
+def _parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("filelists", nargs="*", help="files of lines path|text or path|speaker|text")
@@ -364,6 +363,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--trim", action="store_true", help=f"of copies: leave {copies.MARGIN} s of silence at each end")
     loudness = "of copies: integrated loudness (ITU-R BS.1770), with peaks of at most -1 dBFS; speech often has -23"
     add("--loudness", type=float, metavar="LUFS", help=loudness)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the report of a config's corpus or of filelists. The exit code is 2 if there are errors."""
+    parser = _parser()
     args = parser.parse_args(arguments)
     _check_options(parser, args)
     report = Report()
