@@ -25,7 +25,9 @@ from typing import Any, Literal, get_args, get_origin
 
 import cli
 from files import write_text
+from importers import projects
 from text import repeated_symbols
+from text.cleaners import get_cleaner
 
 # Choices of a setting. Each value but those of `Precision` is a key of the registry that its module declares.
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -99,6 +101,15 @@ class TrainConfig:
     keep_checkpoints: int = setting(3, "newest checkpoints kept besides the best; 0 keeps all", minimum=0)
     duration_discriminator_start: int = setting(0, "first step of the duration discriminator", minimum=0)
     duration_stage_start: int | None = setting(None, "step from which only durations train (VITS2), or null", minimum=0)
+    lr_scale: dict[str, float] = setting(
+        {}, "factors on the learning rate of parts of the generator, named by the beginning of their weights; 0: frozen"
+    )
+    warm_up_steps: int | None = setting(
+        None, "steps in which only warm_up_parts train; null: 1000 after --init-from without a posterior", minimum=0
+    )
+    warm_up_parts: list[str] = setting(
+        ["enc_q.", "dp.post_", "dp.flows.1."], "parts of the generator that train alone at first, as in lr_scale"
+    )
 
 
 @dataclass(frozen=True)
@@ -195,6 +206,11 @@ class Config:
 
 
 SECTIONS: dict[str, type] = {"train": TrainConfig, "data": DataConfig, "model": ModelConfig}
+OWN_KEYS = {  # that no config of VITS or vits2_pytorch has
+    name: field_names[field_names.index(first) :]
+    for name, first in (("train", "precision"), ("data", "resample"), ("model", "discriminator_channels"))
+    for field_names in [[declared.name for declared in dataclasses.fields(SECTIONS[name])]]
+}
 CHOICES: dict[str, tuple[str, ...]] = {  # of every setting that has a list of them, by "section.key"
     f"{section}.{declared.name}": get_args(declared.type)
     for section, part in SECTIONS.items()
@@ -209,10 +225,21 @@ def load(path: str | Path) -> Config:
     Raises ValueError if the file is missing, not UTF-8 or not JSON, or if a key, type, value or combination is wrong.
     The message states which one, where it is, and what would be right.
     """
+    sections = read_sections(path)
+    try:
+        config = from_dict(sections, str(path))
+    except OverflowError:
+        raise ValueError(f"{path} has a number that is too large to compute with") from None
+    if problems := list(_unknown_cleaners(config.data)):
+        raise ValueError("\n".join(f"{path}: {problem}" for problem in problems))
+    return config
+
+
+def read_sections(path: str | Path) -> dict[str, Any]:
+    """Return the sections of a config file as they are written. Raises ValueError if the file cannot be read."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-        sections = json.loads(text, object_pairs_hook=_without_repetition, parse_int=_whole_number)
-        return from_dict(sections, str(path))
+        return json.loads(text, object_pairs_hook=_without_repetition, parse_int=_whole_number)
     except OSError as error:
         raise ValueError(f"cannot read the config file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -223,8 +250,6 @@ def load(path: str | Path) -> Config:
         raise ValueError(f"{path}: {error}") from None
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply: a config has sections, and lists and tables in them") from None
-    except OverflowError:
-        raise ValueError(f"{path} has a number that is too large to compute with") from None
 
 
 class _Unreadable(ValueError):
@@ -254,6 +279,8 @@ def from_dict(sections: dict[str, Any], where: str = "config") -> Config:
     """
     if not isinstance(sections, dict):
         raise ValueError(f"{where}: a config is an object of the sections {', '.join(SECTIONS)}")
+    if foreign := projects.recognize(sections):
+        raise ValueError(f"{where}: this is {foreign}")
     given = {name: section for name, section in sections.items() if name != "$schema"}
     refuse_unknown(given, SECTIONS, where)
     for name in SECTIONS:
@@ -396,6 +423,9 @@ def _check_training(config: Config) -> Iterator[str]:
     betas, boundaries = train.betas, train.bucket_boundaries
     if train.seed >= 2**63:
         yield f"train.seed is {train.seed}, and should be below 2 to the power of 63"
+    for part, scale in train.lr_scale.items():
+        if not 0 <= scale < math.inf:
+            yield f"train.lr_scale of {part!r} is {scale}, and should be 0 or more"
     if len(betas) != 2 or max(betas) >= 1:
         yield f"train.betas is {betas}, and should be two numbers below 1"
     if boundaries != sorted(set(boundaries)) or len(boundaries) < 2:
@@ -428,6 +458,19 @@ def _check_texts(config: Config) -> Iterator[str]:
         yield 'data.text_cleaners is empty: name one, such as "english_cleaners2" or "phonemes_de"'
     if repeated := sorted(set(repeated_symbols(data.extra_symbols))):
         yield f"data.extra_symbols names {', '.join(map(repr, repeated))} which the table has already"
+
+
+def _unknown_cleaners(data: DataConfig) -> Iterator[str]:
+    """Yield a sentence for each cleaner that does not exist, except for those of other projects if texts are clean."""
+    for name in data.text_cleaners:
+        try:
+            get_cleaner(name)
+        except ValueError as error:
+            theirs = projects.FOREIGN_CLEANERS.get(name)
+            if theirs is None:
+                yield f"data.text_cleaners: {error}"
+            elif not data.cleaned_text:
+                yield f"data.text_cleaners: {name} is a cleaner of {theirs}: clean the filelists there"
 
 
 def _check_network(config: Config) -> Iterator[str]:
@@ -516,7 +559,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for path in args.files:
         try:
             load(path)
-            print(f"{path}: valid")
+            print(f"{path}: valid, {'; '.join(projects.origin(read_sections(path), OWN_KEYS))}")
         except ValueError as error:
             wrong.append(path)
             print(error, file=sys.stderr)

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -48,11 +48,14 @@ Network = TypeVar("Network", bound=nn.Module)
 class Learner(Generic[Network]):
     """A network with its optimizer, wrapped in DistributedDataParallel if there are several processes.
 
+    `lr_scale` has factors on the learning rate by the beginning of the names of weights; the longest one holds.
     `average` is the exponential moving average of the weights, in the order of `weights`, or None before the first
     call of `update_average`.
     """
 
-    def __init__(self, network: Network, train: TrainConfig, device: torch.device):
+    def __init__(
+        self, network: Network, train: TrainConfig, device: torch.device, lr_scale: Mapping[str, float] | None = None
+    ):
         self.network = network.to(device)
         # listed once, because walking through the modules is slow
         self.weights: list[Tensor] = list(network.parameters())
@@ -60,25 +63,28 @@ class Learner(Generic[Network]):
         self.average: list[Tensor] | None = None
         self.learning_rate = train.learning_rate
         cuda = device.type == "cuda"
-        # on a GPU the rate is a tensor there, which a captured step reads anew
-        self.rate = torch.tensor(self.learning_rate, device=device) if cuda else None
+        groups: dict[float, list[Tensor]] = {}
+        for name, weight in network.named_parameters():
+            groups.setdefault(scale_of(name, lr_scale or {}), []).append(weight)
+        self.scales = list(groups)
+        # on a GPU the rates are tensors there, which a captured step reads anew
+        self.rates = [torch.zeros((), device=device) for _ in groups] if cuda else []
         self.optimizer = torch.optim.AdamW(
-            self.weights,
-            self.learning_rate if self.rate is None else self.rate,
+            [{"params": weights} for weights in groups.values()],
+            torch.tensor(self.learning_rate, device=device) if cuda else self.learning_rate,
             (train.betas[0], train.betas[1]),
             train.eps,
             train.weight_decay,
             fused=cuda,
             capturable=cuda,
         )
+        self.set_learning_rate(self.learning_rate)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set the learning rate from the next update on."""
         self.learning_rate = learning_rate
-        if self.rate is not None:
-            self.rate.fill_(learning_rate)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate if self.rate is None else self.rate
+        for i, (group, scale) in enumerate(zip(self.optimizer.param_groups, self.scales)):
+            group["lr"] = self.rates[i].fill_(learning_rate * scale) if self.rates else learning_rate * scale
 
     def accumulate(self, loss: Tensor, scaler: torch.amp.GradScaler) -> None:
         """Add the gradients of a loss to those already computed."""
@@ -157,7 +163,7 @@ class Trainer:
 
         torch.manual_seed(train.seed)
         self.learners: dict[str, Learner[Any]] = {
-            "generator": Learner(build_generator(config), train, device),
+            "generator": Learner(build_generator(config), train, device, train.lr_scale),
             "discriminator": Learner(build_discriminator(config), train, device),
         }
         if model.use_duration_discriminator:
@@ -207,8 +213,8 @@ class Trainer:
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Do one training step on a batch on any device. Returns losses and gradient norms, on the training device."""
-        if self.in_duration_stage() and self.generator.network.enc_p.proj.weight.requires_grad:
-            self.enter_duration_stage()
+        if any(weight.requires_grad != learns for weight, learns in zip(self.generator.weights, self.learning())):
+            self.enter_stage()
         self.generator.network.anneal_mas_noise(self.position.step)
         if self.graphs is None:
             record = self.learn(batch.to(self.device, non_blocking=True))
@@ -286,22 +292,36 @@ class Trainer:
         start = self.config.train.duration_stage_start
         return start is not None and self.position.step >= start
 
-    def enter_duration_stage(self) -> None:
-        """Freeze the generator except for its duration predictor."""
+    def learning(self) -> list[bool]:
+        """Return which weights of the generator learn at the current step, in the order of the learner's `weights`.
+
+        The durations learn in the last stage, `train.warm_up_parts` in the first one, and all in between, except for
+        those whose learning rate is 0.
+        """
+        train = self.config.train
+        first = self.position.step < (train.warm_up_steps or 0)
+        parts = tuple(train.warm_up_parts) if first else ("dp.",) if self.in_duration_stage() else ("",)
+        names = (name for name, _ in self.generator.network.named_parameters())
+        return [name.startswith(parts) and scale_of(name, train.lr_scale) > 0 for name in names]
+
+    def enter_stage(self) -> None:
+        """Freeze the weights of the generator that do not learn at the current step, and those alone."""
         net = self.generator.network
         if self.generator.average and self.position.step == self.config.train.duration_stage_start:
             with torch.no_grad():  # freeze the weights that synthesis uses
                 torch._foreach_copy_(self.generator.weights, self.generator.average)
-        net.requires_grad_(False)
-        net.dp.requires_grad_(True)
+        for weight, learns in zip(self.generator.weights, self.learning()):
+            weight.requires_grad_(learns)
+            weight.grad = None
         self.generator.wrapped = distributed.wrap(net, self.device)
         self.graphs = self.graphed_steps()
         self.set_training()
 
     def set_training(self) -> None:
         """Switch the networks that learn to training mode: dropout and alignment noise."""
-        self.generator.network.train(not self.in_duration_stage())
-        self.generator.network.dp.train()
+        net = self.generator.network.train(not self.in_duration_stage())
+        for part in net.children():
+            part.train(any(weight.requires_grad for weight in part.parameters()))
         for learner in self.learners.values():
             if learner is not self.generator:
                 learner.network.train()
@@ -535,6 +555,12 @@ def build_duration_discriminator(config: Config) -> nn.Module:
         DURATION_DISCRIMINATOR_DROPOUT,
         gin_channels,
     )
+
+
+def scale_of(name: str, scales: Mapping[str, float]) -> float:
+    """Return the factor on the learning rate of a weight: that of the longest beginning of its name, otherwise 1."""
+    found = [part for part in scales if name.startswith(part)]
+    return scales[max(found, key=len)] if found else 1.0
 
 
 def choose_precision(train: TrainConfig, device: torch.device) -> str:

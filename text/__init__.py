@@ -59,6 +59,9 @@ def clean_text(text: str, cleaner_names: Iterable[str]) -> str:
     return text
 
 
+_clean_text = clean_text  # the name in VITS, which its preprocess.py calls
+
+
 def repeated_symbols(extra_symbols: str) -> list[str]:
     """Return the extra symbols that are in VITS's table or occur earlier among the extra symbols."""
     return [s for i, s in enumerate(extra_symbols) if s in vits_symbols or s in extra_symbols[:i]]
