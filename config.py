@@ -18,6 +18,7 @@ import math
 import operator
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +27,8 @@ from typing import Any, Literal, get_args, get_origin
 import cli
 from files import write_text
 from importers import projects
-from text import repeated_symbols
 from text.cleaners import get_cleaner
+from text.table import MAX_SYMBOLS, SymbolTable, read_symbols
 
 # Choices of a setting. Each value but those of `Precision` is a key of the registry that its module declares.
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -35,12 +36,14 @@ FlowType = Literal["pre_conv", "pre_conv2", "fft", "mono_layer_inter_residual", 
 DurationDiscriminatorType = Literal["dur_disc_1", "dur_disc_2", "dur_disc_3"]
 ResblockType = Literal["1", "2"]
 DecoderType = Literal["hifigan", "vocos"]
+UnicodeForm = Literal["", "NFC", "NFD", "NFKC", "NFKD"]
 BestMeasure = Literal["auto", "mel", "kl", "dur", "duration_error", "cer", "wer", "dnsmos", "plcmos"]
 
 EVALUATED = ("cer", "wer", "dnsmos", "plcmos")  # measures of evaluate.py; the others are those of a validation
 HIGHER_IS_BETTER = ("dnsmos", "plcmos")
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 FLOW_HEADS = {"pre_conv2": 2, "fft": 4}  # attention heads that share the hidden channels, for each flow that has them
+YAML = (".yaml", ".yml")
 MAX_DIGITS = 30  # of a whole number in a config
 SCHEMA_VERSION = 1  # increase it when a key is removed or changes its meaning
 BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {  # keywords of JSON Schema: comparison and message
@@ -135,7 +138,17 @@ class DataConfig:
     max_text_len: int = setting(190, "most symbols of a text; longer ones are left out and reported")
     resample: bool = setting(True, "resample recordings at other rates; false rejects them")
     speakers: dict[str, int] = setting({}, "ids of speaker names; training fills it in")
-    extra_symbols: str = setting("", "characters added to VITS's table of 178 symbols; they take the ids after it")
+    extra_symbols: str = setting("", "characters added to the table of symbols; they take the ids after it")
+    symbols: list[str] | dict[str, list[int] | int] | str = setting(
+        [], "table of symbols, in the order of their ids, or the ids of each symbol, or a JSON file; []: VITS's 178"
+    )
+    blank_symbol: str = setting("", "symbol of the blank that add_blank inserts; empty: id 0")
+    begin_symbol: str = setting("", "symbol before every text (Piper: ^); empty: none")
+    end_symbol: str = setting("", "symbol after every text (Piper: $); empty: none")
+    unicode_form: UnicodeForm = setting(
+        "", "Unicode normalization form of texts in the table (Piper: NFD); empty: none"
+    )
+    n_vocab: int = setting(0, "rows of the text embedding (Piper: 256); 0: as many as the table has ids", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -227,11 +240,13 @@ def load(path: str | Path) -> Config:
     """
     sections = read_sections(path)
     try:
-        config = from_dict(sections, str(path))
+        config = from_dict(sections, str(path), Path(path).parent)
     except OverflowError:
         raise ValueError(f"{path} has a number that is too large to compute with") from None
     if problems := list(_unknown_cleaners(config.data)):
         raise ValueError("\n".join(f"{path}: {problem}" for problem in problems))
+    for note in projects.foreign_cleaners(config.data.text_cleaners):
+        warnings.warn(f"{path}: {note}", stacklevel=2)
     return config
 
 
@@ -239,6 +254,8 @@ def read_sections(path: str | Path) -> dict[str, Any]:
     """Return the sections of a config file as they are written. Raises ValueError if the file cannot be read."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
+        if Path(path).suffix in YAML:  # of other projects
+            return _from_yaml(text)
         return json.loads(text, object_pairs_hook=_without_repetition, parse_int=_whole_number)
     except OSError as error:
         raise ValueError(f"cannot read the config file {path}: {error.strerror}") from None
@@ -254,6 +271,15 @@ def read_sections(path: str | Path) -> dict[str, Any]:
 
 class _Unreadable(ValueError):
     """JSON that can be read, but is no config."""
+
+
+def _from_yaml(text: str) -> Any:
+    """Return the content of a YAML file. Raises _Unreadable if it is none."""
+    yaml = cli.extra("yaml")
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise _Unreadable(f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _whole_number(digits: str) -> int:
@@ -272,10 +298,11 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def from_dict(sections: dict[str, Any], where: str = "config") -> Config:
+def from_dict(sections: dict[str, Any], where: str = "config", folder: Path = Path()) -> Config:
     """Build and check a config from the dict of its JSON; `where` begins every error message.
 
-    Raises ValueError as `load`. All values out of range are reported together, and so are all contradictions.
+    A file that it names as `data.symbols` is read into it; the path is relative to the working directory or to
+    `folder`. Raises ValueError as `load`. All values out of range are reported together, and so are all contradictions.
     """
     if not isinstance(sections, dict):
         raise ValueError(f"{where}: a config is an object of the sections {', '.join(SECTIONS)}")
@@ -286,7 +313,10 @@ def from_dict(sections: dict[str, Any], where: str = "config") -> Config:
     for name in SECTIONS:
         if name not in given:
             raise ValueError(f"{where}: the section {name!r} is missing; a config has {', '.join(SECTIONS)}")
-    config = Config(**{name: _section(part, given[name], f"{where}, {name}") for name, part in SECTIONS.items()})
+    config = Config(**{name: read_section(part, given[name], f"{where}, {name}") for name, part in SECTIONS.items()})
+    if isinstance(symbols := config.data.symbols, str):
+        file = Path(symbols) if Path(symbols).is_file() else folder / symbols
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, symbols=read_symbols(file)))
     checks = CHECKS + DECODER_CHECKS.get(config.model.decoder, ())
     problems = list(_out_of_range(config)) or [problem for check in checks for problem in check(config)]
     if problems:
@@ -358,7 +388,7 @@ def _schema_of_type(kind: Any, bounds: dict[str, float]) -> dict[str, Any]:
     return {"type": name, **(bounds if kind in (int, float) else {})}
 
 
-def _section(part: type, values: dict[str, Any], where: str) -> Any:
+def read_section(part: type, values: dict[str, Any], where: str) -> Any:
     """Build a section from its JSON. Raises ValueError for an unknown key or a value of the wrong type."""
     if not isinstance(values, dict):
         raise ValueError(f"{where}: a section is an object of keys and values, not {json.dumps(values)}")
@@ -456,8 +486,16 @@ def _check_texts(config: Config) -> Iterator[str]:
         yield f"data.min_text_len ({data.min_text_len}) is above data.max_text_len ({data.max_text_len})"
     if not data.text_cleaners:
         yield 'data.text_cleaners is empty: name one, such as "english_cleaners2" or "phonemes_de"'
-    if repeated := sorted(set(repeated_symbols(data.extra_symbols))):
-        yield f"data.extra_symbols names {', '.join(map(repr, repeated))} which the table has already"
+    try:
+        table = SymbolTable(data.symbols, data.extra_symbols)
+    except ValueError as error:
+        yield f"data.symbols: {error}"
+        return
+    for mark in ("blank_symbol", "begin_symbol", "end_symbol"):
+        if (symbol := getattr(data, mark)) and symbol not in table.ids:
+            yield f"data.{mark} is {symbol!r}, which is not in the table of symbols"
+    if data.n_vocab and not len(table.names) <= data.n_vocab <= MAX_SYMBOLS:
+        yield f"data.n_vocab is {data.n_vocab}; with this table it may be from {len(table.names)} to {MAX_SYMBOLS}"
 
 
 def _unknown_cleaners(data: DataConfig) -> Iterator[str]:
@@ -558,8 +596,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wrong = []
     for path in args.files:
         try:
-            load(path)
-            print(f"{path}: valid, {'; '.join(projects.origin(read_sections(path), OWN_KEYS))}")
+            with warnings.catch_warnings(record=True) as notes:
+                warnings.simplefilter("always")
+                load(path)
+            print(f"{path}: valid, {projects.origin(read_sections(path), OWN_KEYS)}")
+            print(*(note.message for note in notes), sep="\n", end="\n" if notes else "")
         except ValueError as error:
             wrong.append(path)
             print(error, file=sys.stderr)

@@ -32,8 +32,7 @@ from config import data_setting as setting
 from corpora.filelist import Clip, read_filelist
 from corpora.report import Finding, Measured, format_of, write_report
 from files import write_text
-from text import unknown_symbols
-from text.tokens import cleaned, token_ids
+from text.tokens import cleaned, symbol_table, token_ids
 
 SILENT = 1e-3  # peak (-60 dBFS) below which a recording counts as silent
 QUIET = -35  # dBFS of the whole recording, below which it is reported
@@ -173,10 +172,10 @@ def check_corpus(
         frames.append(samples // data.hop_length)
         written = cleaned(clip.text, data)
         tokens = len(token_ids(written, data, warn=False))
-        symbols.update(written)
+        symbols.update(symbol_table(data).split(written))
         seconds = 0 if sound.problem else sound.frames / sound.rate
         measured.append(Measured(clip, seconds, tokens, sound.level, sound.leading, sound.trailing))
-        unknown += unknown_symbols(written, setting(data, "extra_symbols"))
+        unknown += symbol_table(data).unknown(written)
         findings += _findings(clip, sound, len(written), tokens, frames[-1], data)
         if longest is not None and frames[-1] > longest:
             left_out = f"more than {longest} frames, which training leaves out"

@@ -30,8 +30,7 @@ from commons import map_tensors, rounded_up, tensors_in
 from config import data_setting
 from corpora.filelist import Clip, read_filelist
 from mel_processing import spec_to_mel_torch, spectrogram_torch
-from text import unknown_symbols
-from text.tokens import cleaned, token_ids
+from text.tokens import cleaned, symbol_table, token_ids
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +117,7 @@ class SpeechDataset(Dataset):
                 reason = "recording shorter than one frame"
             else:
                 tokens = token_ids(symbols, data, warn=False)
-                unknown += unknown_symbols(symbols, data_setting(data, "extra_symbols"))
+                unknown += symbol_table(data).unknown(symbols)
                 reason = "" if tokens else "no symbol of the text has an id"
             if reason:
                 self.left_out.setdefault(reason, []).append(clip.path)

@@ -27,7 +27,7 @@ from models import SynthesizerTrn, TrainingOutput
 from modules import set_recompute
 from monotonic_align import fastest
 from synthesis.speech import Scales
-from text import table_of_symbols
+from text.tokens import vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -533,7 +533,7 @@ def accumulating(parts: Sequence[Batch], learners: Collection[Learner[Any]]) -> 
 
 def build_generator(config: Config) -> SynthesizerTrn:
     """Build the generator that a config describes."""
-    return SynthesizerTrn.from_config(config, len(table_of_symbols(config.data.extra_symbols)))
+    return SynthesizerTrn.from_config(config, vocabulary(config.data))
 
 
 def build_discriminator(config: Config) -> nn.Module:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from audio import load_audio
 from synthesis.speech import BaseVoice
 from text import clean_text
-from text.tokens import token_ids
+from text.tokens import token_ids, token_names
 
 if TYPE_CHECKING:  # PyTorch is not needed for exported voices
     from synthesis import Voice
@@ -43,7 +43,8 @@ def network_durations(
     from synthesis.speech import Scales
 
     net, device, hop = voice.net, voice.device, voice.data.hop_length
-    ids = token_ids(clean_text(text, voice.data.text_cleaners), voice.data)
+    symbols = clean_text(text, voice.data.text_cleaners)
+    ids = token_ids(symbols, voice.data)
     x, x_lengths = torch.tensor([ids], device=device), torch.tensor([len(ids)], device=device)
     values = resolve({"sid": speaker}, voice.data)
     samples = load_audio(recording, voice.sampling_rate)
@@ -56,7 +57,7 @@ def network_durations(
         h, _, _, x_mask = net.enc_p(*repeated, g if net.conditions_text else None)
         logw = net.predict_durations(h, x_mask, g, Scales().noise_scale_w)
         spoken = torch.ceil(logw.float().exp())[:, 0].long()
-        found = {"symbols": [voice.symbols[i] for i in ids], "predicted": spoken.tolist()}
+        found = {"symbols": token_names(symbols, voice.data), "predicted": spoken.tolist()}
         if len(ids) <= y.size(2):  # otherwise there is no alignment
             out = net(x, x_lengths, y, y_lengths, voice.bundle(values, 1))
             found["aligned"] = out.attn.sum(2)[0, 0].long().tolist()

@@ -11,14 +11,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conditions import CONDITIONS
-from config import DataConfig
+from config import DataConfig, read_section
 from synthesis.speech import Scales
 from text.symbols import symbols as vits_symbols
+from text.tokens import symbol_table
 
 if TYPE_CHECKING:
     from synthesis import Voice
 
 REQUIRED = ("sample_rate", "hop_length", "n_speakers", "speakers", "cleaners", "symbols", "n_vocab", "add_blank")
+# settings of a table of symbols other than VITS's, which the metadata holds as JSON under the key "symbol_table"
+TABLE = ("symbols", "extra_symbols", "blank_symbol", "begin_symbol", "end_symbol", "unicode_form", "n_vocab")
 DIGEST_LENGTH = 16  # hexadecimal digits
 MAX_QUOTED = 20  # characters of a value in a message
 LARGEST = 1 << 20  # of any number in the metadata: a speaker's id, a rate, a count
@@ -38,6 +41,9 @@ def facts(voice: "Voice", comment: str = "", split: bool = False) -> dict[str, s
     data = voice.data
     settings = {key: getattr(data, key) for condition in CONDITIONS.values() for key in condition.settings}
     settings["speakers"] = voice.speakers  # complete, also where the config has no names
+    table = {key: getattr(data, key) for key in TABLE}
+    if any(table[key] != getattr(DataConfig(), key) for key in TABLE if key != "extra_symbols"):
+        settings["symbol_table"] = table
     return {
         "model_type": "vits",
         "comment": comment,
@@ -74,7 +80,12 @@ def read(metadata: Mapping[str, str]) -> Description | None:
             "extra_symbols": "".join(symbols[len(vits_symbols) :]),
             "add_blank": metadata["add_blank"] == "1",
         }
+        if "symbol_table" in metadata:
+            table = json.loads(metadata["symbol_table"])
+            read_section(DataConfig, table, "symbol_table")
+            data |= {key: table[key] for key in TABLE}
         described = dataclasses.replace(DataConfig(), **data)
+        symbol_table(described)
         for name in settings:
             _check(name, data[name], getattr(DataConfig(), name))
         _check("text_cleaners", described.text_cleaners, DataConfig().text_cleaners)

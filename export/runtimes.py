@@ -4,6 +4,7 @@ Both runtimes convert text to code points in decomposed form (NFD: "ç" becomes 
 each code point, and send `^ _ a _ b _ $`. The networks here read "ç" as one symbol, have no "^" and "$", and only some
 are trained with blanks. `Inventory` gives ids after the network's own to code points that the network lacks. `Reader`,
 which precedes the network in the graph, converts the ids of a runtime to the tokens that the network was trained on.
+A voice with Piper's table and marks reads the ids of the runtimes as they are.
 """
 
 import json
@@ -25,7 +26,8 @@ from files import write_text
 from synthesis import Voice
 from synthesis.speech import Scales
 from text import espeak
-from text.symbols import PAD, SPACE_ID
+from text.symbols import PAD
+from text.tokens import mark_ids, symbol_table
 
 BOS, EOS = "^", "$"
 PIPER_VERSION = "1.0.0"  # of the format of the config file
@@ -66,25 +68,55 @@ def front_end(voice: Voice) -> str:
     return espeak.load().voice_of(language(cleaners)).rpartition("/")[2].lower()
 
 
+def reads_as_runtimes(voice: Voice) -> bool:
+    """Return whether the voice was trained on the ids, in the order, that the runtimes send."""
+    data = voice.data
+    marks = (data.begin_symbol, data.blank_symbol, data.end_symbol, data.add_blank, data.unicode_form)
+    return marks == (BOS, PAD, EOS, True, "NFD") and all(len(symbol) == 1 for symbol in symbol_table(data).ids)
+
+
+def runtime_ids(voice: Voice) -> dict[str, tuple[int, ...]]:
+    """Return the ids of each code point that a runtime may send. Raises ValueError as `inventory`."""
+    if reads_as_runtimes(voice):
+        voice.check_symbols()
+        return symbol_table(voice.data).ids
+    return {point: (i,) for point, i in inventory(voice).ids.items()}
+
+
 def inventory(voice: Voice) -> Inventory:
-    """Number the code points that a runtime may send. Raises ValueError if the network's symbols are unknown."""
+    """Number the code points that a runtime may send.
+
+    Raises ValueError if the network's symbols are unknown, or its table cannot be made from single code points.
+    """
     voice.check_symbols()
     n_vocab, phonemes = voice.n_vocab, bool(front_end(voice))
-    known = {symbol: i for i, symbol in enumerate(voice.symbols)}
+    table, data = symbol_table(voice.data), voice.data
+    if data.begin_symbol or data.end_symbol or any(len(ids) > 1 for ids in table.ids.values()):
+        raise ValueError(
+            "Piper and sherpa-onnx read tables with begin and end marks, or symbols of several ids, only as "
+            "Piper has them: single code points in NFD, with the marks ^, _ and $"
+        )
+    if len(table.names[0]) == 1 and table.names[0] != PAD:
+        raise ValueError(f"Piper and sherpa-onnx need the id 0 for a pad, and here it is {table.names[0]!r}")
+    unspoken = {table.names[0], data.blank_symbol} - {PAD}
+    known = {symbol: i for symbol, (i,) in table.ids.items() if symbol not in unspoken}
     extra: dict[str, int] = defaultdict(count(n_vocab).__next__)  # a string gets the next id when it is looked up
     joins, rounds = {}, 0
     for symbol in known:
         points = unicodedata.normalize("NFD", symbol)
         rounds = max(rounds, len(points) - 1)
+        if len(unicodedata.normalize("NFC", symbol)) > 1:
+            raise ValueError(f"Piper and sherpa-onnx send single characters, not {symbol!r}, which is in the table")
         for end in range(1, len(points)):
             left, right, joined = (_id(part, known, extra) for part in (points[:end], points[end], points[: end + 1]))
             joins[left, right] = joined
     ids = {**known, **{point: i for point, i in extra.items() if len(point) == 1}}
     if not phonemes:
         ids |= {point.upper(): i for point, i in ids.items() if len(point.upper()) == 1}
-        ids |= dict.fromkeys("\t\n", SPACE_ID)
+        ids |= dict.fromkeys("\t\n", known[" "]) if " " in known else {}
     ids |= {BOS: extra[BOS], EOS: extra[EOS], PAD: 0}
-    glide = (known[GLIDE], known[LONG], [known[symbol] for symbol in GLIDED]) if phonemes else None
+    has_glide = phonemes and known.keys() >= {GLIDE, LONG, *GLIDED}
+    glide = (known[GLIDE], known[LONG], [known[symbol] for symbol in GLIDED]) if has_glide else None
     return Inventory(ids, n_vocab + len(extra), n_vocab, joins, rounds, glide)
 
 
@@ -99,9 +131,9 @@ class Reader(nn.Module):
     Batches of different lengths are allowed, although both runtimes send one utterance at a time.
     """
 
-    def __init__(self, inventory: Inventory, add_blank: bool):
+    def __init__(self, inventory: Inventory, add_blank: bool, blank: int = 0):
         super().__init__()
-        self.inventory, self.add_blank = inventory, add_blank
+        self.inventory, self.add_blank, self.blank = inventory, add_blank, blank
 
     def forward(self, x: Tensor, x_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Args: x `[b, t]`; x_lengths `[b]`.
@@ -118,7 +150,7 @@ class Reader(nn.Module):
         x = self._without_glides(x)
         x, place, lengths = closed_up(x.masked_fill(x >= self.inventory.n_vocab, 0), place)
         if self.add_blank:
-            x = F.pad(torch.stack([x, torch.zeros_like(x)], 2).flatten(1), (1, 0))
+            x = F.pad(torch.stack([x, torch.full_like(x, self.blank)], 2).flatten(1), (1, 0), value=self.blank)
             place = torch.cat([place[:, :1] - 1, torch.stack([place, place + 1], 2).flatten(1)], 1)
             place = torch.minimum(place.clamp_min(0), x_lengths.unsqueeze(1) - 1)
             lengths = 2 * lengths + 1
@@ -166,9 +198,10 @@ def closed_up(x: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class RuntimeGraph(nn.Module):
-    """The exported network after a `Reader`. If the voice has a table of one speaker, the speaker is not an input.
+    """The exported network after a `Reader`, which a voice that reads the ids of the runtimes does not need.
 
-    Raises ValueError for a voice that the runtimes do not support.
+    If the voice has a table of one speaker, the speaker is not an input. Raises ValueError for a voice that the
+    runtimes do not support.
     """
 
     def __init__(self, graph: nn.Module, voice: Voice):
@@ -177,7 +210,10 @@ class RuntimeGraph(nn.Module):
         if others:
             raise ValueError(f"Piper and sherpa-onnx support no condition but the speaker: not {', '.join(others)}")
         self.graph = graph
-        self.reader = Reader(inventory(voice), voice.data.add_blank)
+        if reads_as_runtimes(voice):
+            self.reader = None
+        else:
+            self.reader = Reader(inventory(voice), voice.data.add_blank, mark_ids(voice.data)[0][0])
         self.one_speaker = voice.data.n_speakers == 1
 
     def forward(self, x: Tensor, x_lengths: Tensor, scales: Tensor, *conditions: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,9 +221,11 @@ class RuntimeGraph(nn.Module):
 
         Returns audio `[b, 1, 1, time]` and the frames of each element of x `[b, t]`.
         """
-        tokens, lengths, place = self.reader(x, x_lengths)
         if self.one_speaker:
             conditions = (torch.zeros_like(x_lengths),)
+        if self.reader is None:
+            return self.graph(x, x_lengths, scales, *conditions)
+        tokens, lengths, place = self.reader(x, x_lengths)
         audio, durations = self.graph(tokens, lengths, scales, *conditions)
         return audio, torch.zeros_like(x, dtype=durations.dtype).scatter_add(1, place, durations)
 
@@ -197,7 +235,7 @@ def facts(voice: Voice, comment: str) -> dict[str, str]:
     for word in RESERVED_WORDS:
         if word in comment:
             raise ValueError(f"sherpa-onnx would take the file for one of {word}: leave {word!r} out of --comment")
-    front, ids = front_end(voice), inventory(voice).ids
+    front, ids = front_end(voice), runtime_ids(voice)
     return {
         "comment": f"piper {comment}".strip(),  # the word selects the inputs of Piper
         "language": front or "und",
@@ -205,16 +243,16 @@ def facts(voice: Voice, comment: str) -> dict[str, str]:
         "has_espeak": str(int(bool(front))),
         "frontend": "" if front else "characters",
         "use_eos_bos": "1",
-        "bos_id": str(ids[BOS]),
-        "eos_id": str(ids[EOS]),
-        "blank_id": "0",
-        "pad_id": "0",
+        "bos_id": str(ids[BOS][0]),
+        "eos_id": str(ids[EOS][0]),
+        "blank_id": str(ids[PAD][0]),
+        "pad_id": str(ids[PAD][0]),
     }
 
 
 def for_piper(voice: Voice, path: Path) -> list[str]:
     """Write the config file of Piper beside a model. Returns lines to print."""
-    front, symbols = front_end(voice), inventory(voice)
+    front, ids = front_end(voice), runtime_ids(voice)
     family, _, region = front.partition("-")
     noise_scale, length_scale, noise_w = Scales()
     config = {
@@ -225,8 +263,8 @@ def for_piper(voice: Voice, path: Path) -> list[str]:
         "inference": {"noise_scale": noise_scale, "length_scale": length_scale, "noise_w": noise_w},
         "phoneme_type": "espeak" if front else "text",
         "phoneme_map": {},
-        "phoneme_id_map": {point: [i] for point, i in symbols.ids.items()},
-        "num_symbols": symbols.size,
+        "phoneme_id_map": {point: list(several) for point, several in ids.items()},
+        "num_symbols": max(voice.n_vocab, *(1 + i for several in ids.values() for i in several)),
         "num_speakers": max(1, voice.data.n_speakers),
         "speaker_id_map": voice.speakers,
         "hop_length": voice.data.hop_length,
@@ -242,11 +280,14 @@ def for_piper(voice: Voice, path: Path) -> list[str]:
 def for_sherpa(voice: Voice, path: Path) -> list[str]:
     """Write the symbol table of sherpa-onnx beside a model. Returns lines to print.
 
-    Raises ValueError if the folder holds the table of another voice.
+    Raises ValueError if the folder holds the table of another voice, or a symbol has several ids.
     """
     tokens = path.with_name("tokens.txt")
+    ids = runtime_ids(voice)
+    if several := [point for point, found in ids.items() if len(found) > 1]:
+        raise ValueError(f"sherpa-onnx has one id for a symbol, and {several[0]!r} has {list(ids[several[0]])}")
     # a line with an id alone stands for the space; other white space cannot be written
-    points = {point: i for point, i in inventory(voice).ids.items() if point == " " or not point.isspace()}
+    points = {point: i for point, (i,) in ids.items() if point == " " or not point.isspace()}
     table = "".join(f"{point} {i}\n" for point, i in points.items())
     if tokens.is_file() and tokens.read_text(encoding="utf-8") != table:
         raise ValueError(f"{tokens} is the table of another voice: export this voice to another folder")

@@ -1,5 +1,6 @@
 """Voices of Piper: an ONNX graph with its JSON file, or a checkpoint of training (PyTorch Lightning)."""
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -14,8 +15,7 @@ import cli
 from config import ModelConfig, field_names
 from importers.source import Imported
 from synthesis.speech import Scales
-
-PIPER_CHARACTERS = ("espeak", "text")
+from text.table import PIPER_CHARACTERS
 
 PARTS = re.compile(r"(?:^|\.)((?:enc_p|enc_q|dec|flow|dp|emb_g)\..+)$")  # the name that VITS gives, after any prefix
 SCOPE = re.compile(r"^(?:.*?/)?((?:enc_p|enc_q|dec|flow|dp|emb_g)(?:/[\w.]+)*)/\w+$")  # of a node's name
@@ -53,8 +53,6 @@ def _plain(value: Any) -> Any:
     """Return tuples as lists, and the text of a tuple, as a command line gives it, as its value."""
     if isinstance(value, str) and value.startswith(("(", "[")):
         numbers = re.sub(r",\s*([\])])", r"\1", value.replace("(", "[").replace(")", "]"))
-        import json
-
         value = json.loads(numbers)
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
@@ -152,7 +150,7 @@ class Graph:
         arrays = self._values(set(places.values()))
         weights = {name: arrays[place] for name, place in places.items()}
         if "dp.flows.0.m" in weights and "dp.flows.0.logs" not in weights:
-            weights["dp.flows.0.logs"] = -np.log(self._factor_after("dp.flows.0.m", places, arrays))
+            weights["dp.flows.0.logs"] = -np.log(self._factor_after("dp.flows.0.m", places))
         found = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in weights.items()}
         # convolutions may be written as two-dimensional ones of height 1
         return {name: w.squeeze(2) if w.dim() == 4 and w.size(2) == 1 else w for name, w in found.items()}
@@ -187,18 +185,13 @@ class Graph:
         scope = SCOPE.match(node.name)
         return scope[1].replace("/", ".") if scope else None
 
-    def _factor_after(self, shift: str, places: dict[str, str], arrays: dict[str, np.ndarray]) -> np.ndarray:
+    def _factor_after(self, shift: str, places: dict[str, str]) -> np.ndarray:
         """Return the constant by which the graph multiplies after it subtracts a weight."""
-        subtraction = next((n for n in self.users.get(places[shift], []) if n.op_type == "Sub"), None)
-        product = (
-            next((n for n in self.users.get(subtraction.output[0], []) if n.op_type == "Mul"), None)
-            if (subtraction)
-            else None
-        )
-        if product is None:
-            raise ValueError(f"{self.path}: the graph has {shift}, but not the scale beside it")
-        (other,) = set(product.input) - {subtraction.output[0]}
-        return self._values({other})[other]
+        for subtraction in (node for node in self.users.get(places[shift], []) if node.op_type == "Sub"):
+            for product in (node for node in self.users.get(subtraction.output[0], []) if node.op_type == "Mul"):
+                (other,) = set(product.input) - {subtraction.output[0]}
+                return self._values({other})[other]
+        raise ValueError(f"{self.path}: the graph has {shift}, but not the scale beside it")
 
     def _values(self, names: set[str]) -> dict[str, np.ndarray]:
         """Return tensors that do not depend on the graph's inputs. Raises ValueError if one does."""

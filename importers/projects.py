@@ -1,6 +1,6 @@
 """The projects of the VITS family by the keys of their configs: what of each works here, and what does not."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 IMPORTS = "import_voice.py imports its voices"
@@ -55,7 +55,7 @@ PROJECTS = (  # in the order in which they are tried
     Project(
         "MB-iSTFT-VITS",
         (
-            *("model.subbands", "model.mb_istft_vits", "model.ms_istft_vits", "model.istft_vits"),
+            *("model.subbands", "model.istft", "model.mb_istft_vits", "model.ms_istft_vits", "model.istft_vits"),
             *("model.gen_istft_n_fft", "model.gen_istft_hop_size", "train.fft_sizes"),
         ),
         "its recordings and filelists train here; the decoder vocos has an inverse STFT as well (model.decoder)",
@@ -107,21 +107,20 @@ def _has(config: Mapping[str, Any], sign: str) -> bool:
     return section in config if not key else isinstance(inner, Mapping) and key in inner
 
 
-def origin(config: Mapping[str, Any], own: Mapping[str, list[str]]) -> Iterator[str]:
-    """Yield what is to be said of a valid config: whose it is, and which of its cleaners are not here.
-
-    `own` are the keys of each section that only this repository has.
-    """
-    model, data = config["model"], config["data"]
+def origin(config: Mapping[str, Any], own: Mapping[str, list[str]]) -> str:
+    """Return whose a valid config is; `own` are the keys of each section that only this repository has."""
     if any(key in config[section] for section, keys in own.items() for key in keys):
-        yield "a config of this repository"
-    elif any(key in model for key in VITS2_KEYS):
-        yield "a config of vits2_pytorch, which trains here as it is"
-    else:
-        yield "a config of VITS, which trains here as it is"
-    for name in data.get("text_cleaners", []):
+        return "a config of this repository"
+    if any(key in config["model"] for key in VITS2_KEYS):
+        return "a config of vits2_pytorch, which trains here as it is"
+    return "a config of VITS, which trains here as it is"
+
+
+def foreign_cleaners(names: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each cleaner of another project."""
+    for name in names:
         if name in FOREIGN_CLEANERS:
             yield (
-                f"{name} is a cleaner of {FOREIGN_CLEANERS[name]}: its cleaned filelists train here, and voices read "
-                "their phonemes, but no plain text; emotion embeddings are not read"
+                f"{name} is a cleaner of {FOREIGN_CLEANERS[name]}. Filelists that were cleaned there train here, and "
+                "voices read their phonemes, but no plain text. Embeddings of emotions (emotional-vits) are not read"
             )

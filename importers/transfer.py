@@ -5,7 +5,7 @@ speaker embedding the names, so that other tables keep what they share. Everythi
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,8 +142,7 @@ def _symbol_rows(ours: DataConfig, theirs: DataConfig | None, rows: int, their_r
         return {i: i for i in range(rows)}
     pairs = [(table.ids[symbol], other.ids[symbol]) for symbol in table.ids if symbol in other.ids]
     for mark in ("blank_symbol", "begin_symbol", "end_symbol"):
-        pair = [_ids_of_mark(data, mark) for data in (ours, theirs or DataConfig())]
-        pairs += [(pair[0], pair[1])]
+        pairs.append((_ids_of_mark(ours, mark), _ids_of_mark(theirs or DataConfig(), mark)))
     found: dict[int, int] = {}
     for here, there in pairs:
         for i, j in zip(here, there):
@@ -152,7 +151,7 @@ def _symbol_rows(ours: DataConfig, theirs: DataConfig | None, rows: int, their_r
     return found
 
 
-def _ids_of_mark(data: DataConfig, mark: str) -> Sequence[int]:
+def _ids_of_mark(data: DataConfig, mark: str) -> tuple[int, ...]:
     symbol = getattr(data, mark)
     return symbol_table(data).ids[symbol] if symbol else (0,) if mark == "blank_symbol" and data.add_blank else ()
 

@@ -60,7 +60,8 @@ def _symbols(config: Mapping[str, Any], rows: int, files: Mapping[str, Path], no
 
 def _speakers(config: Mapping[str, Any]) -> dict[str, int]:
     """Return the names of speakers in the places where forks of VITS keep them."""
-    data = config.get("data") if isinstance(config.get("data"), Mapping) else {}
+    section = config.get("data")
+    data: Mapping[str, Any] = section if isinstance(section, Mapping) else {}
     for table in (config.get("speakers"), data.get("spk2id"), data.get("spk"), data.get("speakers")):
         if isinstance(table, Mapping) and all(isinstance(number, int) for number in table.values()):
             return {str(name): number for name, number in table.items()}

@@ -17,9 +17,9 @@ import numpy as np
 from conditions import Speaker, Values, resolve
 from config import DataConfig
 from synthesis import sentences
-from text import clean_text, table_of_symbols
+from text import clean_text
 from text.symbols import PAD, PUNCTUATION
-from text.tokens import token_ids
+from text.tokens import symbol_table, token_ids, token_names, vocabulary
 
 PAUSE = 0.2  # seconds of silence between sentences
 MAX_PAUSE = 60  # seconds
@@ -141,6 +141,7 @@ class Line(NamedTuple):
     text: str
     symbols: str
     tokens: list[int]
+    names: list[str]  # of the tokens, as in `Sentence`
     ends: bool  # a sentence ends with it, so a pause may follow
 
 
@@ -166,16 +167,18 @@ class BaseVoice(ABC):
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """Symbols in the order of their ids; empty if the network has its own table, which is unknown."""
-        table = table_of_symbols(self.data.extra_symbols)
-        return table if self.n_vocab in (None, len(table)) else ()
+        """Symbol of each id, "" for an id without one; empty if the network has its own table, which is unknown."""
+        names, size = symbol_table(self.data).names, vocabulary(self.data)
+        return (*names, *[""] * (size - len(names))) if self.n_vocab in (None, size) else ()
 
     def check_symbols(self) -> None:
         """Raise ValueError if the network has its own table of symbols."""
         if not self.symbols:
-            here = len(table_of_symbols(self.data.extra_symbols))
+            here = vocabulary(self.data)
             own = f"this model has its own table of {self.n_vocab} symbols, and the table here has {here}"
-            unless = "unless data.extra_symbols of its config lists the symbols beyond those of VITS"
+            unless = (
+                "unless its config has the table as data.symbols or data.extra_symbols, and its size as data.n_vocab"
+            )
             raise ValueError(f"{own}: it reads only token ids, {unless}")
 
     def read(self, text: Text, phonemes: bool = False) -> list[Line]:
@@ -195,14 +198,16 @@ class BaseVoice(ABC):
                     raise ValueError(f"there is no token {i}: the tokens of this model are 0{last}")
             if not ids:
                 raise ValueError("there are no tokens to synthesize")
-            return [Line("", "", ids, True)]
+            return [Line("", "", ids, [self.symbols[i] for i in ids] if self.symbols else [], True)]
         self.check_symbols()
-        pronounceable = set(self.symbols) - set(PAD + PUNCTUATION)
+        table = symbol_table(self.data)
+        pronounceable = table.ids.keys() - {*PAD, *PUNCTUATION, self.data.begin_symbol, self.data.end_symbol}
         lines = []
         for piece in sentences.split(text):
             symbols = piece.text if phonemes else clean_text(piece.text, self.data.text_cleaners)
-            if not pronounceable.isdisjoint(symbols):
-                lines.append(Line(piece.text, symbols, token_ids(symbols, self.data), piece.ends))
+            if not pronounceable.isdisjoint(table.split(symbols)):
+                tokens, names = token_ids(symbols, self.data), token_names(symbols, self.data)
+                lines.append(Line(piece.text, symbols, tokens, names, piece.ends))
         if not lines:
             shown = text.strip() if len(text.strip()) <= MAX_SHOWN else text.strip()[:MAX_SHOWN] + "..."
             raise ValueError(f"nothing in the text {shown!r} can be pronounced" if shown else "the text is empty")
@@ -345,9 +350,8 @@ class BaseVoice(ABC):
         parts: list[np.ndarray] = []
         spoken, start = [], 0
         for line, (audio, durations) in zip(lines, made):
-            names = [self.symbols[token] for token in line.tokens] if self.symbols else []
             silence = self._pause_after(line, pause)
-            spoken.append(Sentence(line.text, line.symbols, line.tokens, names, durations, start, audio))
+            spoken.append(Sentence(line.text, line.symbols, line.tokens, line.names, durations, start, audio))
             parts += [audio, silence]
             start += len(audio) + len(silence)
         return Speech(np.concatenate(parts[:-1]), self.sampling_rate, self.data.hop_length, spoken)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import unicodedata
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import config as configs
 import text
-from text import cleaners, espeak
+from text import cleaners, espeak, table, tokens
 from text.symbols import SPACE_ID, symbols
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "text.json").read_text(encoding="utf-8"))
@@ -234,3 +236,96 @@ def test_library_named_by_the_environment_has_priority(monkeypatch, tmp_path):
     copy = shutil.copy(library, tmp_path)  # a copy, because the state of the loaded library must not change
     with pytest.raises(espeak.EspeakError, match="does not start with the data in /nowhere"):
         espeak.Espeak(copy, "/nowhere")
+
+
+# ---- Symbol tables of a config
+
+
+def data(**settings):
+    return configs.from_dict({"train": {}, "data": settings, "model": {}}).data
+
+
+PIPER = {"blank_symbol": "_", "begin_symbol": "^", "end_symbol": "$", "unicode_form": "NFD"}
+
+
+def test_a_table_of_piper_gives_the_ids_of_piper():
+    piper_ids = pytest.importorskip("piper.phoneme_ids")
+    table = {symbol: ids for symbol, ids in piper_ids.DEFAULT_PHONEME_ID_MAP.items() if len(symbol) == 1}
+    piper = data(symbols=table, n_vocab=256, **PIPER)
+    for phonemes in ("həlˈoʊ wˈɜːld.", "ɪç, ɑ̃"):
+        points = list(unicodedata.normalize("NFD", phonemes))
+        assert tokens.token_ids(phonemes, piper) == piper_ids.phonemes_to_ids(points)
+    assert tokens.vocabulary(piper) == 256
+
+
+def test_symbols_of_several_characters_and_several_ids():
+    listed = data(symbols=["_", "t", "ʃ", "tʃ", "", "a"], add_blank=False)
+    assert tokens.token_ids("tʃatʃʃt", listed) == [3, 5, 3, 2, 1]
+    assert tokens.vocabulary(listed) == 6
+    several = data(symbols={"_": 0, "^": [7], "$": [8], "a": [1, 2], "b": 3}, **{**PIPER, "unicode_form": ""})
+    assert tokens.token_ids("ab", several) == [7, 0, 1, 2, 0, 3, 0, 8]
+    assert tokens.token_names("ab", several) == ["_", "_", "a", "", "_", "b", "_", "_"]
+    assert tokens.vocabulary(several) == 9
+    with pytest.warns(UserWarning, match="symbol 'x'"):
+        assert tokens.token_ids("x", several) == []
+
+
+def test_the_blank_is_the_symbol_that_the_config_names():
+    assert tokens.token_ids("ab", data(symbols=["<pad>", "a", "b", "<blank>"], blank_symbol="<blank>")) == [
+        3,
+        1,
+        3,
+        2,
+        3,
+    ]
+    assert tokens.token_ids("ab", data()) == text.intersperse(text.cleaned_text_to_sequence("ab"), 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (["_", "a", "ch"], ["_", "a", "ch"]),
+        ({"a": 0, "b": 5}, {"a": 0, "b": 5}),
+        ({"symbols": ["_", "a"], "speakers": {"x": 0}}, ["_", "a"]),
+        ({"phoneme_type": "espeak", "phoneme_id_map": {"_": [0], "a": [1], "aɪ": [2]}}, {"_": [0], "a": [1]}),
+        (
+            {"phoneme_id_map": {"a": [1], "aɪ": [2]}, "vowel_clusters": [["a", "ɪ"]]},
+            {"a": [1], "aɪ": [2]},
+        ),
+        ({"phoneme_type": "pinyin", "phoneme_id_map": {"_": [0], "zh": [1]}}, {"_": [0], "zh": [1]}),
+    ],
+)
+def test_files_of_symbols(tmp_path, content, expected):
+    (tmp_path / "table.json").write_text(json.dumps(content), encoding="utf-8")
+    config = {"train": {}, "data": {"symbols": "table.json"}, "model": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    loaded = configs.load(tmp_path / "config.json")
+    assert loaded.data.symbols == expected
+    configs.save(loaded, tmp_path / "saved.json")  # whole, so that a checkpoint needs no file
+    assert configs.load(tmp_path / "saved.json") == loaded
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"symbols": "missing.json"}, "cannot read the table of symbols missing.json"),
+        ({"symbols": {"a": -1}}, r"the ids of 'a' are \[-1\]"),
+        ({"symbols": {"a": []}}, r"the ids of 'a' are \[\]"),
+        ({"symbols": {"": 1}}, "the ids of '' are"),
+        ({"symbols": ["a", 7]}, "should be of type"),
+        ({"symbols": ["a"], "extra_symbols": "a"}, "extra_symbols names 'a'"),
+        ({"begin_symbol": "^"}, r"data.begin_symbol is '\^', which is not in the table"),
+        ({"symbols": ["a", "b"], "n_vocab": 1}, "data.n_vocab is 1; with this table it may be from 2"),
+        ({"unicode_form": "NFX"}, "data.unicode_form is 'NFX'"),
+    ],
+)
+def test_errors_of_tables(settings, message):
+    with pytest.raises(ValueError, match=message):
+        data(**settings)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '["a", 1]', '{"a": "b"}', "7"])
+def test_files_without_a_table(tmp_path, content):
+    (tmp_path / "table.json").write_text(content)
+    with pytest.raises(ValueError, match=r"table.json (is not JSON|holds no table)"):
+        table.read_symbols(tmp_path / "table.json")

@@ -23,6 +23,8 @@ import config as configs
 import data_utils
 import train
 import trainer
+from synthesis import Voice
+from text.symbols import symbols as vits_symbols
 
 PUBLISHED = sorted((tiny.ROOT / "tests/golden/configs").glob("*/*.json"))
 NO_LEARNING = {"learning_rate": 1e-30, "weight_decay": 0}  # steps that do not change weights
@@ -777,6 +779,18 @@ def test_named_speakers_keep_their_ids(workspace):
     Path("val.txt").write_text(lines[1], "utf-8")
     with_config(tiny.MANY_VOICES)("--max-steps", 2)  # without Zoë, anna has the same id
     assert configs.load("logs/voice/config.json").data.speakers == {"Zoë": 0, "anna": 1}
+
+
+def test_a_table_of_symbols_from_a_file_is_kept_in_the_run_and_speaks(workspace):
+    table = {symbol: [i] for i, symbol in enumerate(dict.fromkeys(["_", "^", "$", *vits_symbols]))}
+    Path("voice.onnx.json").write_text(json.dumps({"phoneme_id_map": table}), "utf-8")
+    marks = {"add_blank": True, "blank_symbol": "_", "begin_symbol": "^", "end_symbol": "$"}
+    with_config(data={"symbols": "voice.onnx.json", "n_vocab": 256, **marks})("--max-steps", 1)
+    Path("voice.onnx.json").unlink()
+    assert configs.load("logs/voice/config.json").data.symbols == table
+    voice = Voice.load("logs/voice")
+    assert len(voice.net.enc_p.emb.weight) == 256
+    assert voice.read("ab.", phonemes=True)[0].tokens == [1, *(i for s in "ab." for i in (0, *table[s])), 0, 2]
 
 
 def test_steps_that_are_not_finite_are_skipped_and_end_the_run_if_frequent(workspace, capsys):

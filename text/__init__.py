@@ -1,18 +1,17 @@
 """Text to token ids and back: cleaners normalize the text, and a symbol table maps each symbol to its id.
 
-The table is `text.symbols.symbols`, 178 entries in VITS's order. The argument `extra_symbols` extends it: a string of
-further characters, which take the ids from 178 on. Examples are the tilde of French nasal vowels, and an alphabet for a
-model that reads Russian characters.
+The functions here are those of VITS, for its table of 178 symbols. The argument `extra_symbols` extends the table: a
+string of further characters, which take the ids from 178 on. Examples are the tilde of French nasal vowels, and an
+alphabet for a model that reads Russian characters. `text.tokens` serves the tables that a config describes.
 """
 
-import functools
 import warnings
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from text.cleaners import get_cleaner
-from text.symbols import symbols as vits_symbols
+from text.table import vits_table
 
 
 def text_to_sequence(text: str, cleaner_names: Iterable[str], extra_symbols: str = "") -> list[int]:
@@ -26,11 +25,10 @@ def cleaned_text_to_sequence(cleaned_text: str, extra_symbols: str = "", warn: b
     Symbols outside the table are skipped, as in vits2_pytorch. `warn` issues a UserWarning for each such symbol;
     callers that report them themselves, with `unknown_symbols`, turn it off.
     """
-    # Python shows equal warnings once, so there is one warning per symbol for a whole corpus
-    for symbol in unknown_symbols(cleaned_text, extra_symbols) if warn else ():
-        warnings.warn(f"symbol {symbol!r} (U+{ord(symbol):04X}) is not in the table and is left out", stacklevel=2)
-    ids = _symbol_ids(extra_symbols)
-    return [ids[symbol] for symbol in cleaned_text if symbol in ids]
+    if warn:
+        warn_of_unknown(unknown_symbols(cleaned_text, extra_symbols))
+    ids = vits_table(extra_symbols).ids
+    return [ids[symbol][0] for symbol in cleaned_text if symbol in ids]
 
 
 def sequence_to_text(sequence: Iterable[int], extra_symbols: str = "") -> str:
@@ -48,8 +46,14 @@ def intersperse(lst: list[Any], item: Any) -> list[Any]:
 
 def unknown_symbols(cleaned_text: str, extra_symbols: str = "") -> Counter[str]:
     """Count the symbols of `cleaned_text` that have no id."""
-    ids = _symbol_ids(extra_symbols)
-    return Counter(symbol for symbol in cleaned_text if symbol not in ids)
+    return vits_table(extra_symbols).unknown(cleaned_text)
+
+
+def warn_of_unknown(unknown: Iterable[str]) -> None:
+    """Issue a UserWarning for each symbol without an id."""
+    # Python shows equal warnings once, so there is one warning per symbol for a whole corpus
+    for symbol in unknown:
+        warnings.warn(f"symbol {symbol!r} (U+{ord(symbol):04X}) is not in the table and is left out", stacklevel=3)
 
 
 def clean_text(text: str, cleaner_names: Iterable[str]) -> str:
@@ -62,19 +66,6 @@ def clean_text(text: str, cleaner_names: Iterable[str]) -> str:
 _clean_text = clean_text  # the name in VITS, which its preprocess.py calls
 
 
-def repeated_symbols(extra_symbols: str) -> list[str]:
-    """Return the extra symbols that are in VITS's table or occur earlier among the extra symbols."""
-    return [s for i, s in enumerate(extra_symbols) if s in vits_symbols or s in extra_symbols[:i]]
-
-
-@functools.cache
 def table_of_symbols(extra_symbols: str = "") -> tuple[str, ...]:
     """Return the symbols in the order of their ids. Raises ValueError if an extra symbol already has an id."""
-    if known := repeated_symbols(extra_symbols):
-        raise ValueError(f"extra_symbols {extra_symbols!r} repeats {known}: name only symbols without an id")
-    return (*vits_symbols, *extra_symbols)
-
-
-@functools.cache
-def _symbol_ids(extra_symbols: str) -> dict[str, int]:
-    return {symbol: i for i, symbol in enumerate(table_of_symbols(extra_symbols))}
+    return vits_table(extra_symbols).names

@@ -1,12 +1,19 @@
 """A line of a filelist, or a text to speak, to the token ids that the network reads.
 
-`data` is the config's section of that name.
+`data` is the config's section of that name. Its table of symbols is `symbols` and `extra_symbols`; `add_blank`,
+`blank_symbol`, `begin_symbol` and `end_symbol` place marks between and around the symbols of a text.
 """
 
-from typing import Any
+import functools
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from config import data_setting
-from text import clean_text, cleaned_text_to_sequence, intersperse
+from text import clean_text, intersperse, warn_of_unknown
+from text.symbols import PAD
+from text.table import Symbols, SymbolTable
+
+T = TypeVar("T")
 
 
 def cleaned(text: str, data: Any) -> str:
@@ -14,10 +21,53 @@ def cleaned(text: str, data: Any) -> str:
     return text if data.cleaned_text else clean_text(text, data.text_cleaners)
 
 
+def symbol_table(data: Any) -> SymbolTable:
+    """Return the table of symbols. Raises ValueError if it contradicts itself."""
+    given = data_setting(data, "symbols")
+    pairs = isinstance(given, Mapping)
+    key = tuple((s, i if isinstance(i, int) else tuple(i)) for s, i in given.items()) if pairs else tuple(given)
+    return _table(key, pairs, data_setting(data, "extra_symbols"), data_setting(data, "unicode_form"))
+
+
+@functools.cache
+def _table(key: tuple[Any, ...], pairs: bool, extra: str, form: str) -> SymbolTable:
+    symbols: Symbols = dict(key) if pairs else key
+    return SymbolTable(symbols, extra, form)
+
+
+def vocabulary(data: Any) -> int:
+    """Return the number of rows of the text embedding."""
+    return data_setting(data, "n_vocab") or len(symbol_table(data).names)
+
+
 def token_ids(symbols: str, data: Any, warn: bool = True) -> list[int]:
-    """Return the ids of the symbols that `cleaned` returns, with blanks between them if `data.add_blank`.
+    """Return the ids of the symbols that `cleaned` returns, with the marks of `data`; none if no symbol has an id.
 
     Symbols without an id are left out, with a warning if `warn`.
     """
-    ids = cleaned_text_to_sequence(symbols, data_setting(data, "extra_symbols"), warn)
-    return intersperse(ids, 0) if data.add_blank else ids
+    table = symbol_table(data)
+    split = table.split(symbols)
+    if warn:
+        warn_of_unknown(table.unknown(symbols))
+    ids = [table.ids[symbol] for symbol in split if symbol in table.ids]
+    return [i for group in _marked(ids, data, *mark_ids(data)) for i in group]
+
+
+def token_names(symbols: str, data: Any) -> list[str]:
+    """Return the symbol of each of `token_ids`: "_" for marks, and "" for all ids of a symbol but the first."""
+    table = symbol_table(data)
+    marks = ([PAD] * len(ids) for ids in mark_ids(data))
+    groups = [[symbol] + [""] * (len(table.ids[symbol]) - 1) for symbol in table.split(symbols) if symbol in table.ids]
+    return [name for group in _marked(groups, data, *marks) for name in group]
+
+
+def mark_ids(data: Any) -> tuple[tuple[int, ...], ...]:
+    """Return the ids of the blank, of the mark before a text and of the mark after it; empty for a mark without ids."""
+    names = (data_setting(data, f"{mark}_symbol") for mark in ("blank", "begin", "end"))
+    blank, begin, end = (symbol_table(data).ids[name] if name else () for name in names)
+    return blank or (0,), begin, end
+
+
+def _marked(groups: list[T], data: Any, blank: T, begin: T, end: T) -> list[T]:
+    """Return the groups, with a blank between them and at both ends if `add_blank`, between begin and end."""
+    return [begin, *(intersperse(groups, blank) if data.add_blank else groups), end] if groups else []
