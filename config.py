@@ -599,7 +599,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with warnings.catch_warnings(record=True) as notes:
                 warnings.simplefilter("always")
                 load(path)
-            print(f"{path}: valid, {projects.origin(read_sections(path), OWN_KEYS)}")
+            print(f"{path}: valid{projects.origin(read_sections(path), OWN_KEYS)}")
             print(*(note.message for note in notes), sep="\n", end="\n" if notes else "")
         except ValueError as error:
             wrong.append(path)

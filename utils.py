@@ -21,6 +21,7 @@ from files import run_folder, write_text
 from plots import plot_alignment_to_numpy as plot_alignment_to_numpy
 from plots import plot_spectrogram_to_numpy as plot_spectrogram_to_numpy
 
+PASSED = ("mas_noise_scale_initial", "noise_scale_delta")  # by programs of vits2_pytorch, beside `**hps.model`
 KEPT = 3  # checkpoints of each kind that `remove_old_checkpoints` leaves
 LOG_FORMAT = "%(asctime)s\t%(name)s\t%(levelname)s\t%(message)s"
 
@@ -28,22 +29,22 @@ LOG_FORMAT = "%(asctime)s\t%(name)s\t%(levelname)s\t%(message)s"
 class HParams(dict[str, Any]):
     """A config as VITS code reads it: `hps.data.hop_length`, `**hps.model`, `"key" in hps.train`.
 
-    It has the keys that were given. `defaults` are values of further keys: they can be read, but they are not listed,
-    so that `**hps.model` passes no argument that the caller also passes.
+    The keys in `PASSED` can be read, but they are not listed, so that `**hps.model` passes none of them twice.
     """
 
-    defaults: dict[str, Any]
+    passed: dict[str, Any]
 
     def __init__(self, **values: Any) -> None:
-        super().__init__({key: HParams(**v) if isinstance(v, dict) else v for key, v in values.items()})
-        object.__setattr__(self, "defaults", {})
+        listed = {key: value for key, value in values.items() if key not in PASSED}
+        super().__init__({key: HParams(**v) if isinstance(v, dict) else v for key, v in listed.items()})
+        object.__setattr__(self, "passed", {key: value for key, value in values.items() if key in PASSED})
 
     def __missing__(self, key: str) -> Any:
-        return self.defaults[key]
+        return self.passed[key]
 
     def __getattr__(self, key: str) -> Any:
-        if key not in self and key not in self.defaults:
-            raise AttributeError(f"there is no setting {key!r}{cli.did_you_mean(key, [*self, *self.defaults])}")
+        if key not in self and key not in self.passed:
+            raise AttributeError(f"there is no setting {key!r}{cli.did_you_mean(key, self)}")
         return self[key]
 
     def __setattr__(self, key: str, value: Any) -> None:
@@ -51,14 +52,8 @@ class HParams(dict[str, Any]):
 
 
 def get_hparams_from_file(config_path: str | Path) -> HParams:
-    """Read and check a config file (see `config.load`). Keys that it does not have can be read as their defaults."""
-    checked = config.load(config_path)
-    given = config.read_sections(config_path)
-    hps = HParams()
-    for name, values in dataclasses.asdict(checked).items():
-        hps[name] = HParams(**{key: value for key, value in values.items() if key in given[name]})
-        hps[name].defaults.update(values)
-    return hps
+    """Read and check a config file (see `config.load`) and return it with every default filled in."""
+    return HParams(**dataclasses.asdict(config.load(config_path)))
 
 
 def get_hparams_from_dir(model_dir: str | Path) -> HParams:
@@ -76,9 +71,8 @@ def get_hparams(init: bool = True) -> HParams:
     args = parser.parse_args()
     folder = run_folder(args.model)
     if init:
-        config.load(args.config)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.json", Path(args.config).read_text(encoding="utf-8-sig"))
+        config.save(config.load(args.config), folder / "config.json")
     return get_hparams_from_dir(folder)
 
 

@@ -1,5 +1,6 @@
 """Voices of Piper: an ONNX graph with its JSON file, or a checkpoint of training (PyTorch Lightning)."""
 
+import dataclasses
 import json
 import math
 import re
@@ -13,12 +14,15 @@ from torch import Tensor
 
 import cli
 from config import ModelConfig, field_names
+from export import metadata
 from importers.source import Imported
 from synthesis.speech import Scales
 from text.table import PIPER_CHARACTERS
 
 PARTS = re.compile(r"(?:^|\.)((?:enc_p|enc_q|dec|flow|dp|emb_g)\..+)$")  # the name that VITS gives, after any prefix
 SCOPE = re.compile(r"^(?:.*?/)?((?:enc_p|enc_q|dec|flow|dp|emb_g)(?:/[\w.]+)*)/\w+$")  # of a node's name
+PARAMETER = re.compile(r"\.(weight|bias|gamma|beta|emb_rel_k|emb_rel_v|m|logs)$")
+NORM = {"Mul": "gamma", "Add": "beta"}  # parameters of a normalization by the nodes that apply them
 FILTER_LENGTH = WIN_LENGTH = 1024  # Piper trains every voice with these
 BLANK, BEGIN, END, FORM = "_", "^", "$", "NFD"
 ARGUMENTS = {"sample_rate": "sampling_rate", "mel_channels": "n_mel_channels"}  # of Piper's training, and ours
@@ -36,6 +40,11 @@ def from_graph(path: Path, config: Mapping[str, Any]) -> Imported:
     weights = reader.weights()
     if "enc_p.emb.weight" not in weights or "dec.conv_pre.weight" not in weights:
         raise ValueError(f"{path} is no graph of VITS: there is no text embedding or decoder among its weights")
+    described = metadata.read({entry.key: entry.value for entry in graph.metadata_props})
+    if described:  # exported here
+        data = dataclasses.asdict(described.data)
+        model = {**reader.decoder(), "istft_hop_length": described.data.hop_length}
+        return Imported("ONNX file of this repository", weights, model, data)
     return _voice("Piper (ONNX)", path, weights, reader.decoder(), {}, config)
 
 
@@ -152,42 +161,71 @@ class Graph:
         if "dp.flows.0.m" in weights and "dp.flows.0.logs" not in weights:
             weights["dp.flows.0.logs"] = -np.log(self._factor_after("dp.flows.0.m", places))
         found = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in weights.items()}
+        found |= {name: found.pop(f"{name}.T").mT for name in [n[:-2] for n in found if n.endswith(".T")]}
         # convolutions may be written as two-dimensional ones of height 1
         return {name: w.squeeze(2) if w.dim() == 4 and w.size(2) == 1 else w for name, w in found.items()}
 
     def _named(self) -> Iterator[tuple[str, str]]:
         """Yield the parameters that kept their names, and where they are."""
         for name in self.initializers:
-            if match := PARTS.search(name):
+            if (match := PARTS.search(name)) and PARAMETER.search(name):
                 yield match[1], name
 
     def _of_node(self, node: Any) -> Iterator[tuple[str, str]]:
-        """Yield the names and places of the weights of a convolution, a linear layer or an embedding."""
+        """Yield the names and places of the weights of a layer, by the node that computes it.
+
+        The exporter keeps one of several equal weights, so that their own names do not suffice.
+        """
         stem = self._stem(node)
-        if node.op_type in ("Conv", "ConvTranspose") and stem:
-            yield f"{stem}.weight", node.input[1]
-        elif node.op_type == "Gather" and node.input[0] not in self.makers:
-            inputs = [entry.name for entry in self.model.graph.input]
+        if node.op_type == "Gather" and self._is_constant(node.input[0]):
             if stem in ("enc_p.emb", "emb_g"):
                 yield f"{stem}.weight", node.input[0]
-            elif node.input[1] == inputs[0] and len(self.initializers[node.input[0]].dims) == 2:
+            elif node.input[1] == self.model.graph.input[0].name:
                 yield "enc_p.emb.weight", node.input[0]
             elif node.input[1] == "sid":
                 yield "emb_g.weight", node.input[0]
+        elif stem is None:
+            return
+        elif node.op_type in ("Conv", "ConvTranspose"):
+            yield f"{stem}.weight", node.input[1]
+            if len(node.input) > 2:
+                yield f"{stem}.bias", node.input[2]
+        elif node.op_type == "MatMul" and self._is_constant(node.input[1]):
+            if stem.endswith("spk_emb_linear"):
+                yield f"{stem}.weight.T", node.input[1]
+            elif ".attn_layers." in stem and not PARTS.search(node.input[1]):
+                yield f"{stem}.emb_rel_k.T", node.input[1]
+        elif node.op_type in ("Mul", "Add") and ("norm" in stem or stem.endswith("spk_emb_linear")):
+            for name in node.input:
+                if self._is_constant(name) and not self._is_number(name):
+                    yield f"{stem}.{NORM[node.op_type] if 'norm' in stem else 'bias'}", name
+
+    def _is_constant(self, name: str) -> bool:
+        """Return whether a tensor is a weight, or computed from weights alone."""
+        node = self.makers.get(name)
+        return name in self.initializers or (node is not None and all(map(self._is_constant, node.input)))
+
+    def _is_number(self, name: str) -> bool:
+        """Return whether a constant is a single number."""
+        source = name if name in self.initializers else next(iter(self.makers[name].input), "")
+        return source not in self.initializers or math.prod(self.initializers[source].dims) <= 1
 
     def _stem(self, node: Any) -> str | None:
-        """Return the name of a node's module: from its bias or, without one, from its own name."""
-        for name in node.input[2:]:
-            if (match := PARTS.search(name)) and match[1].endswith(".bias"):
-                return match[1].removesuffix(".bias")
-        if match := PARTS.search(node.input[1] if len(node.input) > 1 else ""):
-            return re.sub(r"\.weight(_v)?$", "", match[1])
+        """Return the name of a node's module, by its own name and those of the weights beside it.
+
+        The node may be named after the module that calls it, and a weight after another module with an equal one.
+        """
         scope = SCOPE.match(node.name)
-        return scope[1].replace("/", ".") if scope else None
+        module = scope[1].replace("/", ".") if scope else None
+        names = (PARTS.search(name) for name in node.input[1:] if name in self.initializers)
+        named = next((PARAMETER.sub("", match[1]) for match in names if match), None)
+        return module if module and not f"{named}.".startswith(f"{module}.") else named
 
     def _factor_after(self, shift: str, places: dict[str, str]) -> np.ndarray:
         """Return the constant by which the graph multiplies after it subtracts a weight."""
-        for subtraction in (node for node in self.users.get(places[shift], []) if node.op_type == "Sub"):
+        users = self.users.get(places[shift], [])
+        users = [*users, *(user for node in users if node.op_type == "Cast" for user in self.users[node.output[0]])]
+        for subtraction in (node for node in users if node.op_type == "Sub"):
             for product in (node for node in self.users.get(subtraction.output[0], []) if node.op_type == "Mul"):
                 (other,) = set(product.input) - {subtraction.output[0]}
                 return self._values({other})[other]
@@ -200,16 +238,31 @@ class Graph:
         computed = sorted(names - set(found))
         if computed:
             try:
-                part = cli.extra("onnx.utils").Extractor(self.model).extract_model([], computed)
-                session = cli.extra("onnxruntime").InferenceSession(part.SerializeToString())
+                session = cli.extra("onnxruntime").InferenceSession(self._constants(computed).SerializeToString())
                 found |= dict(zip(computed, session.run(computed, {})))
             except Exception as error:  # of ONNX Runtime
                 reason = " ".join(str(error).split())[:200]
                 raise ValueError(f"{self.path}: weights such as {computed[0]} cannot be computed: {reason}") from None
         return found
 
+    def _constants(self, names: list[str]) -> Any:
+        """Return a model without inputs whose outputs are the named tensors."""
+        helper = cli.extra("onnx.helper")
+        needed, waiting = [], list(names)
+        while waiting:
+            node = self.makers.get(waiting.pop())
+            if node is not None and node not in needed:
+                needed.append(node)
+                waiting += node.input
+        nodes = [node for node in self.model.graph.node if node in needed]
+        weights = [self.initializers[n] for n in {n for node in nodes for n in node.input} if n in self.initializers]
+        outputs = [helper.make_value_info(name, helper.make_tensor_type_proto(1, None)) for name in names]
+        graph = helper.make_graph(nodes, "constants", [], outputs, weights)
+        opsets = list(self.model.opset_import)
+        return helper.make_model(graph, opset_imports=opsets, ir_version=self.model.ir_version)
+
     def decoder(self) -> dict[str, Any]:
-        """Return the strides and dilations of the decoder, as settings of a config."""
+        """Return the strides and dilations of HiFi-GAN as settings of a config, none for another decoder."""
         rates: dict[int, int] = {}
         dilations: dict[int, dict[int, int]] = {}
         for node in self.model.graph.node:
@@ -220,7 +273,7 @@ class Graph:
             elif match := re.match(r"dec\.resblocks\.(\d+)\.convs1?\.(\d+)$", stem or ""):
                 dilations.setdefault(int(match[1]), {})[int(match[2])] = numbers.get("dilations", [1])[-1]
         if not rates or len(dilations) % len(rates):
-            raise ValueError(f"{self.path}: the graph's decoder is not HiFi-GAN's, the only one of Piper known here")
+            return {}
         kernels = len(dilations) // len(rates)
         return {
             "upsample_rates": [rates[i] for i in sorted(rates)],

@@ -36,7 +36,7 @@ PROJECTS = (  # in the order in which they are tried
     ),
     Project(
         "daniilrobnikov/vits2",
-        ("model.speaker_cond_layer", "model.n_flows", "model.use_transformer_flow", "data.vocab_file", "data.n_fft"),
+        ("model.speaker_cond_layer", "model.n_flows", "data.vocab_file", "data.n_fft"),
         "its recordings and filelists of plain text train here with a config of this repository",
         "its networks have other layers, so its checkpoints and configs do not load",
     ),
@@ -108,12 +108,14 @@ def _has(config: Mapping[str, Any], sign: str) -> bool:
 
 
 def origin(config: Mapping[str, Any], own: Mapping[str, list[str]]) -> str:
-    """Return whose a valid config is; `own` are the keys of each section that only this repository has."""
+    """Return whose a valid config is, empty for one of this repository alone.
+
+    `own` are the keys of each section that only this repository has.
+    """
     if any(key in config[section] for section, keys in own.items() for key in keys):
-        return "a config of this repository"
-    if any(key in config["model"] for key in VITS2_KEYS):
-        return "a config of vits2_pytorch, which trains here as it is"
-    return "a config of VITS, which trains here as it is"
+        return ""
+    project = "vits2_pytorch" if any(key in config["model"] for key in VITS2_KEYS) else "VITS"
+    return f", a config of {project}, which trains here as it is"
 
 
 def foreign_cleaners(names: Iterable[str]) -> Iterator[str]:
