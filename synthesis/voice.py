@@ -106,6 +106,11 @@ class Voice(BaseVoice):
         """Device of the network."""
         return self.net.enc_p.emb.weight.device
 
+    @property
+    def has_posterior(self) -> bool:
+        """Whether the voice can read recordings: to convert them, and to align them with a text."""
+        return not isinstance(self.net.enc_q, MissingPosterior)
+
     def example_conditions(self) -> Values:
         """Return a valid value of each condition, such as the first speaker: for export and measurements."""
         return {name: CONDITIONS[name].example(size) for name, size in self.net.conditions.items()}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 import os
 import shutil
 import zipfile
@@ -17,8 +16,9 @@ import config as configs
 import discriminators
 import distributed
 import models
-import train
 import trainer
+from importers import transfer
+from text.symbols import symbols
 
 GOLDEN = tiny.ROOT / "tests/golden"
 FULL = json.loads((GOLDEN / "state_dict_full.json").read_text("utf-8"))
@@ -422,7 +422,7 @@ def test_a_plan_copies_matching_weights_and_tells_of_the_others(tmp_path):
 
 
 def test_rows_follow_symbols_speakers_and_marks():
-    """Another table keeps the rows of the symbols that both have, and new speakers begin as the mean of the old ones."""
+    """Another table keeps the rows of common symbols, and new speakers begin as the mean of the old ones."""
     theirs = tiny.config(tiny.MANY_VOICES, data={"speakers": {"anna": 0, "bo": 1}})
     ours = tiny.config(
         tiny.MANY_VOICES,
