@@ -57,7 +57,7 @@ def network_durations(
         logw = net.predict_durations(h, x_mask, g, Scales().noise_scale_w)
         spoken = torch.ceil(logw.float().exp())[:, 0].long()
         found = {"symbols": token_names(symbols, voice.data), "predicted": spoken.tolist()}
-        if len(ids) <= y.size(2):  # otherwise there is no alignment
+        if voice.has_posterior and len(ids) <= y.size(2):  # otherwise there is no alignment
             out = net(x, x_lengths, y, y_lengths, voice.bundle(values, 1))
             found["aligned"] = out.attn.sum(2)[0, 0].long().tolist()
     return found

@@ -83,6 +83,9 @@ def _cleaned(text: str, cleaners: Sequence[Callable[[str], str]]) -> str:
     return text
 
 
+_clean_text = clean_text  # the name in VITS, which its preprocess.py calls
+
+
 def table_of_symbols(extra_symbols: str = "") -> tuple[str, ...]:
     """Return the symbols in the order of their ids. Raises ValueError if an extra symbol already has an id."""
     return vits_table(extra_symbols).names
