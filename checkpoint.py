@@ -17,7 +17,7 @@ import pickle
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -37,6 +37,10 @@ logger = logging.getLogger(__name__)
 WEIGHT_NORM = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 # Layers that the reference builds and never calls: the second transformer of `pre_conv` flows, and the norms of V1
 UNUSED = re.compile(r"^flow\.flows\.\d+\.post_transformer\.|^pre_out_norm_[12]\.(gamma|beta)$")
+# Weights that speech does not use: the posterior encoder, and in the stochastic duration predictor its posterior and
+# the spline that only changes nu. Exported voices, such as those of Piper, lack them.
+POSTERIOR = "enc_q."
+TRAINING_ONLY = re.compile(r"^enc_q\.|^dp\.post_|^dp\.flows\.1\.")
 KEYS: dict[str, type] = {"optimizer": dict, "config": dict, "state": dict, "ema": dict, "iteration": int, "step": int}
 ZIP = b"PK\x03\x04"  # begins a zip file
 # Settings of `data` that a run keeps, because its weights depend on them
@@ -46,6 +50,7 @@ OF_THE_DATA = (
     *("add_blank", "blank_symbol", "begin_symbol", "end_symbol"),
 )
 FILES = {"generator": "G", "discriminator": "D", "duration_discriminator": "DUR"}  # learner and file name
+MONO_LAYER = "one of the mono_layer types"
 KINDS = {
     "enc_p.emb.weight": "a synthesizer (G)",
     "discriminators.0.conv_post.bias": "a discriminator (D)",
@@ -119,22 +124,39 @@ def save_checkpoint(
     content = {
         "model": reference_state_dict(model),
         "iteration": iteration,
-        "optimizer": _portable(optimizer.state_dict()) if optimizer is not None else None,
+        "optimizer": _portable(optimizer, unwrap(model), learning_rate) if optimizer is not None else None,
         "learning_rate": learning_rate,
         **more,
     }
-    with replacing(checkpoint_path, durable=True) as unfinished:
+    write(checkpoint_path, content)
+
+
+def write(path: str | Path, content: dict[str, Any]) -> None:
+    """Write the content of a checkpoint, atomically. Raises OSError if the disk is full."""
+    with replacing(path, durable=True) as unfinished:
         try:
             torch.save(content, unfinished)
         except RuntimeError as error:  # raised by PyTorch when the disk is full
             free = shutil.disk_usage(unfinished.parent).free // 2**20
-            raise OSError(f"{checkpoint_path} cannot be written; {free} MB are free: {error}") from error
+            raise OSError(f"{path} cannot be written; {free} MB are free: {error}") from error
 
 
-def _portable(state: dict) -> dict:
+def _portable(optimizer: Optimizer, network: nn.Module, learning_rate: float) -> dict:
+    """Return an optimizer's state as VITS saves it: one group, with the parameters in the order of the network's."""
+    state = optimizer.state_dict()
+    moments, (first, *others) = state["state"], state["param_groups"]
+    if others:
+        places = _places(optimizer, network)
+        moments = dict(sorted((places[i], values) for i, values in moments.items()))
+        first = {**first, "lr": learning_rate, "params": sorted(places)}
     # a learning rate on the GPU and `capturable` are needed by captured steps only
-    groups = [{**group, "lr": float(group["lr"]), "capturable": False} for group in state["param_groups"]]
-    return {**state, "param_groups": groups}
+    return {"state": moments, "param_groups": [{**first, "lr": float(first["lr"]), "capturable": False}]}
+
+
+def _places(optimizer: Optimizer, network: nn.Module) -> list[int]:
+    """Return the place among the network's parameters of each parameter of an optimizer of several groups."""
+    place = {parameter: i for i, parameter in enumerate(network.parameters())}
+    return [place[parameter] for group in optimizer.param_groups for parameter in group["params"]]
 
 
 class Unreadable(ValueError):
@@ -217,17 +239,37 @@ def load_checkpoint(
     return model, optimizer, content.get("learning_rate"), content.get("iteration")
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Copy weights under VITS's names into a network. Raises ValueError, beginning with `where`, if they do not fit."""
-    network = unwrap(model)
-    ours = {reference_name(name): value for name, value in network.state_dict().items()}
-    weights = {name: value for name, value in weights.items() if name in ours or not UNUSED.match(name)}
-    problem = _mismatch(ours, weights)
+def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str, speech: bool = False) -> None:
+    """Copy weights under VITS's names into a network; the file may have its weight norms folded.
+
+    With `speech`, weights that only training uses may be missing (`TRAINING_ONLY`); those of the network become 0.
+    Raises ValueError, beginning with `where`, if the weights do not fit.
+    """
+    ours = reference_state_dict(model)
+    weights = {name: value for name, value in fitted(weights, ours).items() if name in ours or not UNUSED.match(name)}
+    if speech:
+        weights = {name: torch.zeros_like(x) for name, x in ours.items() if TRAINING_ONLY.match(name)} | weights
+    problem = mismatch(ours, weights)
     if problem:
         raise ValueError(f"{where} {problem}")
     with torch.no_grad():
         for name, value in ours.items():
             value.copy_(weights[name])
+
+
+def fitted(weights: dict[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    """Return weights under the names of VITS files, with each weight norm folded or apart as `names` have it."""
+    result = {reference_name(name): value for name, value in weights.items()}
+    for name in names:
+        whole = name.removesuffix("_g")
+        if name not in result and name != whole and whole in result:
+            value = result.pop(whole)
+            result[name] = norm = torch.linalg.vector_norm(value, dim=tuple(range(1, value.dim())), keepdim=True)
+            result[f"{whole}_v"] = torch.where(norm > 0, value, 1)  # any direction where the weights are 0
+        elif name not in result and f"{name}_g" in result and f"{name}_v" in result:
+            norm, value = result.pop(f"{name}_g"), result.pop(f"{name}_v")
+            result[name] = torch._weight_norm(value, norm, 0)
+    return result
 
 
 def load_optimizer(optimizer: Optimizer, model: nn.Module, content: dict, where: str) -> None:
@@ -245,31 +287,12 @@ def load_optimizer(optimizer: Optimizer, model: nn.Module, content: dict, where:
             if key.startswith("exp_avg") and value.shape != parameter.shape:
                 raise ValueError(f"{where}: the optimizer's {key} of {name} has shape {list(value.shape)}")
     # the learning rate is the run's; the config and the machine decide the rest (betas, fused kernels)
-    group = {**optimizer.state_dict()["param_groups"][0], "lr": float(state["param_groups"][0]["lr"])}
-    optimizer.load_state_dict({"state": moments, "param_groups": [group]})
-
-
-def transfer(
-    model: nn.Module, checkpoint_path: str | Path, section: dict | None = None
-) -> tuple[int, list[str], list[str]]:
-    """Copy every weight of another model whose name and shape match.
-
-    The flow's weights are not copied if the file's config names another flow than `section`, the config's `model`.
-    Returns the number of copied tensors, the network's names that were not found, and the file's names that were not
-    used. Raises ValueError if nothing matches.
-    """
-    content = read(checkpoint_path)
-    weights = voice_weights(content)
-    ours = {reference_name(name): value for name, value in unwrap(model).state_dict().items()}
-    with structure_of(checkpoint_path), torch.no_grad():
-        fitting = [name for name in ours if name in weights and weights[name].shape == ours[name].shape]
-        if _has_other_flow(content, section or {}):
-            fitting = [name for name in fitting if not name.startswith("flow.")]
-        if not fitting:
-            raise ValueError(f"{checkpoint_path} {_mismatch(ours, weights)}; none of its weights match")
-        for name in fitting:
-            ours[name].copy_(weights[name])
-    return len(fitting), [n for n in ours if n not in fitting], [n for n in weights if n not in fitting]
+    groups = optimizer.state_dict()["param_groups"]
+    if len(groups) == 1:
+        groups = [{**groups[0], "lr": float(state["param_groups"][0]["lr"])}]
+    else:
+        moments = {i: moments[n] for i, n in enumerate(_places(optimizer, unwrap(model))) if n in moments}
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def refuse_other_flow(content: dict, section: dict, where: str) -> None:
@@ -277,7 +300,7 @@ def refuse_other_flow(content: dict, section: dict, where: str) -> None:
 
     The two `mono_layer` flows have the same names and shapes, so weights alone cannot distinguish them.
     """
-    if _has_other_flow(content, section):
+    if _other_flow(content, section):
         theirs, wanted = (_flow_type(model) for model in (content["config"]["model"], section))
         raise ValueError(f"{where} was trained with the flow {theirs!r}; the config's is {wanted!r}")
 
@@ -298,7 +321,12 @@ def refuse_other_data(content: dict, section: dict[str, Any], where: str) -> Non
             )
 
 
-def _has_other_flow(content: dict, section: dict) -> bool:
+def has_other_flow(content: dict, config: Config) -> bool:
+    """Return whether a file's config names another flow than a config."""
+    return _other_flow(content, dataclasses.asdict(config.model))
+
+
+def _other_flow(content: dict, section: dict) -> bool:
     theirs = _flow_type((content.get("config") or {}).get("model", {}))
     return theirs not in (None, _flow_type(section))
 
@@ -509,13 +537,13 @@ def prune(folder: str | Path, keep: int, newest: int) -> None:
             (Path(folder) / f"{name}_{step}.pth").unlink(missing_ok=True)
 
 
-def _mismatch(ours: dict[str, Tensor], weights: dict[str, Tensor]) -> str:
-    """Return why a file's weights do not fit a network; empty if they do."""
+def mismatch(ours: dict[str, Tensor], weights: dict[str, Tensor]) -> str:
+    """Return why a file's weights, under the names of VITS files, do not fit a network; empty if they do."""
     kind, wanted = _kind(weights), _kind(ours)
     if kind != wanted:
         return f"holds {kind}, but {wanted} is needed"
     if wanted == KINDS["enc_p.emb.weight"]:
-        for what, describe in (("flow", _flow), ("speakers", _speakers), ("duration predictor", _predictor)):
+        for what, describe in (("flow", flow_of), ("speakers", _speakers), ("duration predictor", _predictor)):
             theirs, needed = describe(weights), describe(ours)
             if theirs != needed:
                 return f"does not fit this config: its {what}: {theirs}; the config's: {needed}"
@@ -549,11 +577,12 @@ def _predictor(weights: dict[str, Tensor]) -> str:
     return "deterministic with noise" if "dp.noise.weight" in weights else "deterministic"
 
 
-def _flow(weights: dict[str, Tensor]) -> str:
+def flow_of(weights: dict[str, Tensor]) -> str:
+    """Return the type of the flow by the names of its weights. The two `mono_layer` types have the same names."""
     flows = {
         "0.enc.self_attn_layers.0.conv_q.weight": "fft",
         "0.pre_transformer.attn_layers.0.emb_rel_k": "pre_conv2",
         "0.pre_transformer.attn_layers.0.conv_q.weight": "pre_conv",
-        "2.pre_transformer.attn_layers.0.conv_q.weight": "one of the mono_layer types",
+        "2.pre_transformer.attn_layers.0.conv_q.weight": MONO_LAYER,
     }
     return next((kind for key, kind in flows.items() if f"flow.flows.{key}" in weights), "no transformer")

@@ -19,8 +19,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+if TYPE_CHECKING:
+    from synthesis.speech import BaseVoice
+
+DICTIONARY = "words and their [[phonemes]] or respellings, one word a line, or JSON"  # help of --dictionary
 INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
 _LONG_OPTION = re.compile(r"(--[^\W\d][\w-]*)(=.*)?", re.DOTALL)
 
@@ -174,6 +178,7 @@ def add_speaking_options(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--phonemes", action="store_true", help="the text holds phonemes, as the cleaners return them")
     form.add_argument("--ids", action="store_true", help="the text holds token ids, blanks included, between spaces")
+    add("--dictionary", metavar="FILE", help=DICTIONARY)
     add("--output-raw", action="store_true", help="stream 16-bit mono PCM to standard output")
     add("--timings", metavar="FILE", help="write times of sentences, words and tokens (.json), or subtitles (.srt)")
 
@@ -196,6 +201,14 @@ def speaking_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of `add_speaking_options`, and `args.speaker`, as keyword arguments of `BaseVoice.speak`."""
     names = ("speaker", "noise_scale", "noise_scale_w", "length_scale", "seed", "phonemes", "pause", "normalize")
     return {name: getattr(args, name) for name in names}
+
+
+def add_words(voice: "BaseVoice", args: argparse.Namespace) -> None:
+    """Add the words of `--dictionary` to a voice. Raises ValueError if the file cannot be read."""
+    from text.markup import read_dictionary
+
+    if args.dictionary is not None:
+        voice.add_words(read_dictionary(args.dictionary))
 
 
 def given_text(text: str, args: argparse.Namespace) -> str | list[int]:

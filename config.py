@@ -18,6 +18,7 @@ import math
 import operator
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ from typing import Any, Literal, get_args, get_origin
 
 import cli
 from files import probable_encoding, write_text
+from importers import projects
+from text.cleaners import NORMALIZERS, get_cleaner, language_of
+from text.markup import check_dictionary, read_dictionary
 from text.table import MAX_SYMBOLS, SymbolTable, read_symbols
 
 # Choices of a setting. Each value but those of `Precision` is a key of the registry that its module declares.
@@ -40,6 +44,7 @@ EVALUATED = ("cer", "wer", "dnsmos", "plcmos")  # measures of evaluate.py; the o
 HIGHER_IS_BETTER = ("dnsmos", "plcmos")
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 FLOW_HEADS = {"pre_conv2": 2, "fft": 4}  # attention heads that share the hidden channels, for each flow that has them
+YAML = (".yaml", ".yml")
 MAX_DIGITS = 30  # of a whole number in a config
 MAX_SHOWN = 120  # characters of a value in an error message
 SCHEMA_VERSION = 1  # increase it when a key is removed or changes its meaning
@@ -101,6 +106,15 @@ class TrainConfig:
     keep_checkpoints: int = setting(3, "newest checkpoints kept besides the best; 0 keeps all", minimum=0)
     duration_discriminator_start: int = setting(0, "first step of the duration discriminator", minimum=0)
     duration_stage_start: int | None = setting(None, "step from which only durations train (VITS2), or null", minimum=0)
+    lr_scale: dict[str, float] = setting(
+        {}, "factors on the learning rate of parts of the generator, named by the beginning of their weights; 0: frozen"
+    )
+    warm_up_steps: int | None = setting(
+        None, "steps in which only warm_up_parts train; null: 1000 after --init-from without a posterior", minimum=0
+    )
+    warm_up_parts: list[str] = setting(
+        ["enc_q.", "dp.post_", "dp.flows.1."], "parts of the generator that train alone at first, as in lr_scale"
+    )
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,10 @@ class DataConfig:
     end_symbol: str = setting("", "symbol after every text (Piper: $); empty: none")
     unicode_form: UnicodeForm = setting(
         "", "Unicode normalization form of texts in the table (Piper: NFD); empty: none"
+    )
+    normalize: bool = setting(False, "numbers, dates, amounts and units in words before phonemes; English, German")
+    dictionary: dict[str, str] | str = setting(
+        {}, "words and what replaces them, [[phonemes]] or a respelling; or a file"
     )
     n_vocab: int = setting(0, "rows of the text embedding (Piper: 256); 0: as many as the table has ids", minimum=0)
 
@@ -234,6 +252,11 @@ RATES: dict[int, dict[str, dict[str, Any]]] = {
     )
 }
 SECTIONS: dict[str, type] = {"train": TrainConfig, "data": DataConfig, "model": ModelConfig}
+OWN_KEYS = {  # that no config of VITS or vits2_pytorch has
+    name: field_names[field_names.index(first) :]
+    for name, first in (("train", "precision"), ("data", "resample"), ("model", "discriminator_channels"))
+    for field_names in [[declared.name for declared in dataclasses.fields(SECTIONS[name])]]
+}
 CHOICES: dict[str, tuple[str, ...]] = {  # of every setting that has a list of them, by "section.key"
     f"{section}.{declared.name}": get_args(declared.type)
     for section, part in SECTIONS.items()
@@ -248,10 +271,25 @@ def load(path: str | Path) -> Config:
     Raises ValueError if the file is missing, not UTF-8 or not JSON, or if a key, type, value or combination is wrong.
     The message states which one, where it is, and what would be right.
     """
+    sections = read_sections(path)
+    try:
+        config = from_dict(sections, str(path), Path(path).parent)
+    except OverflowError:
+        raise ValueError(f"{path} has a number that is too large to compute with") from None
+    if problems := list(_unknown_cleaners(config.data)):
+        raise ValueError("\n".join(f"{path}: {problem}" for problem in problems))
+    for note in projects.foreign_cleaners(config.data.text_cleaners):
+        warnings.warn(f"{path}: {note}", stacklevel=2)
+    return config
+
+
+def read_sections(path: str | Path) -> dict[str, Any]:
+    """Return the sections of a config file as they are written. Raises ValueError if the file cannot be read."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-        sections = json.loads(text, object_pairs_hook=_without_repetition, parse_int=_whole_number)
-        return from_dict(sections, str(path), Path(path).parent)
+        if Path(path).suffix in YAML:  # of other projects
+            return _from_yaml(text)
+        return json.loads(text, object_pairs_hook=_without_repetition, parse_int=_whole_number)
     except OSError as error:
         raise ValueError(f"cannot read the config file {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -263,12 +301,19 @@ def load(path: str | Path) -> Config:
         raise ValueError(f"{path}: {error}") from None
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply: a config has sections, and lists and tables in them") from None
-    except OverflowError:
-        raise ValueError(f"{path} has a number that is too large to compute with") from None
 
 
 class _Unreadable(ValueError):
     """JSON that can be read, but is no config."""
+
+
+def _from_yaml(text: str) -> Any:
+    """Return the content of a YAML file. Raises _Unreadable if it is none."""
+    yaml = cli.extra("yaml")
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise _Unreadable(f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _whole_number(digits: str) -> int:
@@ -290,25 +335,36 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def from_dict(sections: dict[str, Any], where: str = "config", folder: Path = Path()) -> Config:
     """Build and check a config from the dict of its JSON; `where` begins every error message.
 
-    A file that it names as `data.symbols` is read into it; the path is relative to the working directory or to
-    `folder`. Raises ValueError as `load`. All values out of range are reported together, and so are all contradictions.
+    Files that it names as `data.symbols` and `data.dictionary` are read into it; their paths are relative to the
+    working directory or to `folder`. Raises ValueError as `load`. All values out of range are reported together, and so
+    are all contradictions.
     """
     if not isinstance(sections, dict):
         raise ValueError(f"{where}: a config is an object of the sections {', '.join(SECTIONS)}")
+    if foreign := projects.recognize(sections):
+        raise ValueError(f"{where}: this is {foreign}")
     given = {name: section for name, section in sections.items() if name != "$schema"}
     refuse_unknown(given, SECTIONS, where)
     for name in SECTIONS:
         if name not in given:
             raise ValueError(f"{where}: the section {name!r} is missing; a config has {', '.join(SECTIONS)}")
     config = Config(**{name: read_section(part, given[name], f"{where}, {name}") for name, part in SECTIONS.items()})
-    if isinstance(symbols := config.data.symbols, str):
-        file = Path(symbols) if Path(symbols).is_file() else folder / symbols
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, symbols=read_symbols(file)))
+    data, folders = config.data, (Path(), folder)
+    if isinstance(data.symbols, str):
+        data = dataclasses.replace(data, symbols=read_symbols(find(data.symbols, folders)))
+    if isinstance(data.dictionary, str):
+        data = dataclasses.replace(data, dictionary=read_dictionary(find(data.dictionary, folders)))
+    config = dataclasses.replace(config, data=data)
     checks = CHECKS + DECODER_CHECKS.get(config.model.decoder, ())
     problems = list(_out_of_range(config)) or [problem for check in checks for problem in check(config)]
     if problems:
         raise ValueError("\n".join(f"{where}: {problem}" for problem in problems))
     return config
+
+
+def find(name: str, folders: Sequence[Path]) -> Path:
+    """Return the path of a file in the first folder that has it; in the first folder if none has it."""
+    return next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
 
 
 def save(config: Config, path: str | Path) -> None:
@@ -446,6 +502,9 @@ def _check_training(config: Config) -> Iterator[str]:
     betas, boundaries = train.betas, train.bucket_boundaries
     if train.seed >= 2**63:
         yield f"train.seed is {train.seed}, and should be below 2 to the power of 63"
+    for part, scale in train.lr_scale.items():
+        if not 0 <= scale < math.inf:
+            yield f"train.lr_scale of {part!r} is {scale}, and should be 0 or more"
     if len(betas) != 2 or max(betas) >= 1:
         yield f"train.betas is {betas}, and should be two numbers below 1"
     if boundaries != sorted(set(boundaries)) or len(boundaries) < 2:
@@ -476,6 +535,13 @@ def _check_texts(config: Config) -> Iterator[str]:
         yield f"data.min_text_len ({data.min_text_len}) is above data.max_text_len ({data.max_text_len})"
     if not data.text_cleaners:
         yield 'data.text_cleaners is empty: name one, such as "english_cleaners2" or "phonemes_de"'
+    if data.normalize and (language := language_of(data.text_cleaners).partition("-")[0]) not in NORMALIZERS:
+        rules = ", ".join(NORMALIZERS)
+        yield f"data.normalize has rules for {rules}, and the cleaners are for {language or 'any language'}"
+    try:
+        check_dictionary(data.dictionary, "data.dictionary")
+    except ValueError as error:
+        yield str(error)
     try:
         table = SymbolTable(data.symbols, data.extra_symbols)
     except ValueError as error:
@@ -486,6 +552,19 @@ def _check_texts(config: Config) -> Iterator[str]:
             yield f"data.{mark} is {symbol!r}, which is not in the table of symbols"
     if data.n_vocab and not len(table.names) <= data.n_vocab <= MAX_SYMBOLS:
         yield f"data.n_vocab is {data.n_vocab}; with this table it may be from {len(table.names)} to {MAX_SYMBOLS}"
+
+
+def _unknown_cleaners(data: DataConfig) -> Iterator[str]:
+    """Yield a sentence for each cleaner that does not exist, except for those of other projects if texts are clean."""
+    for name in data.text_cleaners:
+        try:
+            get_cleaner(name)
+        except ValueError as error:
+            theirs = projects.FOREIGN_CLEANERS.get(name)
+            if theirs is None:
+                yield f"data.text_cleaners: {error}"
+            elif not data.cleaned_text:
+                yield f"data.text_cleaners: {name} is a cleaner of {theirs}: clean the filelists there"
 
 
 def _check_network(config: Config) -> Iterator[str]:
@@ -573,8 +652,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wrong = []
     for path in args.files:
         try:
-            load(path)
-            print(f"{path}: valid")
+            with warnings.catch_warnings(record=True) as notes:
+                warnings.simplefilter("always")
+                load(path)
+            print(f"{path}: valid{projects.origin(read_sections(path), OWN_KEYS)}")
+            print(*(note.message for note in notes), sep="\n", end="\n" if notes else "")
         except ValueError as error:
             wrong.append(path)
             print(error, file=sys.stderr)

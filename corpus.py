@@ -36,9 +36,9 @@ from corpora.parts import parse
 from corpora.report import Finding, Measured, Report, format_of, write_report
 from corpora.sounds import WINDOW, Sound, measured
 from files import write_text
-from text.cleaners import get_cleaner, same_cleaners
+from text.cleaners import get_cleaner, same_cleaners, unreadable
 from text.espeak import EspeakError, UnknownLanguage
-from text.tokens import cleaned, symbol_table, token_ids
+from text.tokens import cleaned, cleaners, symbol_table, token_ids
 
 if TYPE_CHECKING:
     from evaluation.transcripts import Comparison
@@ -193,6 +193,9 @@ def check_corpus(
         report.measured.append(Measured(clip, seconds, tokens, sound.level, sound.leading, sound.trailing))
         report.symbols.update(table.split(written))
         report.unknown += table.unknown(written)
+        if not data.cleaned_text and (words := unreadable(clip.text, cleaners(data))):
+            spelled = "words in a script that the cleaner spells letter by letter"
+            findings.append(Finding(clip, "warnings", spelled, len(words), ", ".join(map(repr, words))))
         findings += _findings(clip, sound, len(written), tokens, frames, data)
         if longest is not None and frames > longest:
             left_out = f"more than {longest} frames, which training leaves out"
@@ -331,8 +334,7 @@ def _with_errors(report: Report) -> set[str]:
     return {finding.clip.path for finding in report.findings if finding.kind == "errors"}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the report of a config's corpus or of filelists. The exit code is 2 if there are errors."""
+def _parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("filelists", nargs="*", help="files of lines path|text or path|speaker|text")
@@ -361,6 +363,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--trim", action="store_true", help=f"of copies: leave {copies.MARGIN} s of silence at each end")
     loudness = "of copies: integrated loudness (ITU-R BS.1770), with peaks of at most -1 dBFS; speech often has -23"
     add("--loudness", type=float, metavar="LUFS", help=loudness)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the report of a config's corpus or of filelists. The exit code is 2 if there are errors."""
+    parser = _parser()
     args = parser.parse_args(arguments)
     _check_options(parser, args)
     report = Report()

@@ -105,7 +105,8 @@ class SpeechDataset(Dataset):
         too_long: list[str] = []
         unknown: Counter[str] = Counter()
         each, again = tee(clips)
-        for i, (clip, (samples, rate)) in enumerate(zip(each, headers((clip.path for clip in again), cache))):
+        found = headers((clip.path for clip in again), cache)
+        for i, (clip, (samples, rate)) in enumerate(zip(each, found, strict=True)):
             if not resample and rate != data.sampling_rate:
                 audio_length(clip.path, data.sampling_rate, resample=False)  # raises
             length = resampled_frames(samples, rate, data.sampling_rate) // data.hop_length

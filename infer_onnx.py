@@ -153,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with cli.errors_in_one_line("infer_onnx"):
         cli.check_speaking_options(args)
         voice = OnnxVoice(args.model, args.config_path)
+        cli.add_words(voice, args)
         text, path = cli.given_text(args.text, args), args.output or "speech.wav"
         output.speak_to_file(voice, text, path, args.timings, args.output_raw, **cli.speaking_options(args))
 

@@ -20,6 +20,7 @@ import json
 import re
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -63,31 +64,39 @@ def speak_lines(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
 
     `speech.json` beside them holds the settings. The same command goes on after the last line of a stopped run; with
     other settings or texts, the files of the earlier run are removed first.
+
+    Warns of lines that cannot be spoken and leaves them out. Raises ValueError if no line can be spoken.
     """
-    lines = read_lines(args.file)
+    lines, spoken, failed = read_lines(args.file), [], []
     for number, line in enumerate(lines, 1):  # find errors before hours of work
         try:
-            voice.read(cli.given_text(line, args), args.phonemes)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they are shown when the line is spoken
+                voice.read(cli.given_text(line, args), args.phonemes)
+            spoken.append((number, line))
         except ValueError as error:
-            raise ValueError(f"{source_name(args.file)}, text {number}: {error}") from None
+            failed.append(f"{source_name(args.file)}, text {number}: {error}")
+    if not spoken:
+        raise ValueError(f"{failed[0]}; none of the texts can be spoken")
+    for reason in failed:
+        warnings.warn(f"{reason}; it is left out", stacklevel=2)
     options = cli.speaking_options(args)
     if args.output_raw:
-        for line in lines:
+        for _, line in spoken:
             write_raw(voice, cli.given_text(line, args), **options)
         return
     folder = Path(args.output or "speech")
     folder.mkdir(parents=True, exist_ok=True)
     digits = max(4, len(str(len(lines))))
-    entries = [f"{number:0{digits}}.wav|{line}" for number, line in enumerate(lines, 1)]
+    entries = [f"{number:0{digits}}.wav|{line}" for number, line in spoken]
     checkpoint = synthesis.find_checkpoint(args.model)
     settings = options | {"ids": args.ids, "voice": str(checkpoint.resolve()), "changed": checkpoint.stat().st_mtime}
     done = start_folder(folder, entries, settings)
     seconds = elapsed = 0.0
     try:
         with (folder / LINES).open("a", encoding="utf-8") as listed:
-            bar = tqdm(
-                entries[done:], "speaking", len(lines), leave=False, unit="line", disable=len(lines) < 2, initial=done
-            )
+            count = len(entries)
+            bar = tqdm(entries[done:], "speaking", count, leave=False, unit="line", disable=count < 2, initial=done)
             for entry in bar:
                 name, _, line = entry.partition("|")
                 begin = time.perf_counter()
@@ -99,7 +108,7 @@ def speak_lines(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
                 listed.flush()
                 done += 1
     except KeyboardInterrupt:
-        print(f"inference: stopped after {done} of {len(lines)} lines; the same command goes on", file=sys.stderr)
+        print(f"inference: stopped after {done} of {len(entries)} lines; the same command goes on", file=sys.stderr)
         raise SystemExit(cli.INTERRUPTED) from None
     report(folder, seconds, elapsed)
 
@@ -205,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with cli.errors_in_one_line("inference"):
         check_options(args)
         voice = synthesis.Voice.load(args.model, args.config, args.device, half=not args.fp32)
+        cli.add_words(voice, args)
         if args.list_speakers:
             for name, number in voice.speakers.items():
                 print(f"{number}\t{name}")

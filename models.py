@@ -231,6 +231,7 @@ class SynthesizerTrn(nn.Module):
         self.segment_size = segment_size
         self.use_sdp = use_sdp
         self.draw_logw = True
+        self.use_noise_scaled_mas = model.use_noise_scaled_mas  # read by training loops of vits2_pytorch
         self.mas_noise_scale_initial = model.mas_noise_scale_initial if model.use_noise_scaled_mas else 0.0
         self.noise_scale_delta = model.noise_scale_delta
         # on the device, because a captured training step reads it there

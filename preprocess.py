@@ -19,7 +19,7 @@ import functools
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -29,10 +29,12 @@ from corpora.filelist import ListRecord, Row, check_widths, iterate_utterances, 
 from corpora.parts import WHOLE, Part, parse, stored
 from files import replacing
 from text import clean_text, unknown_symbols
-from text.cleaners import get_cleaner
+from text.cleaners import get_cleaner, unreadable
+from text.markup import read_dictionary
 
 LINES_PER_PROCESS = 5000  # fewer take less time than starting a process
 LINES_PER_TASK = 500
+MAX_NAMED = 5  # texts in a message
 
 
 def clean_filelist(
@@ -42,6 +44,7 @@ def clean_filelist(
     out_extension: str = "cleaned",
     jobs: int = 1,
     part: Part = WHOLE,
+    dictionary: Mapping[str, str] | None = None,
 ) -> Counter[str]:
     """Write `PATH.OUT_EXTENSION`, with column `text_index` (from 0; None: the last one) of every line cleaned.
 
@@ -75,9 +78,9 @@ def clean_filelist(
     unknown: Counter[str] = Counter()
     out = f"{path}.{out_extension}"
     texts = (columns[text_index] for _, columns in rows())
-    cleaned_texts = clean_texts(texts, cleaner_names, jobs, str(path), lines.stop - lines.start)
+    cleaned_texts = clean_texts(texts, cleaner_names, jobs, str(path), lines.stop - lines.start, dictionary)
     with replacing(part.file(out)) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
-        for (number, columns), cleaned in zip(rows(), cleaned_texts):
+        for cleaned, (number, columns) in zip(cleaned_texts, rows(), strict=True):
             if not cleaned.strip():
                 emptied = f"{', '.join(cleaner_names)} leave nothing of {columns[text_index]!r}"
                 raise ValueError(f"{path}, line {number}: {emptied}; remove the line or write its text in letters")
@@ -119,16 +122,34 @@ def merge_parts(path: str | Path, out_extension: str = "cleaned") -> None:
 
 
 def clean_texts(
-    texts: Iterable[str], cleaner_names: Sequence[str], jobs: int, title: str, length: int
+    texts: Iterable[str],
+    cleaner_names: Sequence[str],
+    jobs: int,
+    title: str,
+    length: int,
+    dictionary: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """Yield the cleaned texts in order, computed by at most `jobs` processes. `title` names the progress bar.
 
-    `length` is the number of texts, which are read as they are needed. Raises ValueError if `jobs` is below 1.
+    `length` is the number of texts, which are read as they are needed. Prints which of them have words in a script that
+    the cleaners cannot read. Raises ValueError if `jobs` is below 1.
     """
     if jobs < 1:
         raise ValueError(f"{jobs} jobs were requested; the number of processes must be 1 or more")
-    clean = functools.partial(_clean, cleaner_names=tuple(cleaner_names))
-    return iter(tqdm(_map(clean, texts, min(jobs, length // LINES_PER_PROCESS)), title, length, disable=None))
+    foreign: dict[int, str] = {}
+
+    def watched() -> Iterator[str]:
+        for i, text in enumerate(texts, 1):
+            if words := unreadable(text, cleaner_names):
+                foreign[i] = words[0]
+            yield text
+
+    clean = functools.partial(_clean, cleaner_names=tuple(cleaner_names), dictionary=dictionary)
+    yield from tqdm(_map(clean, watched(), min(jobs, length // LINES_PER_PROCESS)), title, length, disable=None)
+    if foreign:
+        named = ", ".join(f"text {i} ({word!r})" for i, word in islice(foreign.items(), MAX_NAMED))
+        spelled = f"{len(foreign)} texts have words in a script that {', '.join(cleaner_names)} would spell"
+        print(f"{title}: {spelled} letter by letter: {named}")
 
 
 def report_unknown(unknown: Counter[str]) -> None:
@@ -138,8 +159,9 @@ def report_unknown(unknown: Counter[str]) -> None:
         print(f"Symbols without an id, left out unless data.extra_symbols of the config names them: {counts}")
 
 
-def _clean(text: str, cleaner_names: tuple[str, ...]) -> str:
-    return clean_text(text, cleaner_names).replace("|", " ")  # a cleaner that keeps "|" must not add a column
+def _clean(text: str, cleaner_names: tuple[str, ...], dictionary: Mapping[str, str] | None) -> str:
+    written = clean_text(text, cleaner_names, dictionary)
+    return written.replace("|", " ")  # a cleaner that keeps "|" must not add a column
 
 
 def _map(function: Callable[[str], str], texts: Iterable[str], jobs: int) -> Iterator[str]:
@@ -159,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--filelists", nargs="+", required=True, metavar="FILELIST", help="files of path|text or path|speaker|text")
     add("--text-index", type=int, metavar="N", help="column of the text, counted from 0 (default: the last column)")
     add("--text-cleaners", nargs="+", default=["english_cleaners2"], metavar="CLEANER", help="see text/cleaners.py")
+    add("--dictionary", metavar="FILE", help=cli.DICTIONARY)
     add("--out-extension", default="cleaned", metavar="SUFFIX", help="appended to the names of the files")
     add("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes (default: one per core)")
     form = parser.add_mutually_exclusive_group()
@@ -167,11 +190,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     unknown: Counter[str] = Counter()
     with cli.errors_in_one_line("preprocess"):
+        dictionary = read_dictionary(args.dictionary) if args.dictionary else None
         for filelist in args.filelists:
             if args.merge:
                 merge_parts(filelist, args.out_extension)
                 continue
-            options = (args.text_index, args.text_cleaners, args.out_extension, args.jobs, args.shard)
+            options = (args.text_index, args.text_cleaners, args.out_extension, args.jobs, args.shard, dictionary)
             unknown += clean_filelist(filelist, *options)
         report_unknown(unknown)
 

@@ -38,7 +38,9 @@ from data_utils import ahead
 from evaluation import takes
 from evaluation.background import SENTENCES, BackgroundEvaluation, check_packages
 from files import run_folder
+from importers import transfer
 from reporting import Meter, Reporter, set_up_logging, show_samples
+from synthesis.voice import find_checkpoint
 from trainer import Trainer
 from training.evaluations import collect, recall_evaluations, start_evaluation
 from training.guard import PROGRESS_INTERVAL, SCALE_SEARCH, StepGuard
@@ -65,7 +67,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--max-steps", type=int, metavar="N", help="stop after N steps in total (default: train.epochs of the config)"
     )
     parser.add_argument(
-        "--init-from", metavar="G.pth", help="copy every weight of this generator whose name and shape match"
+        "--init-from", metavar="RUN", help="start from the weights of this run or checkpoint G_STEP.pth that fit"
     )
     parser.add_argument(
         "--init-discriminator", metavar="D.pth", help="copy the weights of this discriminator in the same way"
@@ -132,9 +134,10 @@ def prepare_run(args: argparse.Namespace) -> tuple[Config, Path]:
             f"{folder} has checkpoints already: choose another name with -m, "
             "or omit --init-from and --init-discriminator"
         )
-    for path in (args.init_from, args.init_discriminator):
-        if path and not Path(path).is_file():
-            raise ValueError(f"there is no file {path}")
+    if args.init_from:
+        find_checkpoint(args.init_from)
+    if args.init_discriminator and not Path(args.init_discriminator).is_file():
+        raise ValueError(f"there is no file {args.init_discriminator}")
     if args.max_steps is not None and args.max_steps < 1:
         raise ValueError(f"--max-steps is {args.max_steps}; it must be 1 or more")
     if args.evaluate_list and args.evaluate_every is None:
@@ -216,10 +219,7 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
     train_set, epochs, train_loader, validation_loader = make_loaders(config, device, folder / "headers.npy")
     trainer = Trainer(plain(config) if args.plain else config, device)  # --plain is not saved with the run
     if not checkpoint.resume_run(trainer, folder):
-        for path, name in ((args.init_from, "generator"), (args.init_discriminator, "discriminator")):
-            if path:
-                section = dataclasses.asdict(config.model)
-                log_transfer(path, *checkpoint.transfer(trainer.learners[name].network, path, section))
+        config = start_from(trainer, config, args)
     if distributed.is_main():  # after resuming, so that a config that does not fit cannot replace the run's own
         configs.save(config, folder / "config.json")
         for unfinished in folder.glob(".*.tmp"):  # of a process that was killed while it saved
@@ -252,13 +252,26 @@ def check(config: Config, folder: Path) -> str:
     return report.checksum
 
 
-def log_transfer(path: str, copied: int, missing: list[str], unused: list[str]) -> None:
-    """Log which weights `checkpoint.transfer` copied and which it skipped."""
-    logger.info("%s: %d tensors copied", path, copied)
-    for what, names in (("of the new model keep their random values", missing), ("of the file are not used", unused)):
-        if names:
-            parts = sorted({".".join(name.split(".")[:3]) for name in names})
-            logger.info("%d tensors %s: %s", len(names), what, ", ".join(parts[:12]) + (" ..." if parts[12:] else ""))
+def start_from(trainer: Trainer, config: Config, args: argparse.Namespace) -> Config:
+    """Copy the weights of `--init-from` and `--init-discriminator` into a new run. Returns the run's config.
+
+    If the file has no posterior encoder, that of the run learns alone at first, unless the config decides otherwise.
+    """
+    for given, name in ((args.init_from, "generator"), (args.init_discriminator, "discriminator")):
+        if not given:
+            continue
+        path = find_checkpoint(given) if name == "generator" else Path(given)
+        network = trainer.learners[name].network
+        with checkpoint.structure_of(path):
+            plan = transfer.plan(network, checkpoint.read(path), config, str(path))
+        transfer.apply(network, plan)
+        logger.info("%s from %s:\n%s", name, path, plan.table())
+        if plan.lacks_posterior and config.train.warm_up_steps is None:
+            config, trainer.config = (
+                changed(each, "train", warm_up_steps=transfer.WARM_UP) for each in (config, trainer.config)
+            )
+            logger.info("the posterior encoder is new: it learns alone for %d steps", transfer.WARM_UP)
+    return config
 
 
 def fit(run: Run) -> None:

@@ -26,7 +26,7 @@ from models import SynthesizerTrn, TrainingOutput
 from modules import set_recompute
 from monotonic_align import fastest
 from synthesis.speech import Scales
-from training.learner import Learner, accumulating
+from training.learner import Learner, accumulating, scale_of
 from training.networks import build_discriminator, build_duration_discriminator, build_generator
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Trainer:
 
         torch.manual_seed(train.seed)
         self.learners: dict[str, Learner[Any]] = {
-            "generator": Learner(build_generator(config), train, device),
+            "generator": Learner(build_generator(config), train, device, train.lr_scale),
             "discriminator": Learner(build_discriminator(config), train, device),
         }
         if model.use_duration_discriminator:
@@ -92,6 +92,7 @@ class Trainer:
         self.set_epoch(0)
         self.generator.network.draw_logw = model.use_duration_discriminator
         set_recompute(self.generator.network, train.recompute)
+        self.learning: tuple[str, ...] = ("",)  # see `learning_parts`
         self.set_training()
         self.graphs = self.graphed_steps()
         torch.manual_seed(train.seed + distributed.rank())  # each process draws its own noise and segments
@@ -123,8 +124,8 @@ class Trainer:
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Do one training step on a batch on any device. Returns losses and gradient norms, on the training device."""
-        if self.in_duration_stage() and self.generator.network.enc_p.proj.weight.requires_grad:
-            self.enter_duration_stage()
+        if (parts := self.learning_parts()) != self.learning:
+            self.enter_stage(parts)
         self.generator.network.anneal_mas_noise(self.position.step)
         if self.graphs is None:
             record = self.learn(batch.to(self.device, non_blocking=True))
@@ -202,22 +203,35 @@ class Trainer:
         start = self.config.train.duration_stage_start
         return start is not None and self.position.step >= start
 
-    def enter_duration_stage(self) -> None:
-        """Freeze the generator except for its duration predictor."""
-        net = self.generator.network
+    def learning_parts(self) -> tuple[str, ...]:
+        """Return the beginnings of the names of the generator's weights that learn at the current step.
+
+        The durations learn in the last stage, `train.warm_up_parts` in the first one, and all in between.
+        """
+        train = self.config.train
+        if self.position.step < (train.warm_up_steps or 0):
+            return tuple(train.warm_up_parts)
+        return ("dp.",) if self.in_duration_stage() else ("",)
+
+    def enter_stage(self, parts: tuple[str, ...]) -> None:
+        """Freeze the generator except for the weights whose names begin with `parts`."""
+        net, scales = self.generator.network, self.config.train.lr_scale
         if self.generator.average and self.position.step == self.config.train.duration_stage_start:
             with torch.no_grad():  # freeze the weights that synthesis uses
                 torch._foreach_copy_(self.generator.weights, self.generator.average)
-        net.requires_grad_(False)
-        net.dp.requires_grad_(True)
+        for name, weight in net.named_parameters():
+            weight.requires_grad_(name.startswith(parts) and scale_of(name, scales) > 0)
+            weight.grad = None
+        self.learning = parts
         self.generator.wrapped = distributed.wrap(net, self.device)
         self.graphs = self.graphed_steps()
         self.set_training()
 
     def set_training(self) -> None:
         """Switch the networks that learn to training mode: dropout and alignment noise."""
-        self.generator.network.train(not self.in_duration_stage())
-        self.generator.network.dp.train()
+        net = self.generator.network.train(not self.in_duration_stage())
+        for part in net.children():
+            part.train(any(weight.requires_grad for weight in part.parameters()))
         for learner in self.learners.values():
             if learner is not self.generator:
                 learner.network.train()

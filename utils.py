@@ -1,6 +1,9 @@
-"""The functions of VITS's `utils` under their old names, for notebooks of VITS."""
+"""The functions of `utils` in VITS and vits2_pytorch under their old names, for notebooks and programs of both."""
 
 import dataclasses
+import logging
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +15,35 @@ from audio import load_audio, read_header
 from checkpoint import latest_checkpoint_path as latest_checkpoint_path
 from checkpoint import load_checkpoint as load_checkpoint
 from checkpoint import save_checkpoint as save_checkpoint
+from checkpoint import step_of
 from corpora.filelist import read_filelist, read_rows
-from files import run_folder
+from files import run_folder, write_text
 from plots import plot_alignment_to_numpy as plot_alignment_to_numpy
 from plots import plot_spectrogram_to_numpy as plot_spectrogram_to_numpy
 
+PASSED = ("mas_noise_scale_initial", "noise_scale_delta")  # by programs of vits2_pytorch, beside `**hps.model`
+KEPT = 3  # checkpoints of each kind that `remove_old_checkpoints` leaves
+LOG_FORMAT = "%(asctime)s\t%(name)s\t%(levelname)s\t%(message)s"
+
 
 class HParams(dict[str, Any]):
-    """A config as VITS code reads it: `hps.data.hop_length`, `**hps.model`, `"key" in hps.train`."""
+    """A config as VITS code reads it: `hps.data.hop_length`, `**hps.model`, `"key" in hps.train`.
+
+    The keys in `PASSED` can be read, but they are not listed, so that `**hps.model` passes none of them twice.
+    """
+
+    passed: dict[str, Any]
 
     def __init__(self, **values: Any) -> None:
-        super().__init__({key: HParams(**v) if isinstance(v, dict) else v for key, v in values.items()})
+        listed = {key: value for key, value in values.items() if key not in PASSED}
+        super().__init__({key: HParams(**v) if isinstance(v, dict) else v for key, v in listed.items()})
+        object.__setattr__(self, "passed", {key: value for key, value in values.items() if key in PASSED})
+
+    def __missing__(self, key: str) -> Any:
+        return self.passed[key]
 
     def __getattr__(self, key: str) -> Any:
-        if key not in self:
+        if key not in self and key not in self.passed:
             raise AttributeError(f"there is no setting {key!r}{cli.did_you_mean(key, self)}")
         return self[key]
 
@@ -56,6 +74,65 @@ def get_hparams(init: bool = True) -> HParams:
         folder.mkdir(parents=True, exist_ok=True)
         config.save(config.load(args.config), folder / "config.json")
     return get_hparams_from_dir(folder)
+
+
+def get_logger(model_dir: str | Path, filename: str = "train.log") -> logging.Logger:
+    """Return a logger, named after a run's folder, that writes to a file there."""
+    folder = Path(model_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    logger = logging.getLogger(folder.name)
+    logger.setLevel(logging.DEBUG)
+    handler = logging.FileHandler(folder / filename)
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    logger.addHandler(handler)
+    return logger
+
+
+def check_git_hash(model_dir: str | Path) -> None:
+    """Write the commit of this code to `githash` in a run's folder. If that names another commit, log a warning."""
+    command = ["git", "rev-parse", "HEAD"]
+    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    commit, file = found.stdout.strip(), Path(model_dir) / "githash"
+    logger = logging.getLogger(__name__)
+    if not commit:
+        logger.warning("%s is not a git repository, so the commit is not checked", Path(__file__).parent)
+    elif not file.exists():
+        write_text(file, commit)
+    elif (saved := file.read_text(encoding="utf-8").strip()) != commit:
+        logger.warning("the run was started with the commit %s; this is %s", saved[:8], commit[:8])
+
+
+def summarize(
+    writer: Any,
+    global_step: int,
+    scalars: Mapping[str, Any] | None = None,
+    histograms: Mapping[str, Any] | None = None,
+    images: Mapping[str, Any] | None = None,
+    audios: Mapping[str, Any] | None = None,
+    audio_sampling_rate: int = 22050,
+) -> None:
+    """Write numbers, distributions, pictures `[height, width, 3]` and audio to TensorBoard's `SummaryWriter`."""
+    for name, value in (scalars or {}).items():
+        writer.add_scalar(name, value, global_step)
+    for name, value in (histograms or {}).items():
+        writer.add_histogram(name, value, global_step)
+    for name, value in (images or {}).items():
+        writer.add_image(name, value, global_step, dataformats="HWC")
+    for name, value in (audios or {}).items():
+        writer.add_audio(name, value, global_step, audio_sampling_rate)
+
+
+def scan_checkpoint(dir_path: str | Path, regex: str) -> list[str] | None:
+    """Return the checkpoints in a folder that match a pattern such as `G_*.pth`, by their steps, or None."""
+    paths = sorted((path for path in Path(dir_path).glob(regex) if step_of(path) >= 0), key=step_of)
+    return [str(path) for path in paths] or None
+
+
+def remove_old_checkpoints(cp_dir: str | Path, prefixes: Sequence[str] = ("G_*.pth", "D_*.pth", "DUR_*.pth")) -> None:
+    """Delete the checkpoints in a folder except for the three newest of each pattern."""
+    for prefix in prefixes:
+        for path in (scan_checkpoint(cp_dir, prefix) or [])[:-KEPT]:
+            Path(path).unlink()
 
 
 def load_filepaths_and_text(filename: str | Path, split: str = "|") -> list[list[str]]:

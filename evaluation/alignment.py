@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from audio import load_audio
 from synthesis.speech import BaseVoice
-from text import clean_text
-from text.tokens import token_ids, token_names
+from text.tokens import clean, token_ids, token_names
 
 if TYPE_CHECKING:  # PyTorch is not needed for exported voices
     from synthesis import Voice
@@ -43,7 +42,7 @@ def network_durations(
     from synthesis.speech import Scales
 
     net, device, hop = voice.net, voice.device, voice.data.hop_length
-    symbols = clean_text(text, voice.data.text_cleaners)
+    symbols = clean(text, voice.data)
     ids = token_ids(symbols, voice.data)
     x, x_lengths = torch.tensor([ids], device=device), torch.tensor([len(ids)], device=device)
     values = resolve({"sid": speaker}, voice.data)
@@ -58,7 +57,7 @@ def network_durations(
         logw = net.predict_durations(h, x_mask, g, Scales().noise_scale_w)
         spoken = torch.ceil(logw.float().exp())[:, 0].long()
         found = {"symbols": token_names(symbols, voice.data), "predicted": spoken.tolist()}
-        if len(ids) <= y.size(2):  # otherwise there is no alignment
+        if voice.has_posterior and len(ids) <= y.size(2):  # otherwise there is no alignment
             out = net(x, x_lengths, y, y_lengths, voice.bundle(values, 1))
             found["aligned"] = out.attn.sum(2)[0, 0].long().tolist()
     return found

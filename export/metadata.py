@@ -7,12 +7,14 @@ needs neither PyTorch nor onnx.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conditions import CONDITIONS
 from config import DataConfig, read_section
 from synthesis.speech import Scales
+from text.cleaners import language_of
+from text.markup import check_dictionary
 from text.symbols import symbols as vits_symbols
 from text.tokens import symbol_table
 
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
     from synthesis import Voice
 
 REQUIRED = ("sample_rate", "hop_length", "n_speakers", "speakers", "cleaners", "symbols", "n_vocab", "add_blank")
-# settings of a table of symbols other than VITS's, which the metadata holds as JSON under the key "symbol_table"
-TABLE = ("symbols", "extra_symbols", "blank_symbol", "begin_symbol", "end_symbol", "unicode_form", "n_vocab")
+# settings of the text besides those that files have always had; the metadata holds them as JSON under the key "text"
+TEXT = (
+    *("symbols", "extra_symbols", "blank_symbol", "begin_symbol", "end_symbol", "unicode_form", "n_vocab"),
+    *("normalize", "dictionary"),
+)
 DIGEST_LENGTH = 16  # hexadecimal digits
 MAX_QUOTED = 20  # characters of a value in a message
 LARGEST = 1 << 20  # of any number in the metadata: a speaker's id, a rate, a count
@@ -41,16 +46,16 @@ def facts(voice: "Voice", comment: str = "", split: bool = False) -> dict[str, s
     data = voice.data
     settings = {key: getattr(data, key) for condition in CONDITIONS.values() for key in condition.settings}
     settings["speakers"] = voice.speakers  # complete, also where the config has no names
-    table = {key: getattr(data, key) for key in TABLE}
-    if any(table[key] != getattr(DataConfig(), key) for key in TABLE if key != "extra_symbols"):
-        settings["symbol_table"] = table
+    text = {key: getattr(data, key) for key in TEXT}
+    if any(text[key] != getattr(DataConfig(), key) for key in TEXT if key != "extra_symbols"):
+        settings["text"] = text
     return {
         "model_type": "vits",
         "comment": comment,
         "sample_rate": str(data.sampling_rate),
         "hop_length": str(data.hop_length),
         **{key: json.dumps(value, ensure_ascii=False) for key, value in settings.items()},
-        "language": language(data.text_cleaners),
+        "language": language_of(data.text_cleaners),
         "cleaners": json.dumps(data.text_cleaners),
         "symbols": json.dumps(voice.symbols, ensure_ascii=False),
         "n_vocab": str(voice.n_vocab),
@@ -80,12 +85,13 @@ def read(metadata: Mapping[str, str]) -> Description | None:
             "extra_symbols": "".join(symbols[len(vits_symbols) :]),
             "add_blank": metadata["add_blank"] == "1",
         }
-        if "symbol_table" in metadata:
-            table = json.loads(metadata["symbol_table"])
-            read_section(DataConfig, table, "symbol_table")
-            data |= {key: table[key] for key in TABLE}
+        if "text" in metadata:
+            text = json.loads(metadata["text"])
+            read_section(DataConfig, text, "text")
+            data |= {key: text[key] for key in TEXT}
         described = dataclasses.replace(DataConfig(), **data)
         symbol_table(described)
+        check_dictionary(described.dictionary, "dictionary")
         for name in settings:
             _check(name, data[name], getattr(DataConfig(), name))
         _check("text_cleaners", described.text_cleaners, DataConfig().text_cleaners)
@@ -113,16 +119,6 @@ def _check(name: str, value: Any, default: Any) -> None:
         _count(name, number, 0)
     if isinstance(value, list) and not all(isinstance(entry, str) for entry in value):
         raise ValueError(f"{name} is not a list of strings")
-
-
-def language(cleaners: Sequence[str]) -> str:
-    """Return the espeak-ng code of the cleaners' language, empty if they serve any language."""
-    for name in cleaners:
-        if name.startswith("phonemes_"):
-            return name.removeprefix("phonemes_")
-        if name.startswith("english_"):
-            return "en-us"
-    return ""
 
 
 def digest(voice: "Voice") -> str:

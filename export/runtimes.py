@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import commons
-from export.metadata import language
 from files import write_text
 from synthesis import Voice
 from synthesis.speech import Scales
 from text import espeak
+from text.cleaners import language_of
 from text.symbols import PAD
 from text.tokens import mark_ids, symbol_table
 
@@ -56,7 +56,7 @@ def front_end(voice: Voice) -> str:
 
     Raises ValueError if they can do neither.
     """
-    cleaners = voice.data.text_cleaners
+    cleaners = [name for name in voice.data.text_cleaners if not name.startswith("normalize_")]
     name = cleaners[0] if len(cleaners) == 1 else ""
     if name in CHARACTER_CLEANERS:
         return ""
@@ -65,7 +65,7 @@ def front_end(voice: Voice) -> str:
         supported = "english_cleaners2, english_cleaners3, phonemes_LANGUAGE and, character by character,"
         raise ValueError(f"this voice reads {made}: they support {supported} {', '.join(CHARACTER_CLEANERS)}")
     # the name of the voice's file, because the runtimes do not know all codes that refer to it, such as fr-fr
-    return espeak.load().voice_of(language(cleaners)).rpartition("/")[2].lower()
+    return espeak.load().voice_of(language_of(cleaners)).rpartition("/")[2].lower()
 
 
 def reads_as_runtimes(voice: Voice) -> bool:

@@ -9,8 +9,11 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from text.abbreviations import DOTTED, KNOWN
+
 MAX_CHARACTERS = 200  # VITS trains on at most 190 symbols
 
+MAX_ENDING = 20  # characters after which a mark is not looked for at the end of a text
 CLOSERS = "\"'”’»›)\\]}」』）"
 # Marks of the first kind also occur inside words and numbers; those of the second kind always end a sentence.
 # A run of marks is matched from its first one only, so that a long run takes linear time.
@@ -18,19 +21,8 @@ _END = re.compile(rf"(?P<mark>(?<![.!?…‽])[.!?…‽]+)[{CLOSERS}]*\s+|[。�
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _LEADING = re.compile(r"^[^\w]+")
 _WORD = re.compile(r"\w")
-_DOTTED = re.compile(r"[^\W\d_]+(\.[^\W\d_]+)+")  # U.S, z.B, e.g
 # Where to cut a piece that is too long, the best place first; the cut follows the match.
 _CLAUSE_ENDS = [re.compile(end) for end in (r"(?<![.!?…])[.!?…]+\s", r"[;:—–]\s|[；：؛]", r"[,]\s|[，、،]", r"\s")]
-# English, German and its neighbours, Romance, Slavic
-_ABBREVIATIONS = """
-    mr mrs ms messrs dr prof rev hon st sr jr gen col capt lt sgt maj gov sen rep
-    vs etc no nos vol vols ed eds pp fig figs cf al approx dept est inc ltd co corp
-    jan feb mar apr jun jul aug sep sept oct nov dec
-    bzw ca usw nr abs bd hr fr str tel evtl ggf inkl exkl zzgl vgl sog geb gest jh mio mrd dhr mevr blz bijv kl ev
-    mme mlle mm av bd env sra srta ud uds dña avda núm pág págs exmo exma dott sig art
-    ul tzn np tzw godz inż hab tj tzv např ул г гг им проф стр руб тыс млн млрд см рис напр вул
-"""
-_KNOWN = frozenset(_ABBREVIATIONS.split())
 
 
 class Piece(NamedTuple):
@@ -53,6 +45,11 @@ def split(text: str, max_characters: int = MAX_CHARACTERS) -> list[Piece]:
             *begin, last = _cut(sentence, max_characters)
             pieces += [Piece(part, False) for part in begin] + [Piece(last, True)]
     return pieces
+
+
+def ends_sentence(text: str) -> bool:
+    """Return whether a text ends with a mark that ends a sentence."""
+    return bool(re.search(rf"[.!?…‽。｡！？．؟۔।॥።။៕։][{CLOSERS}]*\s*$", text[-MAX_ENDING:]))
 
 
 def _sentences(text: str, cased: bool) -> Iterator[str]:
@@ -84,7 +81,7 @@ def _breaks(last: str, mark: str) -> bool:
     word = _LEADING.sub("", last)
     initial = len(word) == 1 and word.isalpha()
     ordinal = word.isdigit() and len(word) <= 2
-    return not (initial or ordinal or _DOTTED.fullmatch(word) or word.casefold() in _KNOWN)
+    return not (initial or ordinal or DOTTED.fullmatch(word) or word.casefold() in KNOWN)
 
 
 def _cut(text: str, max_characters: int) -> list[str]:

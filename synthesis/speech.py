@@ -4,14 +4,16 @@
 `synthesis.Voice` with PyTorch and `infer_onnx.OnnxVoice` with ONNX Runtime.
 """
 
+import dataclasses
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, tee
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
 
@@ -19,17 +21,19 @@ from conditions import Speaker, Values, resolve
 from config import DataConfig
 from synthesis import arriving, sentences
 from synthesis.words import written_words
-from text import clean_text
+from text import clean_text, markup
+from text.cleaners import unreadable
+from text.markup import MAX_PAUSE
 from text.symbols import PAD, PUNCTUATION
-from text.tokens import symbol_table, token_ids, token_names, vocabulary
+from text.tokens import clean, cleaners, symbol_table, token_ids, token_names, vocabulary
 
 PAUSE = 0.2  # seconds of silence between sentences
-MAX_PAUSE = 60  # seconds
 BATCH = 16  # pieces that pass the text encoder and the flow together
 FIRST_CHUNK, MAX_CHUNK = 32, 512  # frames of a stream's first chunk, kept short for low latency, and of later ones
 PEAK = 10 ** (-1 / 20)  # peak of normalized audio: -1 dBFS
 MIN_PEAK = 1e-5  # quieter audio is not amplified to PEAK
 MAX_SHOWN = 40  # characters of a text in an error message
+MAX_NAMED = 3  # words in a warning
 Text = str | Sequence[int]  # written text, phonemes, or token ids
 Tokens = list[list[int]]  # token ids of a batch of pieces
 Progress = Callable[[int, int], None]
@@ -150,6 +154,12 @@ class Line(NamedTuple):
     names: list[str]  # of the tokens, as in `Sentence`
     ends: bool  # a sentence ends with it, so a pause may follow
     cleaners: Sequence[str] = ()  # that made the symbols
+    before: float = 0.0  # seconds of silence before it, for a piece after a break that follows no other
+    after: float | None = None  # seconds of silence after it, where the text has a break
+
+
+def _shortened(text: str) -> str:
+    return text.strip() if len(text.strip()) <= MAX_SHOWN else text.strip()[:MAX_SHOWN] + "..."
 
 
 class BaseVoice(ABC):
@@ -178,6 +188,12 @@ class BaseVoice(ABC):
         names, size = symbol_table(self.data).names, vocabulary(self.data)
         return (*names, *[""] * (size - len(names))) if self.n_vocab in (None, size) else ()
 
+    def add_words(self, dictionary: Mapping[str, str]) -> None:
+        """Add words to the voice's dictionary: `[[phonemes]]` or a respelling for each. Raises ValueError if wrong."""
+        markup.check_dictionary(dictionary, "dictionary")
+        known = cast(dict[str, str], self.data.dictionary)  # a loaded config has the words, not their file
+        self.data = dataclasses.replace(self.data, dictionary=known | dict(dictionary))
+
     def check_symbols(self) -> None:
         """Raise ValueError if the network has its own table of symbols."""
         if not self.symbols:
@@ -191,9 +207,9 @@ class BaseVoice(ABC):
     def read(self, text: Text, phonemes: bool = False) -> list[Line]:
         """Split a text into pieces and convert them to token ids.
 
-        Args: text for the config's cleaners; with `phonemes`, text as the cleaners return it; or token ids as in
-        `Speech.tokens`, with blanks, which are one piece. Raises ValueError if the text has no pronounceable symbol, or
-        the network has no such token.
+        Args: text for the config's cleaners, which may contain the marks of `text.markup`; with `phonemes`, text as the
+        cleaners return it; or token ids as in `Speech.tokens`, with blanks, which are one piece. Raises ValueError if
+        the text has no pronounceable symbol, or the network has no such token.
         """
         if text is None or isinstance(text, bytes):
             raise ValueError(f"a text is a str or a sequence of token ids, not {type(text).__name__}")
@@ -207,22 +223,69 @@ class BaseVoice(ABC):
                 raise ValueError("there are no tokens to synthesize")
             return [Line("", "", ids, [self.symbols[i] for i in ids] if self.symbols else [], True)]
         self.check_symbols()
-        lines = list(self._lines(sentences.split(text), phonemes))
+        lines, left_out, silence = self._read_text(text, phonemes)
         if not lines:
-            shown = text.strip() if len(text.strip()) <= MAX_SHOWN else text.strip()[:MAX_SHOWN] + "..."
+            shown = _shortened(text)
             raise ValueError(f"nothing in the text {shown!r} can be pronounced" if shown else "the text is empty")
-        return lines
+        for piece in left_out:
+            warnings.warn(f"nothing in {_shortened(piece)!r} can be pronounced: it is left out", stacklevel=3)
+        return [lines[0]._replace(before=silence), *lines[1:]]
 
-    def _lines(self, pieces: Iterable[sentences.Piece], phonemes: bool) -> Iterator[Line]:
-        """Yield the pieces that have a pronounceable symbol, with their token ids."""
+    def _read_text(self, text: str, phonemes: bool) -> tuple[list[Line], list[str], float]:
+        """Return the pieces of a text, those that cannot be pronounced, and the seconds of breaks before the first."""
+        lines: list[Line] = []
+        left_out: list[str] = []
+        silence = 0.0
+        *begin, end = markup.spans(text)
+        for span in [*begin, end]:
+            read = list(self._read_span(span, phonemes, span is end or sentences.ends_sentence(span.text)))
+            lines += [line for line in read if line.tokens]
+            left_out += [line.text for line in read if not line.tokens and any(map(str.isalnum, line.text))]
+            if span.pause is not None and lines:
+                lines[-1] = lines[-1]._replace(after=span.pause + (lines[-1].after or 0))
+            elif span.pause is not None:
+                silence += span.pause
+        return lines, left_out, silence
+
+    def _read_arriving(self, texts: Iterable[str], phonemes: bool) -> Iterator[Line]:
+        """Yield the pieces of a text that comes in parts. Pieces that cannot be pronounced are left out."""
+        silence, text = 0.0, ""
+        for piece in arriving.pieces(texts):
+            text = f"{text} {piece.text}".strip()
+            if markup.is_open(text):  # a text in another language that has several sentences
+                continue
+            lines, _, before = self._read_text(text, phonemes)
+            silence, text = silence + before, ""
+            if lines:
+                lines[0] = lines[0]._replace(before=silence)
+                lines[-1] = lines[-1]._replace(ends=piece.ends)
+                yield from lines
+                silence = 0.0
+
+    def _read_span(self, span: markup.Span, phonemes: bool, ends: bool) -> Iterator[Line]:
+        """Yield the pieces of a part of a text; `ends` says whether its end is that of a sentence.
+
+        A piece that cannot be pronounced has no tokens. Warns of words that espeak-ng spells letter by letter.
+        """
         table = symbol_table(self.data)
         pronounceable = table.ids.keys() - {*PAD, *PUNCTUATION, self.data.begin_symbol, self.data.end_symbol}
-        cleaners = () if phonemes else self.data.text_cleaners
-        for piece in pieces:
-            symbols = clean_text(piece.text, cleaners)
-            if not pronounceable.isdisjoint(table.split(symbols)):
-                tokens, names = token_ids(symbols, self.data), token_names(symbols, self.data)
-                yield Line(piece.text, symbols, tokens, names, piece.ends, cleaners)
+        plain, inline = markup.hidden(span.text)
+        pieces = sentences.split(plain)
+        names = [] if phonemes else cleaners(self.data, span.language)
+        for piece, text in zip(pieces, markup.shown([piece.text for piece in pieces], inline)):
+            if phonemes:
+                symbols = markup.PHONEMES.sub(r"\1", text)
+            else:
+                symbols = clean(text, self.data, span.language)
+                if words := unreadable(text, names):
+                    named = ", ".join(map(repr, words[:MAX_NAMED]))
+                    spelled = f"the script of {named} is not that of the language: it is spelled letter by letter"
+                    warnings.warn(spelled, stacklevel=4)
+            spoken = not pronounceable.isdisjoint(table.split(symbols))
+            tokens = token_ids(symbols, self.data) if spoken else []
+            last = piece is pieces[-1]
+            ended = piece.ends and (ends or not last)
+            yield Line(text, symbols, tokens, token_names(symbols, self.data), ended, names)
 
     @overload  # abbreviated: the implementation lists the parameters
     def speak(self, text: Text, *args: Any, stream: Literal[True], **options: Any) -> Iterator[np.ndarray]: ...
@@ -301,7 +364,7 @@ class BaseVoice(ABC):
         scales = Scales(noise_scale, length_scale, noise_scale_w)
         values = self._check(speaker, conditions, scales, seed, pause)
         self.check_symbols()
-        lines, ahead = tee(self._lines(arriving.pieces(texts), phonemes))
+        lines, ahead = tee(self._read_arriving(texts, phonemes))
         latents = self._pieces(([line.tokens] for line in ahead), values, scales, seed)
         return self._stream(lines, latents, pause, None, spoken)
 
@@ -363,10 +426,14 @@ class BaseVoice(ABC):
         spoken: Callable[[Sentence], None] | None,
     ) -> Iterator[np.ndarray]:
         """Yield the audio in chunks of growing size, each decoded with `context` frames on either side."""
-        before, silence = 0, np.zeros(0, np.float32)  # samples before the piece, and those after the last one
+        position = 0  # samples before the piece
+        after = 0.0  # seconds of silence after the piece before
+        last: Line | None = None
         for done, (line, latent) in enumerate(zip(lines, latents), 1):
-            if silence.size:
-                yield silence
+            for silence in (self._silence(after), self._silence(line.before)):
+                position += len(silence)
+                if silence.size:
+                    yield silence
             start, size = 0, FIRST_CHUNK
             chunks: list[np.ndarray] = []
             while start < latent.frames:
@@ -376,12 +443,14 @@ class BaseVoice(ABC):
                 chunks.append(audio[(start - left) * self.data.hop_length : (end - left) * self.data.hop_length])
                 start, size = end, min(2 * size, MAX_CHUNK)
                 if spoken and start == latent.frames:
-                    spoken(self._sentence(line, latent.durations, before, np.concatenate(chunks)))
+                    spoken(self._sentence(line, latent.durations, position, np.concatenate(chunks)))
                 yield chunks[-1]
             if report:
                 report(done)
-            silence = self._pause_after(line, pause)
-            before += sum(map(len, chunks)) + len(silence)
+            position += sum(map(len, chunks))
+            after, last = self._pause_after(line, pause, last=False), line
+        if last and last.after:
+            yield self._silence(last.after)
 
     def _audio(self, latent: Latent, start: int, end: int) -> np.ndarray:
         """Decode the frames from `start` to `end`. Raises ValueError for audio that is not finite."""
@@ -391,8 +460,12 @@ class BaseVoice(ABC):
             raise ValueError("the audio contains NaN or infinity: the weights of the network are broken")
         return audio
 
-    def _pause_after(self, line: Line, pause: float) -> np.ndarray:
-        return np.zeros(round(pause * self.sampling_rate) if line.ends else 0, np.float32)
+    def _silence(self, seconds: float) -> np.ndarray:
+        return np.zeros(round(seconds * self.sampling_rate), np.float32)
+
+    def _pause_after(self, line: Line, pause: float, last: bool) -> float:
+        """Return the seconds of silence after a piece: a break of the text, or the pause between two sentences."""
+        return line.after if line.after is not None else pause if line.ends and not last else 0.0
 
     def _sentence(self, line: Line, durations: np.ndarray | None, start: int, audio: np.ndarray) -> Sentence:
         return Sentence(line.text, line.symbols, line.tokens, line.names, durations, start, audio, line.cleaners)
@@ -402,14 +475,14 @@ class BaseVoice(ABC):
         if normalize:
             gain = np.float32(PEAK / max(MIN_PEAK, *(float(np.abs(audio).max()) for audio, _ in made)))
             made = [(audio * gain, durations) for audio, durations in made]
-        parts: list[np.ndarray] = []
-        spoken, start = [], 0
+        parts = [self._silence(lines[0].before)]
+        spoken, start = [], len(parts[0])
         for line, (audio, durations) in zip(lines, made):
-            silence = self._pause_after(line, pause)
+            silence = self._silence(self._pause_after(line, pause, line is lines[-1]))
             spoken.append(self._sentence(line, durations, start, audio))
             parts += [audio, silence]
             start += len(audio) + len(silence)
-        return Speech(np.concatenate(parts[:-1]), self.sampling_rate, self.data.hop_length, spoken)
+        return Speech(np.concatenate(parts), self.sampling_rate, self.data.hop_length, spoken)
 
     @abstractmethod
     def _latents(self, tokens: Tokens, values: Values, scales: Scales) -> list[Latent]:

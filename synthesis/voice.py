@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import soxr
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import checkpoint
 import config as configs
@@ -34,6 +34,17 @@ logger = logging.getLogger(__name__)
 
 # Speech has 5 to 10 frames per token. An untrained predictor asks for far more, which would fill any memory.
 MAX_FRAMES_PER_TOKEN = 200
+
+
+class MissingPosterior(nn.Module):
+    """The posterior encoder of a voice without one, such as an imported voice of Piper, which can only speak."""
+
+    def forward(self, *inputs: object) -> NoReturn:
+        """Raise ValueError."""
+        raise ValueError(
+            "this voice has no posterior encoder, which reads recordings: it speaks, but it does not convert voices "
+            "or align recordings. Training with --init-from adds one"
+        )
 
 
 class Voice(BaseVoice):
@@ -83,7 +94,9 @@ class Voice(BaseVoice):
         n_vocab = 1 if embedding is None else len(embedding)  # without it, load_weights reports what the file holds
         with torch.random.fork_rng([]):  # the initial weights are drawn and replaced
             net = SynthesizerTrn.from_config(config, n_vocab)
-        checkpoint.load_weights(net, weights, str(file))
+        if not any(name.startswith(checkpoint.POSTERIOR) for name in weights):
+            net.add_module("enc_q", MissingPosterior())
+        checkpoint.load_weights(net, weights, str(file), speech=True)
         checkpoint.refuse_other_flow(content, asdict(config.model), str(file))
         step = content.get("step", checkpoint.step_of(file))
         return cls(net.to(place), config, step if step >= 0 else None, graphs, half)
@@ -92,6 +105,11 @@ class Voice(BaseVoice):
     def device(self) -> torch.device:
         """Device of the network."""
         return self.net.enc_p.emb.weight.device
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether the voice can read recordings: to convert them, and to align them with a text."""
+        return not isinstance(self.net.enc_q, MissingPosterior)
 
     def example_conditions(self) -> Values:
         """Return a valid value of each condition, such as the first speaker: for export and measurements."""

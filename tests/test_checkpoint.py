@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 import os
 import shutil
 import zipfile
@@ -17,8 +16,9 @@ import config as configs
 import discriminators
 import distributed
 import models
-import train
 import trainer
+from importers import transfer
+from text.symbols import symbols
 
 GOLDEN = tiny.ROOT / "tests/golden"
 FULL = json.loads((GOLDEN / "state_dict_full.json").read_text("utf-8"))
@@ -404,22 +404,58 @@ def test_the_latest_checkpoint_is_that_of_the_highest_step(tmp_path):
         checkpoint.latest_checkpoint_path(tmp_path, "DUR_*.pth")
 
 
-def test_a_transfer_copies_matching_weights_and_logs_the_others(tmp_path, caplog):
+def test_a_plan_copies_matching_weights_and_tells_of_the_others(tmp_path):
     source = tiny.randomise(generator(flow("fft"), tiny.MANY_VOICES))
-    checkpoint.save_checkpoint(source, None, 1e-3, 1, tmp_path / "G_1.pth")
-    net = generator()
+    net, config = generator(), tiny.config()
     before = {name: value.clone() for name, value in checkpoint.reference_state_dict(net).items()}
-    copied, missing, unused = checkpoint.transfer(net, tmp_path / "G_1.pth")
+    plan = transfer.plan(net, {"model": checkpoint.reference_state_dict(source)}, config, "G_1.pth")
+    assert tiny.equal(checkpoint.reference_state_dict(net), before)  # only `apply` changes it
+    transfer.apply(net, plan)
     theirs, after = checkpoint.reference_state_dict(source), checkpoint.reference_state_dict(net)
-    assert copied + len(missing) == len(after) and copied + len(unused) == len(theirs)
-    assert "emb_g.weight" in unused and any("pre_transformer" in name for name in missing)
+    assert set(plan.states) == set(after) and set(plan.states.values()) == {"loaded", "fresh"}
     for name, value in after.items():
-        assert torch.equal(value, (before if name in missing else theirs)[name])
-    with caplog.at_level(logging.INFO):
-        train.log_transfer("G_1.pth", copied, missing, unused)
-    assert f"{copied} tensors copied" in caplog.text
-    assert "of the new model keep their random values: flow.flows.0" in caplog.text
-    assert "of the file are not used" in caplog.text
+        assert torch.equal(value, (before if plan.states[name] == "fresh" else theirs)[name])
+    table = plan.table().splitlines()
+    assert table[0].split() == ["loaded", "resized", "renamed", "fresh"]
+    assert next(line for line in table if line.startswith("flow")).endswith("not in the file")
+    assert "emb_g" in table[-1] and table[-1].startswith("not used of G_1.pth")
+
+
+def test_rows_follow_symbols_speakers_and_marks():
+    """Another table keeps the rows of common symbols, and new speakers begin as the mean of the old ones."""
+    theirs = tiny.config(tiny.MANY_VOICES, data={"speakers": {"anna": 0, "bo": 1}})
+    ours = tiny.config(
+        tiny.MANY_VOICES,
+        data={
+            "symbols": {"$": 0, "ə": [1], "щ": 2, "a": 3, "#": 4},
+            "n_speakers": 3,
+            "speakers": {"cy": 0, "bo": 1, "di": 2},
+            "add_blank": True,
+            "blank_symbol": "#",
+        },
+    )
+    old, new = tiny.randomise(trainer.build_generator(theirs)), trainer.build_generator(ours)
+    content = {"model": checkpoint.reference_state_dict(old), "config": dataclasses.asdict(theirs)}
+    before = new.enc_p.emb.weight.detach().clone()
+    transfer.apply(new, plan := transfer.plan(new, content, ours, "G_1.pth"))
+    rows, there = new.enc_p.emb.weight, old.enc_p.emb.weight
+    assert torch.equal(rows[3], there[symbols.index("a")]) and torch.equal(rows[1], there[symbols.index("ə")])
+    assert torch.equal(rows[[0, 2]], before[[0, 2]])
+    mean = old.emb_g.weight.mean(0)
+    assert torch.equal(new.emb_g.weight[1], old.emb_g.weight[1]) and torch.allclose(new.emb_g.weight[[0, 2]], mean)
+    assert "2 of 5 rows kept by their symbols" in plan.table() and "1 of 3 rows kept by their speakers" in plan.table()
+
+
+def test_a_plan_converts_folded_weights_and_knows_a_missing_posterior():
+    net = tiny.randomise(generator())
+    weights = checkpoint.reference_state_dict(net)
+    weights = checkpoint.fitted(weights, [name.removesuffix("_g") for name in weights if name.endswith("weight_g")])
+    weights = {name: value for name, value in weights.items() if not checkpoint.TRAINING_ONLY.match(name)}
+    other = generator()
+    transfer.apply(other, plan := transfer.plan(other, {"model": weights}, tiny.config(), "G_1.pth"))
+    assert plan.lacks_posterior and "renamed" in plan.states.values()
+    folded = [models.modules.remove_weight_norm(each).dec.state_dict() for each in (net, other)]
+    assert all(torch.allclose(folded[0][name], folded[1][name], atol=1e-6) for name in folded[0])
 
 
 def test_the_config_distinguishes_the_two_mono_layer_flows(tmp_path):
@@ -432,13 +468,12 @@ def test_the_config_distinguishes_the_two_mono_layer_flows(tmp_path):
     checkpoint.refuse_other_flow(content, same, "G_1.pth")
     with pytest.raises(ValueError, match=r"G_1\.pth was trained with the flow 'mono_layer_inter_residual'"):
         checkpoint.refuse_other_flow(content, other, "G_1.pth")
-    _, missing, _ = checkpoint.transfer(generator(inter), path, same)
-    assert missing == []
-    _, missing, _ = checkpoint.transfer(generator(post), path, other)
-    assert missing and all(name.startswith("flow.") for name in missing)
+    for kind, expected in ((inter, set()), (post, {"flow"})):
+        plan = transfer.plan(generator(kind), checkpoint.read(path), tiny.config(kind), "G_1.pth")
+        assert {transfer.part_of(name) for name, state in plan.states.items() if state == "fresh"} == expected
 
 
 def test_a_transfer_without_matching_weights_is_an_error(tmp_path):
     checkpoint.save_checkpoint(discriminators.MultiPeriodDiscriminator(channels=64), None, 1e-3, 1, tmp_path / "D.pth")
     with pytest.raises(ValueError, match=r"D\.pth holds a discriminator.*none of its weights match"):
-        checkpoint.transfer(generator(), tmp_path / "D.pth")
+        transfer.plan(generator(), checkpoint.read(tmp_path / "D.pth"), tiny.config(), "D.pth")

@@ -321,6 +321,48 @@ def test_the_schema_rejects_what_loading_rejects(section, key, value):
         configs.from_dict(sections)
 
 
+FOREIGN = {
+    "MB-iSTFT-VITS": {"model": {"subbands": 4, "gen_istft_n_fft": 16}},
+    "Bert-VITS2": {"data": {"spk2id": {"a": 0}}, "train": {"c_commit": 100}},
+    "Plachtaa/VITS-fast-fine-tuning": {"symbols": ["_", "a"], "speakers": {"a": 0}},
+    "daniilrobnikov/vits2": {"model": {"n_flows": 8, "speaker_cond_layer": 0}, "data": {"n_fft": 2048}},
+    "Coqui TTS": {"model_args": {"num_chars": 3}, "characters": {}},
+    "Piper": {"phoneme_id_map": {"_": [0]}, "audio": {}},
+    "Hugging Face": {"model_type": "vits", "vocab_size": 38},
+}
+
+
+@pytest.mark.parametrize("project", FOREIGN)
+def test_a_config_of_another_project_is_recognized(project, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"train": {}, "data": {}, "model": {}} | FOREIGN[project]), "utf-8")
+    with pytest.raises(ValueError, match=rf"a\.json: this is a config of {project}.*Works: .*Does not: "):
+        configs.load(path)
+
+
+def test_yaml_is_read_to_recognize_it(tmp_path):
+    pytest.importorskip("yaml")
+    path = tmp_path / "config.yaml"
+    path.write_text("model:\n  n_flows: 8\ndata:\n  n_fft: 2048\n", "utf-8")
+    with pytest.raises(ValueError, match="this is a config of daniilrobnikov/vits2"):
+        configs.load(path)
+    path.write_text("model: [", "utf-8")
+    with pytest.raises(ValueError, match=r"config\.yaml: not valid YAML"):
+        configs.load(path)
+
+
+def test_cleaners_are_checked_when_a_file_is_loaded(tmp_path):
+    wrong = tiny.write_config(tmp_path / "a.json", data={"text_cleaners": ["phonems_de"]})
+    with pytest.raises(ValueError, match="no text cleaner 'phonems_de'; nearest: phonemes_de"):
+        configs.load(wrong)
+    theirs = tiny.write_config(tmp_path / "a.json", data={"text_cleaners": ["japanese_cleaners"]})
+    with pytest.warns(UserWarning, match="japanese_cleaners is a cleaner of .*emotional-vits"):
+        configs.load(theirs)
+    plain = {"text_cleaners": ["japanese_cleaners"], "cleaned_text": False}
+    with pytest.raises(ValueError, match="clean the filelists there"):
+        configs.load(tiny.write_config(tmp_path / "a.json", data=plain))
+
+
 def test_the_program_checks_files(tmp_path):
     good, bad = tmp_path / "good.json", tmp_path / "bad.json"
     tiny.write_config(good)

@@ -302,6 +302,13 @@ def test_the_checksum_is_that_of_texts_speakers_and_samples(tmp_path):
     assert checksum(clips) != first
 
 
+def test_words_in_a_script_that_the_cleaner_spells_are_a_warning(tmp_path):
+    clips = clips_of(tmp_path, {"a.wav": voice(9)}, text="hello 你好")
+    settings = data(cleaned_text=False, text_cleaners=["phonemes_en-us"])
+    found = corpus.check_corpus(clips, settings).warnings
+    assert found["words in a script that the cleaner spells letter by letter"] == [f"{clips[0].path}: '你好'"]
+
+
 def test_a_text_without_symbols_is_an_error(tmp_path):
     assert "no text" in corpus.check_corpus(clips_of(tmp_path, {"a.wav": voice()}, text=""), data()).errors
 

@@ -1,6 +1,8 @@
 """Datasets, collation, and the sampler's guarantees for any lengths, boundaries and numbers of GPUs."""
 
 import logging
+import pickle
+import tracemalloc
 from collections import Counter
 from itertools import islice, pairwise
 from types import SimpleNamespace
@@ -80,6 +82,28 @@ def test_items_have_the_lengths_of_the_headers(filelist):
         assert item.wav.shape == (1, FRAMES[i] * HOP) and item.wav.dtype == torch.float32
         assert item.text.dtype == torch.int64 and len(item.text) == len(text)
         assert item.spec is None and item.conditions == {}
+
+
+def test_a_dataset_is_copied_to_processes_that_are_started(filelist_of_speakers):
+    dataset = du.SpeechDataset(filelist_of_speakers, data(n_speakers=3))
+    copy = pickle.loads(pickle.dumps(dataset))
+    for one, other in zip((dataset[2], dataset[3]), (copy[2], copy[3])):
+        assert torch.equal(one.wav, other.wav) and torch.equal(one.text, other.text)
+        assert one.conditions == other.conditions
+
+
+def test_a_line_takes_little_memory(tmp_path, monkeypatch):
+    n = 20_000
+    path = tmp_path / "list.txt"
+    path.write_text("".join(f"{i}.wav|{i % 3}|a text of this line\n" for i in range(n)))
+    monkeypatch.setattr(du, "headers", lambda paths, cache: ((99 * HOP, RATE) for _ in paths))
+    tracemalloc.start()
+    dataset = du.SpeechDataset(path, data(n_speakers=3, speakers={"0": 0, "1": 1, "2": 2}))
+    sampler = du.DistributedBucketSampler(dataset, 16, [0, 50, 100])
+    bytes_a_line = tracemalloc.get_traced_memory()[0] / n
+    tracemalloc.stop()
+    assert bytes_a_line < 80 and dataset.names[7] == "7.wav"
+    assert sorted(i for batch in sampler for i in batch) == list(range(n))
 
 
 def test_raw_text_is_cleaned_and_blanks_are_added(filelist):

@@ -135,6 +135,21 @@ def test_a_text_from_standard_input(runs, tmp_path, monkeypatch):
     np.testing.assert_allclose(read(tmp_path / "o.wav"), expected.audio, atol=2e-4)
 
 
+def test_a_line_that_cannot_be_spoken_is_left_out(runs, tmp_path, capsys):
+    (tmp_path / "lines").write_text("One.\n你好\nTwo 你好. Three.\n", encoding="utf-8")
+    inference.main(["-m", str(runs / "one"), "-f", str(tmp_path / "lines"), "-o", str(tmp_path / "out"), *QUIET])
+    assert (tmp_path / "out" / "lines.txt").read_text("utf-8") == "0001.wav|One.\n0003.wav|Two 你好. Three.\n"
+    assert "text 2: nothing in the text '你好' can be pronounced; it is left out" in capsys.readouterr().err
+
+
+def test_a_dictionary_of_words(runs, tmp_path):
+    (tmp_path / "words.txt").write_text("nginx engine x\n", encoding="utf-8")
+    say = ["-m", str(runs / "one"), *QUIET, "-o"]
+    inference.main([*say, str(tmp_path / "a.wav"), "-t", "NGINX.", "--dictionary", str(tmp_path / "words.txt")])
+    inference.main([*say, str(tmp_path / "b.wav"), "-t", "engine x."])
+    assert (read(tmp_path / "a.wav") == read(tmp_path / "b.wav")).all()
+
+
 def test_speakers_and_conversion(runs, tmp_path, capsys):
     inference.main(["-m", str(runs / "many"), "--list-speakers", "--device", "cpu"])
     assert capsys.readouterr().out == "0\tanna\n1\tbo\n"
@@ -253,7 +268,7 @@ def test_token_ids_instead_of_text(runs, tmp_path):
         (["-m", "{runs}/one", "-t", "Hi.", "--device", "gpu"], "there is no device 'gpu'"),
         (["-m", "{runs}/one", "-f", "no.txt"], "no.txt"),
         (["-m", "{runs}/one/lines", "-t", "Hi."], "does not load as a checkpoint"),
-        (["-m", "{runs}/one", "-f", "{runs}/one/lines"], "text 2: nothing in the text '...' can be pronounced"),
+        (["-m", "{runs}/one", "-f", "{runs}/one/lines"], "text 1: nothing in the text '!' can be pronounced; none of"),
         (["-m", "{runs}/many", "--convert", "no.wav", "-s", "bo", "--source", "anna"], "no.wav: no such file"),
         (["-m", "{runs}/many", "--convert", "no.wav", "-s", "bo"], "--convert needs --source, the name or number of"),
         (["-m", "{runs}/many", "--convert", "no.wav", "--source", "bo"], "--convert needs --speaker, the name or"),
@@ -264,7 +279,7 @@ def test_token_ids_instead_of_text(runs, tmp_path):
 def test_errors_take_one_line(runs, capsys, monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["inference.py"])
-    (runs / "one" / "lines").write_text("Hi.\n...\n")
+    (runs / "one" / "lines").write_text("!\n...\n")
     soundfile.write(runs / "short.wav", np.zeros(9), 8000)
     with pytest.raises(SystemExit) as end:
         inference.main([argument.format(runs=runs) for argument in arguments])

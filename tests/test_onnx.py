@@ -19,6 +19,7 @@ import infer_onnx
 from export import metadata
 from synthesis import Voice, speech
 from synthesis.speech import Scales
+from text.cleaners import language_of
 
 QUIET = {"noise_scale": 0.0, "noise_scale_w": 0.0}
 CASES = {
@@ -143,7 +144,7 @@ def test_the_file_describes_itself(exported):
     [(["english_cleaners2"], "en-us"), (["phonemes_de"], "de"), (["basic_cleaners"], "")],
 )
 def test_the_language_follows_from_the_cleaners(cleaners, language):
-    assert metadata.language(cleaners) == language
+    assert language_of(cleaners) == language
 
 
 @pytest.mark.parametrize("case", ["stochastic, several speakers", "vocos, several speakers"])
@@ -366,6 +367,19 @@ def test_settings_that_a_file_lacks_have_their_defaults(exported):
     assert metadata.read({}) is None
     with pytest.raises(ValueError, match="its metadata is broken"):
         metadata.read(facts | {"symbols": "3"})
+
+
+def test_the_settings_of_the_text_are_in_the_metadata():
+    text = {"symbols": {"_": [0], "a": [1, 2]}, "begin_symbol": "a", "n_vocab": 5, "dictionary": {"b": "[[a]]"}}
+    conf = tiny_voices.settings(data=text)
+    facts = metadata.facts(Voice(tiny_voices.network(conf, 5), conf))
+    described = metadata.read(facts)
+    assert {key: getattr(described.data, key) for key in text} == text and described.n_vocab == 5
+    plain = tiny_voices.settings()
+    assert "text" not in metadata.facts(Voice(tiny_voices.network(plain), plain))
+    for wrong in ("[]", "{}", facts["text"].replace("[1, 2]", "[-1]"), facts["text"].replace('"b"', '"b c"')):
+        with pytest.raises(ValueError, match="its metadata is broken"):
+            metadata.read(facts | {"text": wrong})
 
 
 @pytest.mark.parametrize(

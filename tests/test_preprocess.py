@@ -121,7 +121,7 @@ def test_the_number_of_processes_does_not_change_the_file(tmp_path, monkeypatch)
 
 
 def test_a_cleaner_that_keeps_bars_adds_no_columns(tmp_path, monkeypatch):
-    monkeypatch.setattr(preprocess, "clean_text", lambda text, names: f"{text}|x")
+    monkeypatch.setattr(preprocess, "clean_text", lambda text, names, _: f"{text}|x")
     path = write(tmp_path / "f", "a.wav|one\n")
     preprocess.clean_filelist(path, 1, ["basic_cleaners"])
     assert (tmp_path / "f.cleaned").read_text() == "a.wav|one x\n"
@@ -174,3 +174,18 @@ def test_the_texts_of_shards_are_cleaned(tmp_path, monkeypatch):
     shards.main([str(write(tmp_path / "f", "a.wav|One\n")), "--out", "packed"])
     clean(write(tmp_path / "list", "packed/f-000000.tar\n"))
     assert (tmp_path / "list.cleaned").read_text() == "packed/f-000000.tar/512+5/00000000_a.wav|one\n"
+
+
+def test_the_words_of_a_dictionary_are_replaced(tmp_path):
+    (tmp_path / "list").write_text("a.wav|Ask nginx.\n", encoding="utf-8")
+    (tmp_path / "words").write_text("nginx [[ˈɛndʒɪn]]\n", encoding="utf-8")
+    preprocess.main(["--filelists", str(tmp_path / "list"), "--dictionary", str(tmp_path / "words")])
+    assert (tmp_path / "list.cleaned").read_text("utf-8") == "a.wav|ˈæsk ˈɛndʒɪn.\n"
+
+
+def test_texts_in_a_script_that_the_cleaner_spells_are_named(tmp_path, capsys):
+    (tmp_path / "list").write_text("a.wav|hello\nb.wav|hello 你好\n", encoding="utf-8")
+    preprocess.main(["--filelists", str(tmp_path / "list"), "--text-cleaners", "phonemes_en-us"])
+    assert "1 texts have words in a script that phonemes_en-us would spell letter by letter: text 2 ('你好')" in (
+        capsys.readouterr().out
+    )

@@ -1,6 +1,8 @@
 """Voices equal their networks, repeat themselves with a seed, and refuse text and settings that they cannot use."""
 
+import contextlib
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -15,7 +17,7 @@ import config
 from discriminators import MultiPeriodDiscriminator
 from models import SynthesizerTrn
 from synthesis import Voice, sentences, speech
-from text import intersperse, text_to_sequence
+from text import clean_text, intersperse, text_to_sequence
 
 QUIET = {"noise_scale": 0.0, "noise_scale_w": 0.0}
 TABLE = {"anna": 0, "bo": 1, "carla": 2}
@@ -163,6 +165,54 @@ def test_short_text_and_text_without_words(single):
     with warnings.catch_warnings(), pytest.raises(ValueError, match="nothing in the text '你好' can be pronounced"):
         warnings.simplefilter("error")
         single.speak("你好")
+
+
+def test_a_piece_that_cannot_be_pronounced_is_left_out_with_a_warning(single):
+    with pytest.warns(UserWarning, match="nothing in '你好.' can be pronounced"):
+        assert [line.text for line in single.read("Yes. 你好. No.")] == ["Yes.", "No."]
+
+
+def test_marks_of_a_text(single):
+    """Breaks are silence of their length, and languages and phonemes stay in their places."""
+    text = '<break time="100ms"/>One <break time="250ms"/>[[tuː. b]] it. <break time="1s"/><break time="1s"/>'
+    lines = single.read(text)
+    assert [(line.symbols, line.before, line.after) for line in lines] == [("one", 0.1, 0.25), ("tuː. b it.", 0, 2.0)]
+    spoken = single.speak(text, **QUIET)
+    streamed = np.concatenate(list(single.speak(text, **QUIET, stream=True)))
+    batched = single.speak_batch([text], **QUIET)[0]
+    lengths = [len(sentence.audio) for sentence in spoken.sentences]
+    assert len(spoken.audio) == 800 + lengths[0] + 2000 + lengths[1] + 16000
+    assert spoken.sentences[0].start == 800 and spoken.sentences[1].start == 800 + lengths[0] + 2000
+    assert not spoken.audio[:800].any() and not spoken.audio[-16000:].any()
+    np.testing.assert_allclose(spoken.audio, batched.audio, atol=1e-6)
+    np.testing.assert_allclose(spoken.audio, streamed, atol=1e-6)
+
+
+def test_a_language_for_a_sentence(recwarn):
+    voice = build(data={"text_cleaners": ["phonemes_en-us"], "dictionary": {"hi": "hello"}})
+    mixed = voice.read('Hi. She said <lang xml:lang="de-DE">Guten Tag. Hi</lang> today.')
+    german, american = (lambda text, code=code: clean_text(text, [f"phonemes_{code}"]) for code in ("de", "en-us"))
+    expected = [american("hello."), american("She said"), german("Guten Tag."), german("Hi"), american("today.")]
+    assert [line.symbols for line in mixed] == expected
+    assert [line.ends for line in mixed] == [True, False, True, False, True]
+    assert not recwarn
+    with pytest.warns(UserWarning, match="the script of 'Привет' is not that of the language"):
+        voice.read('Привет <lang xml:lang="ru">Привет.</lang>')
+    with pytest.raises(ValueError, match="espeak-ng has no language 'xx'"):
+        voice.read('<lang xml:lang="xx">a</lang>')
+
+
+def test_marks_take_linear_time(single):
+    for text in (
+        "<break" * 20_000,
+        '[[a]]. <break time="1ms"/>' * 500,
+        "[[" * 40_000,
+        "[[a" * 9_000 + "Dr. e.g. " * 900,
+    ):
+        begin = time.perf_counter()
+        with contextlib.suppress(ValueError):
+            single.read(text)
+        assert time.perf_counter() - begin < 5
 
 
 def test_phonemes_and_ids_do_not_pass_the_cleaners():

@@ -291,8 +291,8 @@ def test_the_speakers_of_a_run_whose_config_is_broken_are_those_of_its_checkpoin
 
 
 def test_an_unknown_cleaner_logs_a_warning(workspace, capsys):
-    with_config(data={"text_cleaners": ["phonems_de"]})("--max-steps", 1)
-    assert "there is no text cleaner 'phonems_de'; nearest: phonemes_de" in capsys.readouterr().err
+    with_config(data={"text_cleaners": ["japanese_cleaners"]})("--max-steps", 1)
+    assert "there is no text cleaner 'japanese_cleaners'; nearest: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -505,7 +505,7 @@ def test_fine_tuning_copies_weights_and_keeps_its_source(workspace, capsys):
     assert [path.read_bytes() for path in sources] == before
     for name in ("G_1.pth", "D_1.pth"):
         assert_equal_weights(f"logs/fine/{name}", f"logs/source/{name}")
-    assert "tensors copied" in said
+    assert "generator from logs/source/G_1.pth" in said and "discriminator from logs/source/D_1.pth" in said
 
 
 def test_init_options_are_rejected_for_a_run_with_checkpoints(workspace, capsys):
@@ -604,7 +604,7 @@ def test_wrong_options_and_configs_are_reported(workspace, capsys, monkeypatch):
     assert "logs/voice has no run yet: give its config with -c" in error_of(capsys)
     assert "cannot read the config file none.json" in error_of(capsys, "-c", "none.json")
     path = tiny.write_config(workspace / "tiny.json")
-    assert "there is no file none.pth" in error_of(capsys, "-c", path, "--init-from", "none.pth")
+    assert "there is no checkpoint or run none.pth" in error_of(capsys, "-c", path, "--init-from", "none.pth")
     assert "-1 processes were asked for" in error_of(capsys, "-c", path, "--processes", -1)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert "PyTorch sees no GPU" in error_of(capsys, "-c", path, "--device", "cuda")
@@ -920,7 +920,7 @@ def test_torchrun_restarts_two_processes_after_a_kill_and_the_result_is_the_same
     tiny.write_corpus(workspace, 9, 3, speakers=2)
     tiny.write_config(workspace / "tiny.json", *ALL_PARTS, train={"eval_interval": 2})
     options = ["-c", "tiny.json", "--device", "cpu", "--max-steps", "4"]
-    spawned = tiny.python(PROGRAM, "-m", "a", "--processes", "2", *options, folder=workspace)
+    spawned = tiny.python(PROGRAM, "-m", "a", "--processes", "2", *options, folder=workspace, timeout=400)
     assert spawned.returncode == 0, spawned.stderr
     (workspace / "killed.py").write_text(KILLED, "utf-8")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]

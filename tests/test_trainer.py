@@ -1,7 +1,6 @@
 """The training step: gradients, padding, learning durations, skipped updates, accumulation, several processes."""
 
 import copy
-import dataclasses
 import weakref
 from itertools import islice
 
@@ -20,6 +19,7 @@ import trainer
 from commons import map_tensors
 from discriminators import MultiPeriodDiscriminator
 from durations import dequantize
+from importers import transfer
 from synthesis import Voice
 from trainer import Trainer
 from training.learner import AVERAGE_START
@@ -284,8 +284,41 @@ def test_synthesis_and_fine_tuning_use_the_averaged_weights(tmp_path):
     spoken = [Voice.load(tmp_path / file).speak("hˈa.", seed=1).audio for file in ("G_3.pth", "G_best.pth")]
     assert (spoken[0] == spoken[1]).all()
     other = Trainer(tiny.config(), CPU)
-    checkpoint.transfer(other.generator.network, tmp_path / "G_3.pth", dataclasses.asdict(run.config.model))
+    transfer.apply(other.generator.network, transfer.plan(other.generator.network, content, other.config, "G_3.pth"))
     assert tiny.equal(dict(zip(names, (weight.detach() for weight in other.generator.weights))), average)
+
+
+def test_parts_learn_alone_at_first_and_at_their_own_rates():
+    """`train.warm_up_parts` learn alone for `train.warm_up_steps`; then 0 in `train.lr_scale` freezes a part."""
+    scales = {"dec.": 0.5, "dec.conv_pre": 0.0, "enc_p.": 0.0}
+    run = Trainer(tiny.config(train={"warm_up_steps": 2, "lr_scale": scales}), CPU)
+    net, changes = run.generator.network, []
+    for _ in range(3):
+        before = {name: weight.detach().clone() for name, weight in net.named_parameters()}
+        run.step(batch(run.config))
+        run.position.step += 1
+        changes.append({n.split(".")[0] for n, w in net.named_parameters() if not w.equal(before[n])})
+    assert changes[0] == changes[1] == {"enc_q"} and changes[2] == {"enc_q", "flow", "dp", "dec"}
+    assert net.dec.conv_pre.weight.equal(before["dec.conv_pre.weight"]) and not net.enc_p.training and net.dec.training
+    rates = {group["lr"] for group in run.generator.optimizer.param_groups}
+    assert rates == {rate * run.config.train.learning_rate for rate in (1, 0.5, 0)}
+
+
+def test_an_optimizer_of_several_rates_is_saved_as_one(tmp_path):
+    config = tiny.config(train={"lr_scale": {"dec.": 0.5}})
+    run, again = Trainer(config, CPU), Trainer(config, CPU)
+    run.step(batch(config))
+    run.position.step = 1
+    checkpoint.save_run(run, tmp_path)
+    (group,) = checkpoint.read(tmp_path / "G_1.pth")["optimizer"]["param_groups"]
+    assert group["params"] == list(range(len(run.generator.weights))) and group["lr"] == run.generator.learning_rate
+    assert checkpoint.resume_run(again, tmp_path)
+    states = [learner.optimizer.state_dict()["state"] for learner in (run.generator, again.generator)]
+    assert tiny.equal(*states)
+    plain = Trainer(tiny.config(), CPU)  # the same file continues without the rates
+    assert checkpoint.resume_run(plain, tmp_path)
+    moment = plain.generator.optimizer.state[plain.generator.network.dec.conv_pre.weight]["exp_avg"]
+    assert moment.equal(run.generator.optimizer.state[run.generator.network.dec.conv_pre.weight]["exp_avg"])
 
 
 def test_a_run_continues_its_average(tmp_path):

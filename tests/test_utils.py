@@ -1,6 +1,7 @@
 """Tests of the functions that notebooks of VITS use."""
 
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import config as configs
 import models
+import text
 import utils
 from data_utils import TextAudioLoader, TextAudioSpeakerCollate, TextAudioSpeakerLoader
 
@@ -45,6 +47,37 @@ def test_a_notebook_builds_and_loads_a_network(tmp_path):
     for kind in (torch.optim.AdamW, torch.optim.Adam):
         net, optimizer, _, _ = utils.load_checkpoint(path, build(), kind(build().parameters()))
         assert isinstance(optimizer, kind)
+
+
+def test_programs_of_vits2_pytorch_pass_arguments_beside_the_config(tmp_path):
+    hps = utils.get_hparams_from_file(tiny.write_config(tmp_path / "a.json"))
+    scales = {"mas_noise_scale_initial": 0.02, "noise_scale_delta": 1e-6}
+    net = models.SynthesizerTrn(178, 20, 32, n_speakers=hps.data.n_speakers, **scales, **hps.model)
+    assert net.use_noise_scaled_mas and net.mas_noise_scale_initial == 0.02 and net.noise_scale_delta == 1e-6
+    assert hps.model.mas_noise_scale_initial == hps.model["mas_noise_scale_initial"] == 0.01
+
+
+def test_training_loops_of_vits_log_and_prune(tmp_path, caplog):
+    utils.get_logger(tmp_path / "run").info("hello")
+    assert "run\tINFO\thello" in (tmp_path / "run" / "train.log").read_text("utf-8")
+    utils.check_git_hash(tmp_path)
+    (tmp_path / "githash").write_text("0" * 40, "utf-8")
+    utils.check_git_hash(tmp_path)
+    assert "the commit 00000000; this is" in caplog.text or "is not a git repository" in caplog.text
+    for step in (5, 100, 20, 7, 3):
+        for kind in ("G", "D"):
+            (tmp_path / f"{kind}_{step}.pth").touch()
+    utils.remove_old_checkpoints(tmp_path, prefixes=["G_*.pth"])
+    assert utils.scan_checkpoint(tmp_path, "G_*.pth") == [str(tmp_path / f"G_{step}.pth") for step in (7, 20, 100)]
+    assert len(utils.scan_checkpoint(tmp_path, "D_*.pth")) == 5 and utils.scan_checkpoint(tmp_path, "X_*.pth") is None
+    writer = mock.Mock()
+    utils.summarize(writer, 3, scalars={"a": 1}, images={"b": 2}, audios={"c": 3}, audio_sampling_rate=8)
+    assert writer.method_calls == [
+        mock.call.add_scalar("a", 1, 3),
+        mock.call.add_image("b", 2, 3, dataformats="HWC"),
+        mock.call.add_audio("c", 3, 3, 8),
+    ]
+    assert text._clean_text("Hi.", ["basic_cleaners"]) == "hi."
 
 
 def test_loaders_accept_the_data_section(workspace):

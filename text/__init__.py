@@ -7,10 +7,11 @@ alphabet for a model that reads Russian characters. `text.tokens` serves the tab
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from text.cleaners import get_cleaner
+from text.markup import PHONEMES, respelled
 from text.table import vits_table
 
 
@@ -56,11 +57,33 @@ def warn_of_unknown(unknown: Iterable[str]) -> None:
         warnings.warn(f"symbol {symbol!r} (U+{ord(symbol):04X}) is not in the table and is left out", stacklevel=3)
 
 
-def clean_text(text: str, cleaner_names: Iterable[str]) -> str:
-    """Apply the named cleaners in order. Raises ValueError for an unknown name."""
-    for name in [cleaner_names] if isinstance(cleaner_names, str) else cleaner_names:
-        text = get_cleaner(name)(text)
+def clean_text(text: str, cleaner_names: Iterable[str], dictionary: Mapping[str, str] | None = None) -> str:
+    """Apply the named cleaners in order, after the words of a dictionary (see `text.markup`) are replaced.
+
+    Phonemes in double brackets, `[[həlˈoʊ]]`, remain as they are. Raises ValueError for an unknown name.
+    """
+    cleaners = [get_cleaner(name) for name in ([cleaner_names] if isinstance(cleaner_names, str) else cleaner_names)]
+    if dictionary:
+        parts = PHONEMES.split(text)
+        parts[::2] = [respelled(part, dictionary) for part in parts[::2]]
+        text = "".join(f"[[{part}]]" if i % 2 else part for i, part in enumerate(parts))
+    if "[[" not in text:
+        return _cleaned(text, cleaners)
+    parts = PHONEMES.split(text)  # the odd ones are phonemes
+    for i in range(0, len(parts), 2):
+        part = parts[i]
+        before, after = (" " if i and part[:1].isspace() else ""), (" " if part[-1:].isspace() else "")
+        parts[i] = f"{before}{_cleaned(part, cleaners).strip()}{after}" if part.strip() else before or after
+    return " ".join("".join(parts).split())
+
+
+def _cleaned(text: str, cleaners: Sequence[Callable[[str], str]]) -> str:
+    for cleaner in cleaners:
+        text = cleaner(text)
     return text
+
+
+_clean_text = clean_text  # the name in VITS, which its preprocess.py calls
 
 
 def table_of_symbols(extra_symbols: str = "") -> tuple[str, ...]:

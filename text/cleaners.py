@@ -8,7 +8,12 @@
 - `english_characters`: English text in lower case with numbers and abbreviations spelled out. Every character has an
   id. For models trained on normalised text instead of phonemes, which VITS2 evaluates as well.
 - `phonemes_LANGUAGE`: phonemes with stress and punctuation in any language of espeak-ng, named by its espeak-ng code:
-  `phonemes_de`, `phonemes_pt-br`, `phonemes_en-gb`.
+  `phonemes_de`, `phonemes_pt-br`, `phonemes_en-gb`. A full stop after an abbreviation or an ordinal number, as in the
+  Danish "3. oktober", is part of the word.
+- `english_gruut`: American English phonemes with stress and punctuation by gruut, without espeak-ng. It needs the
+  package gruut.
+- `normalize_LANGUAGE`: numbers, dates, times, amounts and units in words, for a cleaner of phonemes after it. The
+  setting `data.normalize` puts it first. There are rules for English and German: `normalize_en`, `normalize_de`.
 
 The English cleaners expand abbreviations as the Tacotron cleaners of Keith Ito do. Their misspelling "misess" is kept,
 because published models were trained on it.
@@ -18,12 +23,16 @@ import difflib
 import functools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from unidecode import unidecode
 
-from text.espeak import phonemize
+from text.abbreviations import mark_stops
+from text.espeak import load, phonemize
+from text.german import spell_german
+from text.markup import PHONEMES
 from text.numbers import spell_numbers
+from text.scripts import words_in_other_scripts
 
 _ABBREVIATIONS = {
     "mrs": "misess",
@@ -45,6 +54,8 @@ _ABBREVIATIONS = {
     "col": "colonel",
     "ft": "fort",
 }
+ESPEAK_ENGLISH = ("english_cleaners", "english_cleaners2", "english_cleaners3")
+_TIE = "\u0361"  # of gruut's affricates, which have two symbols in the table
 _ABBREVIATION = re.compile(rf"\b({'|'.join(_ABBREVIATIONS)})\.")
 _SPACES = re.compile(r"\s{2,}|[^\S ]")  # does not match a single space, the most frequent case, for speed
 _WITHOUT_SOUND = re.compile(r"[(){}\[\]-]")  # brackets, and the hyphen with which espeak joins French words
@@ -88,9 +99,22 @@ def english_characters(text: str) -> str:
     return re.sub(r" (?=[;:,.!?])", "", text)
 
 
+def english_gruut(text: str) -> str:
+    """Return American English phonemes by gruut. Raises ValueError if gruut is not installed."""
+    from cli import extra
+
+    spoken = []
+    for sentence in extra("gruut").sentences(spell_numbers(text), lang="en-us"):
+        for word in sentence:
+            is_word = word.phonemes and not (word.is_major_break or word.is_minor_break)
+            spoken.append("".join(word.phonemes).replace(_TIE, "") if is_word else word.text)
+            spoken.append(word.trailing_ws)
+    return collapse_whitespace("".join(spoken)).strip()
+
+
 def phonemes(text: str, language: str) -> str:
     """Return the phonemes of `text` in a language of espeak-ng. Raises EspeakError for an unknown language."""
-    text = unicodedata.normalize("NFC", text).translate(_MARKS_OF_OTHER_SCRIPTS)
+    text = mark_stops(unicodedata.normalize("NFC", text).translate(_MARKS_OF_OTHER_SCRIPTS), language)
     return collapse_whitespace(_WITHOUT_SOUND.sub("", phonemize(text, language))).strip()
 
 
@@ -101,7 +125,9 @@ CLEANERS: dict[str, Callable[[str], str]] = {
     "english_cleaners2": english_cleaners2,
     "english_cleaners3": english_cleaners2,
     "english_characters": english_characters,
+    "english_gruut": english_gruut,
 }
+NORMALIZERS: dict[str, Callable[[str], str]] = {"de": spell_german, "en": spell_numbers}  # by language family
 
 
 def get_cleaner(name: str) -> Callable[[str], str]:
@@ -111,9 +137,13 @@ def get_cleaner(name: str) -> Callable[[str], str]:
     prefix, _, language = name.partition("_")
     if prefix == "phonemes" and language:
         return functools.partial(phonemes, language=language)
+    if prefix == "normalize" and language:
+        if (normalizer := NORMALIZERS.get(language.partition("-")[0])) is None:
+            raise ValueError(f"there are no rules for numbers in {language!r}; languages: {', '.join(NORMALIZERS)}")
+        return lambda text: collapse_whitespace(normalizer(text))
     known = [*CLEANERS, f"phonemes_{language}"] if language else CLEANERS
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-    every = f"{', '.join(CLEANERS)}, phonemes_LANGUAGE (phonemes_de, phonemes_fr-fr, ...)"
+    every = f"{', '.join(CLEANERS)}, phonemes_LANGUAGE (phonemes_de, phonemes_fr-fr, ...), normalize_en, normalize_de"
     raise ValueError(f"there is no text cleaner {name!r}; nearest: {nearest}; all: {every}")
 
 
@@ -121,6 +151,37 @@ def same_cleaners(names: Iterable[str], others: Iterable[str]) -> bool:
     """Return whether two lists name the same cleaners. Names may differ, as english_cleaners2 and 3 do."""
     first, second = ([CLEANERS.get(name, name) for name in each] for each in (names, others))
     return first == second
+
+
+def language_of(cleaner_names: Iterable[str]) -> str:
+    """Return the espeak-ng code of the cleaners' language, empty if they serve any language."""
+    for name in cleaner_names:
+        if name.startswith("phonemes_"):
+            return name.removeprefix("phonemes_")
+        if name.startswith("english_"):
+            return "en-us"
+    return ""
+
+
+def in_language(cleaner_names: Sequence[str], language: str) -> list[str]:
+    """Return the cleaners of phonemes that correspond to others in a language of espeak-ng.
+
+    A code with a region that espeak-ng does not have, such as de-de, is that of the language. Raises ValueError if the
+    cleaners do not make phonemes by espeak-ng, and EspeakError for an unknown language.
+    """
+    if not any(name.startswith("phonemes_") or name in ESPEAK_ENGLISH for name in cleaner_names):
+        made = ", ".join(cleaner_names)
+        raise ValueError(f"this voice reads one language: its cleaners, {made}, do not make phonemes by espeak-ng")
+    if language not in load().languages and language.partition("-")[0] in load().languages:
+        language = language.partition("-")[0]
+    load().voice_of(language)
+    return [f"phonemes_{language}"]
+
+
+def unreadable(text: str, cleaner_names: Iterable[str]) -> list[str]:
+    """Return the words of a text that espeak-ng spells letter by letter, because it does not know their script."""
+    languages = [name.removeprefix("phonemes_") for name in cleaner_names if name.startswith("phonemes_")]
+    return words_in_other_scripts(PHONEMES.sub(" ", text), languages[0]) if languages else []
 
 
 def collapse_whitespace(text: str) -> str:

@@ -18,6 +18,8 @@ import re
 import threading
 from pathlib import Path
 
+from text.abbreviations import IN_WORD
+
 # The punctuation marks of phonemizer with the spaces around them. "," and "." between digits are part of a number.
 _MARKS = re.compile(r"""(\s*(?:(?:[;:!?¡¿—…"«»“”(){}\[\]]|(?<![0-9])[,.]|[,.](?![0-9]))\s*)+)""")
 _LANGUAGE_SWITCH = re.compile(r"\(.+?\)")  # such as "(en)" before an English word in another language
@@ -100,8 +102,8 @@ class Espeak:
         return self.languages[language]
 
     def phonemes(self, text: str) -> str:
-        """Return the IPA of text without punctuation, in the selected voice."""
-        pointer = ctypes.c_char_p(text.encode("utf-8", "replace"))
+        """Return the IPA of text without punctuation but `IN_WORD`, in the selected voice."""
+        pointer = ctypes.c_char_p(text.replace(IN_WORD, ".").encode("utf-8", "replace"))
         clauses = []
         while pointer.value is not None:  # espeak advances the pointer by one clause
             clauses.append(self._to_phonemes(ctypes.byref(pointer), _UTF8, _IPA) or b"")

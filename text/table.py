@@ -16,7 +16,7 @@ from typing import Any
 from text.symbols import symbols as vits_symbols
 
 Symbols = Sequence[str] | Mapping[str, Sequence[int] | int]
-MAX_SYMBOLS = 1 << 15  # training stores ids in 16 bits
+MAX_SYMBOLS = 1 << 15  # more than a table of any language has
 PIPER_CHARACTERS = ("espeak", "text")  # values of Piper's phoneme_type that make single code points
 
 

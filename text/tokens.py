@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from config import data_setting
 from text import clean_text, intersperse, warn_of_unknown
+from text.cleaners import NORMALIZERS, in_language, language_of
 from text.symbols import PAD
 from text.table import Symbols, SymbolTable
 
@@ -18,7 +19,26 @@ T = TypeVar("T")
 
 def cleaned(text: str, data: Any) -> str:
     """Return the symbols of a clip's text. Text of a cleaned filelist is returned unchanged."""
-    return text if data.cleaned_text else clean_text(text, data.text_cleaners)
+    return text if data.cleaned_text else clean(text, data)
+
+
+def clean(text: str, data: Any, language: str = "") -> str:
+    """Return the symbols of a text, by the cleaners and the dictionary of `data`.
+
+    `language`, a code of espeak-ng, selects another language, to which the dictionary does not apply.
+    """
+    return clean_text(text, cleaners(data, language), None if language else data_setting(data, "dictionary"))
+
+
+def cleaners(data: Any, language: str = "") -> list[str]:
+    """Return the names of the cleaners, with that of `normalize` before them, in the voice's language or another.
+
+    Raises ValueError as `text.cleaners.in_language`.
+    """
+    names = in_language(data.text_cleaners, language) if language else list(data.text_cleaners)
+    spoken = language_of(names)
+    normalized = data_setting(data, "normalize") and (not language or spoken.partition("-")[0] in NORMALIZERS)
+    return [f"normalize_{spoken}", *names] if normalized else names
 
 
 def symbol_table(data: Any) -> SymbolTable:

@@ -1,7 +1,7 @@
 """A network that learns: its optimizer, its averaged weights, and gradient accumulation."""
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -19,37 +19,45 @@ Network = TypeVar("Network", bound=nn.Module)
 class Learner(Generic[Network]):
     """A network with its optimizer, wrapped in DistributedDataParallel if there are several processes.
 
+    `lr_scale` has factors on the learning rate by the beginning of the names of weights; the longest one holds. Weights
+    with the factor 0 are frozen.
     `average` is the exponential moving average of the weights, in the order of `weights`, or None before the first
     call of `update_average`.
     """
 
-    def __init__(self, network: Network, train: TrainConfig, device: torch.device):
+    def __init__(
+        self, network: Network, train: TrainConfig, device: torch.device, lr_scale: Mapping[str, float] | None = None
+    ):
         self.network = network.to(device)
         # listed once, because walking through the modules is slow
         self.weights: list[Tensor] = list(network.parameters())
-        self.wrapped = distributed.wrap(self.network, device)
         self.average: list[Tensor] | None = None
         self.learning_rate = train.learning_rate
         cuda = device.type == "cuda"
-        # on a GPU the rate is a tensor there, which a captured step reads anew
-        self.rate = torch.tensor(self.learning_rate, device=device) if cuda else None
+        groups: dict[float, list[Tensor]] = {}
+        for name, weight in network.named_parameters():
+            groups.setdefault(scale := scale_of(name, lr_scale or {}), []).append(weight)
+            weight.requires_grad_(scale > 0)
+        self.wrapped = distributed.wrap(self.network, device)
+        self.scales = list(groups)
+        # on a GPU the rates are tensors there, which a captured step reads anew
+        self.rates = [torch.zeros((), device=device) for _ in groups] if cuda else []
         self.optimizer = torch.optim.AdamW(
-            self.weights,
-            self.learning_rate if self.rate is None else self.rate,
+            [{"params": weights} for weights in groups.values()],
+            torch.tensor(self.learning_rate, device=device) if cuda else self.learning_rate,
             (train.betas[0], train.betas[1]),
             train.eps,
             train.weight_decay,
             fused=cuda,
             capturable=cuda,
         )
+        self.set_learning_rate(self.learning_rate)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set the learning rate from the next update on."""
         self.learning_rate = learning_rate
-        if self.rate is not None:
-            self.rate.fill_(learning_rate)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate if self.rate is None else self.rate
+        for i, (group, scale) in enumerate(zip(self.optimizer.param_groups, self.scales)):
+            group["lr"] = self.rates[i].fill_(learning_rate * scale) if self.rates else learning_rate * scale
 
     def accumulate(self, loss: Tensor, scaler: torch.amp.GradScaler) -> None:
         """Add the gradients of a loss to those already computed."""
@@ -107,3 +115,9 @@ def accumulating(parts: Sequence[Batch], learners: Collection[Learner[Any]]) -> 
             stack.enter_context(distributed.unexchanged(learner.wrapped))
         yield from others
     yield last
+
+
+def scale_of(name: str, scales: Mapping[str, float]) -> float:
+    """Return the factor on the learning rate of a weight: that of the longest beginning of its name, otherwise 1."""
+    found = [part for part in scales if name.startswith(part)]
+    return scales[max(found, key=len)] if found else 1.0

@@ -25,16 +25,16 @@ def write_start(folder: Path, command: str, step: int, device: torch.device, che
     Changes of the code since its commit are written to `code_HASH.diff`. `checksum` is that of recordings and texts,
     `corpus.Report.checksum`, or None if they were not checked.
     """
-    commit, changes = _git("rev-parse", "HEAD"), _git("diff", "--no-ext-diff", "HEAD")
-    name = f"code_{hashlib.sha256(changes.encode()).hexdigest()[:8]}.diff" if changes else None
-    if changes and name:
-        write_text(folder / name, changes)
+    commit, changes, diff = _git("rev-parse", "HEAD"), _git("diff", "--no-ext-diff", "HEAD", "--", "."), None
+    if changes:
+        diff = f"code_{hashlib.sha256(changes.encode()).hexdigest()[:8]}.diff"
+        write_text(folder / diff, changes)
     line: dict[str, Any] = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "step": step,
         "command": command,
         "commit": commit and commit.strip(),
-        "diff": name,
+        "diff": diff,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "system": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
