@@ -232,7 +232,7 @@ def test_training_accepts_a_zip_of_recordings(tmp_path, kernel):
     kernel.setenv("VITS_OWN", shutil.make_archive(str(tmp_path / "my"), "zip", tmp_path / "unpacked"))
     cells = run(read("training", *DATA_CELLS, "check", "clip", "config"), folder)
     assert_all_succeeded(cells)
-    assert "2 recordings" in printed(cells["check"]) and len(sounds(cells["clip"])[0]) == 2 * 24000
+    assert "3 recordings" in printed(cells["check"]) and len(sounds(cells["clip"])[0]) == 2 * 24000
     config = configs.load(folder / "configs/my_own.json")
     assert config.data.training_files == "filelists/my_own_audio_sid_text_train_filelist.txt.cleaned"
     assert (folder / config.data.validation_files).is_file()
