@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -234,3 +235,9 @@ def test_library_named_by_the_environment_has_priority(monkeypatch, tmp_path):
     copy = shutil.copy(library, tmp_path)  # a copy, because the state of the loaded library must not change
     with pytest.raises(espeak.EspeakError, match="does not start with the data in /nowhere"):
         espeak.Espeak(copy, "/nowhere")
+
+
+def test_a_line_of_spaces_takes_linear_time():
+    began = time.process_time()
+    assert not text.clean_text(" " * 20_000, ["english_cleaners2"]).strip()
+    assert time.process_time() - began < 5  # 16 seconds before
