@@ -21,7 +21,8 @@ from pathlib import Path
 from text.abbreviations import IN_WORD
 
 # The punctuation marks of phonemizer with the spaces around them. "," and "." between digits are part of a number.
-_MARKS = re.compile(r"""(\s*(?:(?:[;:!?¡¿—…"«»“”(){}\[\]]|(?<![0-9])[,.]|[,.](?![0-9]))\s*)+)""")
+# the look-behind keeps the time linear in the number of spaces
+_MARKS = re.compile(r"""((?<!\s)\s*(?:(?:[;:!?¡¿—…"«»“”(){}\[\]]|(?<![0-9])[,.]|[,.](?![0-9]))\s*)+)""")
 _LANGUAGE_SWITCH = re.compile(r"\(.+?\)")  # such as "(en)" before an English word in another language
 _STRESS = re.compile(r"[ˈˌ'-]+")
 
