@@ -26,10 +26,9 @@ from typing import Any, Literal, get_args, get_origin
 
 import cli
 from files import probable_encoding, write_text
-from importers import projects
-from text.cleaners import NORMALIZERS, get_cleaner, language_of
-from text.markup import check_dictionary, read_dictionary
-from text.table import MAX_SYMBOLS, SymbolTable, read_symbols
+from settings import checks, projects, schemas
+from text.markup import read_dictionary
+from text.table import read_symbols
 
 # Choices of a setting. Each value but those of `Precision` is a key of the registry that its module declares.
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -43,11 +42,9 @@ BestMeasure = Literal["auto", "mel", "kl", "dur", "duration_error", "cer", "wer"
 EVALUATED = ("cer", "wer", "dnsmos", "plcmos")  # measures of evaluate.py; the others are those of a validation
 HIGHER_IS_BETTER = ("dnsmos", "plcmos")
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-FLOW_HEADS = {"pre_conv2": 2, "fft": 4}  # attention heads that share the hidden channels, for each flow that has them
 YAML = (".yaml", ".yml")
 MAX_DIGITS = 30  # of a whole number in a config
 MAX_SHOWN = 120  # characters of a value in an error message
-SCHEMA_VERSION = 1  # increase it when a key is removed or changes its meaning
 BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {  # keywords of JSON Schema: comparison and message
     "minimum": (operator.ge, "{} or more"),
     "exclusiveMinimum": (operator.gt, "above {}"),
@@ -276,7 +273,7 @@ def load(path: str | Path) -> Config:
         config = from_dict(sections, str(path), Path(path).parent)
     except OverflowError:
         raise ValueError(f"{path} has a number that is too large to compute with") from None
-    if problems := list(_unknown_cleaners(config.data)):
+    if problems := list(checks.unknown_cleaners(config.data)):
         raise ValueError("\n".join(f"{path}: {problem}" for problem in problems))
     for note in projects.foreign_cleaners(config.data.text_cleaners):
         warnings.warn(f"{path}: {note}", stacklevel=2)
@@ -355,8 +352,8 @@ def from_dict(sections: dict[str, Any], where: str = "config", folder: Path = Pa
     if isinstance(data.dictionary, str):
         data = dataclasses.replace(data, dictionary=read_dictionary(find(data.dictionary, folders)))
     config = dataclasses.replace(config, data=data)
-    checks = CHECKS + DECODER_CHECKS.get(config.model.decoder, ())
-    problems = list(_out_of_range(config)) or [problem for check in checks for problem in check(config)]
+    combined = (_check_choices, *checks.CHECKS, *checks.DECODER_CHECKS.get(config.model.decoder, ()))
+    problems = list(_out_of_range(config)) or [problem for check in combined for problem in check(config)]
     if problems:
         raise ValueError("\n".join(f"{where}: {problem}" for problem in problems))
     return config
@@ -394,41 +391,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> No
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema (draft 7) of config files: keys, types, bounds, choices, defaults and meanings."""
-    return {
-        "$schema": "http://json-schema.org/draft-07/schema#",
-        "$id": f"urn:vits2:config:{SCHEMA_VERSION}",
-        "x-version": SCHEMA_VERSION,
-        "title": "Config of a VITS2 run",
-        "type": "object",
-        "required": list(SECTIONS),
-        "additionalProperties": False,
-        "properties": {
-            "$schema": {"type": "string", "description": "path of this schema, for editors"},
-            **{name: _schema_of_section(name, part) for name, part in SECTIONS.items()},
-        },
-    }
-
-
-def _schema_of_section(section: str, part: type) -> dict[str, Any]:
-    properties = {}
-    for declared, default in zip(dataclasses.fields(part), dataclasses.asdict(part()).values()):
-        choices = CHOICES.get(f"{section}.{declared.name}")
-        allowed = {"enum": list(choices)} if choices else _schema_of_type(declared.type, declared.metadata["bounds"])
-        properties[declared.name] = {"description": declared.metadata["meaning"], **allowed, "default": default}
-    return {"type": "object", "description": part.__doc__, "additionalProperties": False, "properties": properties}
-
-
-def _schema_of_type(kind: Any, bounds: dict[str, float]) -> dict[str, Any]:
-    """Return the schema of an annotated type; `bounds` apply to its numbers, also to those in lists."""
-    origin, args = get_origin(kind), get_args(kind)
-    if origin is types.UnionType:
-        return {"anyOf": [_schema_of_type(arg, bounds) for arg in args]}
-    if origin is list:
-        return {"type": "array", "items": _schema_of_type(args[0], bounds)}
-    if origin is dict:
-        return {"type": "object", "additionalProperties": _schema_of_type(args[1], {})}
-    name = {bool: "boolean", int: "integer", float: "number", str: "string", types.NoneType: "null"}[kind]
-    return {"type": name, **(bounds if kind in (int, float) else {})}
+    return schemas.build(SECTIONS, CHOICES)
 
 
 def read_section(part: type, values: dict[str, Any], where: str) -> Any:
@@ -484,9 +447,6 @@ def _numbers(value: Any) -> list[float]:
     return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
 
 
-# Checks of combinations of settings. Each yields a sentence for each error and assumes values within their bounds.
-
-
 def _check_choices(config: Config) -> Iterator[str]:
     for key, allowed in CHOICES.items():
         section, name = key.split(".")
@@ -495,148 +455,6 @@ def _check_choices(config: Config) -> Iterator[str]:
             near = difflib.get_close_matches(value, allowed, 1, 0.3)
             hint = f"did you mean {near[0]!r}? " if near else ""
             yield f"{key} is {_shortened(repr(value))}; {hint}It may be {', '.join(allowed)}"
-
-
-def _check_training(config: Config) -> Iterator[str]:
-    train, hop = config.train, config.data.hop_length
-    betas, boundaries = train.betas, train.bucket_boundaries
-    if train.seed >= 2**63:
-        yield f"train.seed is {train.seed}, and should be below 2 to the power of 63"
-    for part, scale in train.lr_scale.items():
-        if not 0 <= scale < math.inf:
-            yield f"train.lr_scale of {part!r} is {scale}, and should be 0 or more"
-    if len(betas) != 2 or max(betas) >= 1:
-        yield f"train.betas is {betas}, and should be two numbers below 1"
-    if boundaries != sorted(set(boundaries)) or len(boundaries) < 2:
-        yield f"train.bucket_boundaries must be two or more rising numbers, not {boundaries}"
-    if train.batch_size % train.accumulate:
-        yield f"train.batch_size ({train.batch_size}) cannot be shared by train.accumulate ({train.accumulate}) parts"
-    if train.segment_size % hop:
-        yield f"train.segment_size ({train.segment_size}) is not a whole number of hops of {hop}"
-
-
-def _check_spectrograms(config: Config) -> Iterator[str]:
-    data = config.data
-    for name in ("win_length", "hop_length"):
-        if getattr(data, name) > data.filter_length:
-            yield f"data.{name} ({getattr(data, name)}) is longer than data.filter_length ({data.filter_length})"
-    highest = data.sampling_rate / 2 if data.mel_fmax is None else data.mel_fmax
-    if highest > data.sampling_rate / 2:
-        yield f"data.mel_fmax ({data.mel_fmax}) lies above half of data.sampling_rate ({data.sampling_rate})"
-    if data.mel_fmin >= highest:
-        yield f"data.mel_fmin ({data.mel_fmin:g}) is not below the highest frequency of the mel bands, {highest:g}"
-    if data.use_mel_posterior_encoder != config.model.use_mel_posterior_encoder:
-        yield "use_mel_posterior_encoder differs between data and model; both decide the posterior's input"
-
-
-def _check_texts(config: Config) -> Iterator[str]:
-    data = config.data
-    if data.min_text_len > data.max_text_len:
-        yield f"data.min_text_len ({data.min_text_len}) is above data.max_text_len ({data.max_text_len})"
-    if not data.text_cleaners:
-        yield 'data.text_cleaners is empty: name one, such as "english_cleaners2" or "phonemes_de"'
-    if data.normalize and (language := language_of(data.text_cleaners).partition("-")[0]) not in NORMALIZERS:
-        rules = ", ".join(NORMALIZERS)
-        yield f"data.normalize has rules for {rules}, and the cleaners are for {language or 'any language'}"
-    try:
-        check_dictionary(data.dictionary, "data.dictionary")
-    except ValueError as error:
-        yield str(error)
-    try:
-        table = SymbolTable(data.symbols, data.extra_symbols)
-    except ValueError as error:
-        yield f"data.symbols: {error}"
-        return
-    for mark in ("blank_symbol", "begin_symbol", "end_symbol"):
-        if (symbol := getattr(data, mark)) and symbol not in table.ids:
-            yield f"data.{mark} is {symbol!r}, which is not in the table of symbols"
-    if data.n_vocab and not len(table.names) <= data.n_vocab <= MAX_SYMBOLS:
-        yield f"data.n_vocab is {data.n_vocab}; with this table it may be from {len(table.names)} to {MAX_SYMBOLS}"
-
-
-def _unknown_cleaners(data: DataConfig) -> Iterator[str]:
-    """Yield a sentence for each cleaner that does not exist, except for those of other projects if texts are clean."""
-    for name in data.text_cleaners:
-        try:
-            get_cleaner(name)
-        except ValueError as error:
-            theirs = projects.FOREIGN_CLEANERS.get(name)
-            if theirs is None:
-                yield f"data.text_cleaners: {error}"
-            elif not data.cleaned_text:
-                yield f"data.text_cleaners: {name} is a cleaner of {theirs}: clean the filelists there"
-
-
-def _check_network(config: Config) -> Iterator[str]:
-    data, model = config.data, config.model
-    heads = FLOW_HEADS.get(model.transformer_flow_type, 1) if model.use_transformer_flows else 1
-    if data.n_speakers and not model.gin_channels:
-        yield f"data.n_speakers is {data.n_speakers}: model.gin_channels must be above 0 (VITS takes 256)"
-    if data.n_speakers and model.use_spk_conditioned_encoder and model.n_layers < 3:
-        yield f"a speaker enters the text encoder before its third layer; model.n_layers is {model.n_layers}"
-    if model.hidden_channels % model.n_heads:
-        yield f"model.hidden_channels ({model.hidden_channels}) cannot be shared by model.n_heads ({model.n_heads})"
-    if model.hidden_channels % heads:
-        yield f"model.hidden_channels ({model.hidden_channels}) cannot be shared by the {heads} heads of its flow"
-    if model.inter_channels % 4:
-        yield f"model.inter_channels ({model.inter_channels}) must divide by 4: each half goes to two heads"
-    if model.discriminator_channels % 64:
-        yield f"model.discriminator_channels ({model.discriminator_channels}) must be a multiple of 64"
-
-
-def _check_durations(config: Config) -> Iterator[str]:
-    train, model = config.train, config.model
-    if model.use_sdp and model.use_duration_noise:
-        yield "model.use_duration_noise is the paper's deterministic predictor with noise; it needs use_sdp false"
-    if train.duration_stage_start is not None:
-        if not model.use_duration_discriminator:
-            yield "train.duration_stage_start needs model.use_duration_discriminator"
-        if train.duration_discriminator_start > train.duration_stage_start:
-            yield "train.duration_discriminator_start must not be later than train.duration_stage_start, which needs it"
-
-
-def _check_hifigan(config: Config) -> Iterator[str]:
-    model, hop = config.model, config.data.hop_length
-    rates, kernels, channels = model.upsample_rates, model.upsample_kernel_sizes, model.upsample_initial_channel
-    if not (rates and model.resblock_kernel_sizes and all(model.resblock_dilation_sizes)):
-        yield "model.upsample_rates, resblock_kernel_sizes and each of resblock_dilation_sizes must not be empty"
-        return
-    if hop != math.prod(rates):
-        product = f"{' x '.join(map(str, rates))} = {math.prod(rates)}"
-        yield f"data.hop_length is {hop}, but model.upsample_rates make {product}"
-    if len(rates) != len(kernels):
-        yield "model.upsample_rates and model.upsample_kernel_sizes have different lengths"
-    for rate, kernel in zip(rates, kernels):
-        if kernel < rate or (kernel - rate) % 2:
-            yield f"an upsampling kernel of {kernel} cannot upsample by {rate}: it must exceed it by an even number"
-    if channels % 2 ** len(rates):
-        yield (
-            f"model.upsample_initial_channel ({channels}) is halved by each of "
-            f"{len(rates)} upsamplings: it must be a multiple of {2 ** len(rates)}"
-        )
-    if len(model.resblock_kernel_sizes) != len(model.resblock_dilation_sizes):
-        yield "model.resblock_kernel_sizes and model.resblock_dilation_sizes have different lengths"
-    if any(kernel % 2 == 0 for kernel in model.resblock_kernel_sizes):
-        yield f"model.resblock_kernel_sizes are {model.resblock_kernel_sizes}; only odd ones keep the length"
-
-
-def _check_vocos(config: Config) -> Iterator[str]:
-    model, hop = config.model, config.data.hop_length
-    n_fft = model.istft_n_fft
-    if model.istft_hop_length != hop:
-        yield f"data.hop_length is {hop}, but model.istft_hop_length is {model.istft_hop_length}"
-    if n_fft % model.istft_hop_length or n_fft // model.istft_hop_length < 2 or n_fft % 2:
-        yield (
-            f"model.istft_n_fft ({n_fft}) must be even and two or more times model.istft_hop_length "
-            f"({model.istft_hop_length})"
-        )
-
-
-CHECKS = (_check_choices, _check_training, _check_spectrograms, _check_texts, _check_network, _check_durations)
-DECODER_CHECKS: dict[str, tuple[Callable[[Config], Iterator[str]], ...]] = {  # in addition
-    "hifigan": (_check_hifigan,),
-    "vocos": (_check_vocos,),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

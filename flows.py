@@ -21,7 +21,7 @@ class Coupling(nn.Module):
     """
 
     post: Conv1d
-    n_heads = 1  # attention heads on the hidden channels; `config.FLOW_HEADS` holds all above 1
+    n_heads = 1  # attention heads on the hidden channels; `settings.checks.FLOW_HEADS` holds all above 1
 
     def __init__(self, channels: int, hidden_channels: int, gin_channels: int = 0):
         super().__init__()

@@ -1,1 +1,1 @@
-"""Voices of other programs: reading their files, and the configs by which their projects are recognized."""
+"""Voices of other programs: reading their files, and copying weights between networks that differ."""

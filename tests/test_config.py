@@ -11,6 +11,7 @@ import pytest
 import tiny
 
 import config as configs
+from settings import checks
 
 FOLDER = tiny.ROOT / "configs"
 PUBLISHED = sorted((tiny.ROOT / "tests/golden/configs").glob("*/*.json"))
@@ -119,7 +120,7 @@ def test_choices_equal_the_keys_of_the_registries():
     heads = {
         name: max(layer.n_heads for layer in layers if issubclass(layer, Coupling)) for name, layers in FLOWS.items()
     }
-    assert {name: count for name, count in heads.items() if count > 1} == configs.FLOW_HEADS
+    assert {name: count for name, count in heads.items() if count > 1} == checks.FLOW_HEADS
 
 
 def test_config_is_imported_without_the_network():

@@ -1,0 +1,1 @@
+"""Parts of `config.py`: checks of combinations of settings, and the configs of other projects."""
