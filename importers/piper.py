@@ -22,6 +22,7 @@ from text.table import PIPER_CHARACTERS
 PARTS = re.compile(r"(?:^|\.)((?:enc_p|enc_q|dec|flow|dp|emb_g)\..+)$")  # the name that VITS gives, after any prefix
 SCOPE = re.compile(r"^(?:.*?/)?((?:enc_p|enc_q|dec|flow|dp|emb_g)(?:/[\w.]+)*)/\w+$")  # of a node's name
 PARAMETER = re.compile(r"\.(weight|bias|gamma|beta|emb_rel_k|emb_rel_v|m|logs)$")
+COPIES = ("Cast", "Identity", "DequantizeLinear")  # operations
 NORM = {"Mul": "gamma", "Add": "beta"}  # parameters of a normalization by the nodes that apply them
 FILTER_LENGTH = WIN_LENGTH = 1024  # Piper trains every voice with these
 BLANK, BEGIN, END, FORM = "_", "^", "$", "NFD"
@@ -166,16 +167,17 @@ class Graph:
         return {name: w.squeeze(2) if w.dim() == 4 and w.size(2) == 1 else w for name, w in found.items()}
 
     def _named(self) -> Iterator[tuple[str, str]]:
-        """Yield the parameters that kept their names, and where they are."""
-        for name in self.initializers:
-            if (match := PARTS.search(name)) and PARAMETER.search(name):
-                yield match[1], name
+        """Yield the parameters that kept their names, and where they are.
+
+        The exporter keeps one of several equal parameters, and gives the names of the others to copies of it.
+        """
+        copies = {node.output[0]: node.input[0] for node in self.model.graph.node if node.op_type == "Identity"}
+        for name, place in ({name: name for name in self.initializers} | copies).items():
+            if (match := PARTS.search(name)) and PARAMETER.search(name) and self._is_constant(place):
+                yield match[1], place
 
     def _of_node(self, node: Any) -> Iterator[tuple[str, str]]:
-        """Yield the names and places of the weights of a layer, by the node that computes it.
-
-        The exporter keeps one of several equal weights, so that their own names do not suffice.
-        """
+        """Yield the names and places of the weights of a layer, by the node that computes it."""
         stem = self._stem(node)
         if node.op_type == "Gather" and self._is_constant(node.input[0]):
             if stem in ("enc_p.emb", "emb_g"):
@@ -190,6 +192,8 @@ class Graph:
             yield f"{stem}.weight", node.input[1]
             if len(node.input) > 2:
                 yield f"{stem}.bias", node.input[2]
+        elif node.op_type == "LayerNormalization":
+            yield from ((f"{stem}.{parameter}", place) for parameter, place in zip(NORM.values(), node.input[1:]))
         elif node.op_type == "MatMul" and self._is_constant(node.input[1]):
             if stem.endswith("spk_emb_linear"):
                 yield f"{stem}.weight.T", node.input[1]
@@ -210,6 +214,12 @@ class Graph:
         source = name if name in self.initializers else next(iter(self.makers[name].input), "")
         return source not in self.initializers or math.prod(self.initializers[source].dims) <= 1
 
+    def _source(self, name: str) -> str:
+        """Return the tensor that a tensor is a copy of, in this or in another type."""
+        while (node := self.makers.get(name)) is not None and node.op_type in COPIES:
+            name = node.input[0]
+        return name
+
     def _stem(self, node: Any) -> str | None:
         """Return the name of a node's module, by its own name and those of the weights beside it.
 
@@ -217,7 +227,8 @@ class Graph:
         """
         scope = SCOPE.match(node.name)
         module = scope[1].replace("/", ".") if scope else None
-        names = (PARTS.search(name) for name in node.input[1:] if name in self.initializers)
+        sources = map(self._source, node.input[1:])
+        names = (PARTS.search(name) for name in sources if name in self.initializers)
         named = next((PARAMETER.sub("", match[1]) for match in names if match), None)
         return module if module and not f"{named}.".startswith(f"{module}.") else named
 
