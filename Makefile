@@ -1,6 +1,7 @@
 # make setup   create a virtual environment in .venv with the pinned packages and the compiled alignment search
 # make demo    train a small voice on synthetic speech for some minutes and synthesize (ARGS="--steps 2000" continues)
-# make test    run the whole test suite (ARGS="-k text" for a part, JOBS=8 for eight processes)
+# make test    run the tests (ARGS="-k text" for a part, JOBS=8 for eight processes)
+# make test-all   run also the slow ones, which are further cases of other tests
 # make lint    check style, format and types
 # make evaluate-setup   install the packages of evaluate.py
 # make hashes  write requirements-hashes.txt: the versions of requirements.lock with the hashes of all their files
@@ -14,7 +15,7 @@ JOBS ?= 2
 RUN = $(VENV)/bin/python
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.lock
 
-.PHONY: setup demo test lint evaluate-setup hashes
+.PHONY: setup demo test test-all lint evaluate-setup hashes
 
 setup: $(VENV)/.installed $(VENV)/.built
 
@@ -24,6 +25,9 @@ demo: setup
 # One thread for each process, because the networks of the tests are small.
 test: setup $(VENV)/.test-installed
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+test-all:
+	$(MAKE) test ARGS="-m 'slow or not slow' $(ARGS)"
 
 lint: $(VENV)/.test-installed
 	$(RUN) -m ruff check .

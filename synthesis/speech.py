@@ -221,7 +221,8 @@ class BaseVoice(ABC):
                     raise ValueError(f"there is no token {i}: the tokens of this model are 0{last}")
             if not ids:
                 raise ValueError("there are no tokens to synthesize")
-            return [Line("", "", ids, [self.symbols[i] for i in ids] if self.symbols else [], True)]
+            names = self.symbols if all(i < len(self.symbols) for i in ids) else ()
+            return [Line("", "", ids, [names[i] for i in ids] if names else [], True)]
         self.check_symbols()
         lines, left_out, silence = self._read_text(text, phonemes)
         if not lines:

@@ -100,6 +100,7 @@ def test_gpus_are_those_that_the_user_made_visible(monkeypatch):
         ablation.visible_gpus(4)
 
 
+@pytest.mark.slow
 def test_other_steps_are_trained_spoken_and_scored_again(programs):
     base()
     command = ["test.txt", "-c", "base.json", "--output", "out", "--rows", "vits2", "--seeds", "1"]

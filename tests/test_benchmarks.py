@@ -31,7 +31,14 @@ def result_of(name: str, arguments: list[str], capsys) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-@pytest.mark.parametrize("runtime", ["torch", "onnx", "onnx-half", "onnx-int8", "onnx-split"])
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        "torch",
+        "onnx",
+        *(tiny.slow(kind) for kind in ("onnx-half", "onnx-int8", "onnx-split")),
+    ],
+)
 def test_synthesis_times_every_runtime(runtime, tmp_path, capsys):
     voice = tiny_voices.save(tmp_path / "run", tiny_voices.settings(use_sdp=True, speakers=2))
     result = result_of("synthesis", [f"--model={voice}", f"--runtime={runtime}", "--repeats=1", "--threads=1"], capsys)

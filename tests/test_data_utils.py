@@ -92,6 +92,7 @@ def test_a_dataset_is_copied_to_processes_that_are_started(filelist_of_speakers)
         assert one.conditions == other.conditions
 
 
+@pytest.mark.slow
 def test_a_line_takes_little_memory(tmp_path, monkeypatch):
     n = 20_000
     path = tmp_path / "list.txt"

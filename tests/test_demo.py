@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
+import tiny
 
 import config as configs
 import demo
@@ -11,7 +12,7 @@ from corpus import read_filelist
 from reporting import read_metrics
 
 
-@pytest.mark.parametrize(("speakers", "name"), [(1, "demo"), (2, "demo_ms")])
+@pytest.mark.parametrize(("speakers", "name"), [(1, "demo"), tiny.slow(2, "demo_ms")])
 def test_the_demo_trains_speaks_and_resumes(tmp_path, monkeypatch, capsys, speakers, name):
     monkeypatch.chdir(tmp_path)
     arguments = ["--speakers", str(speakers), "--clips", "24", "--text", "On the bridge.", "--device", "cpu"]

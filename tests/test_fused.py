@@ -152,8 +152,8 @@ def check_step(**model):
     "call",
     [
         "check_kernels('cpu', tests.torch.float32, 1e-5)",
-        "check_kernels('cpu', tests.torch.bfloat16, 1e-2)",
-        "check_step()",
+        tiny.slow("check_kernels('cpu', tests.torch.bfloat16, 1e-2)"),
+        tiny.slow("check_step()"),
     ],
 )
 def test_kernels_match_pytorch_in_the_interpreter(call):

@@ -231,7 +231,7 @@ def test_a_voice_of_piper_speaks_as_onnx_runtime_does(kind, speakers, sdp, tmp_p
 
 
 @pytest.mark.parametrize(("flow", "model"), [("pre_conv", {"decoder": "vocos"}), ("fft", {"use_sdp": True})])
-@pytest.mark.parametrize("options", [[], ["--half", "--runtime", "piper"]])
+@pytest.mark.parametrize("options", [[], tiny.slow(["--half", "--runtime", "piper"])])
 def test_an_exported_voice_comes_back(flow, model, options, tmp_path):
     speakers = {"ann": 0, "bo": 1}
     tiny_voices.save(Path("logs/voice"), tiny_voices.settings(flow, speakers, **model))

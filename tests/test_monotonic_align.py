@@ -167,6 +167,7 @@ def start(package, **environment):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_build_the_extension_once(copy):
     processes = [start(copy), start(copy)]
     for process in processes:

@@ -79,7 +79,14 @@ def error_of(capsys, *arguments):
 # Published configs
 
 
-@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}/{path.name}")
+FAST = ("ljs_base", "vits2_ljs_base", "vits2_vctk_base")  # the configs that `make test` trains
+
+
+@pytest.mark.parametrize(
+    "path",
+    tiny.mostly_slow(PUBLISHED, *(path for path in PUBLISHED if path.stem in FAST)),
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
 def test_every_published_config_trains_a_step(path, tmp_path, monkeypatch):
     """Shorter segments, a batch of two, and no files of 1 GB save time. Everything else is as published."""
     monkeypatch.chdir(tmp_path)
@@ -168,7 +175,8 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(workspace):
 
 
 @pytest.mark.parametrize(
-    ("number", "workers", "processes"), [(signal.SIGINT, 2, 1), (signal.SIGTERM, 0, 1), (signal.SIGINT, 0, 2)]
+    ("number", "workers", "processes"),
+    [(signal.SIGINT, 2, 1), (signal.SIGTERM, 0, 1), tiny.slow(signal.SIGINT, 0, 2)],
 )
 def test_an_interrupted_run_saves_a_checkpoint_and_exits_with_0(workspace, number, workers, processes):
     path = tiny.write_config(workspace / "tiny.json", {"train": {"log_interval": 1, "num_workers": workers}})
@@ -368,7 +376,7 @@ HARM = {
 }
 
 
-@pytest.mark.parametrize("case", HARM)
+@pytest.mark.parametrize("case", tiny.mostly_slow(HARM, "cut off", "a flipped bit"))
 def test_a_damaged_checkpoint_is_named_and_the_run_resumes_from_the_one_before(case, workspace, capsys):
     harm, complaint = HARM[case]
     with_config(train={"eval_interval": 1})("--max-steps", 2)
@@ -458,7 +466,7 @@ def test_a_recording_in_both_filelists_logs_a_warning(workspace, capsys):
     lines = Path("train.txt").read_text("utf-8-sig").splitlines()
     Path("val.txt").write_text(lines[0], "utf-8")
     with_config()("--max-steps", 1)
-    assert re.search(r"1 recordings are in both filelists \(.*train0\.wav", capsys.readouterr().err)
+    assert re.search(r"in both filelists, .*\(1\): train0\.wav", capsys.readouterr().err)
 
 
 def test_a_full_disk_prints_one_line(workspace, monkeypatch, capsys):
@@ -657,7 +665,7 @@ def test_a_run_without_shared_memory_copies_batches_and_says_so(workspace):
     assert done.stderr.count("batches are copied through pipes") == 1 and "--shm-size" in done.stderr
 
 
-@pytest.mark.parametrize(("limit", "workers"), [(120, 2), (70, 0)])
+@pytest.mark.parametrize(("limit", "workers"), [(120, 2), tiny.slow(70, 0)])
 def test_a_run_with_few_file_descriptors_says_so_and_trains(workspace, limit, workers):
     tiny.write_config(workspace / "tiny.json", train={"num_workers": 2})
     command = (PROGRAM, "-c", "tiny.json", "-m", "voice", "--device", "cpu", "--max-steps", "3")
@@ -797,6 +805,7 @@ def test_weights_that_are_not_finite_end_the_run_and_replace_nothing(workspace, 
 # Unusual runs that train
 
 
+@pytest.mark.slow
 def test_two_processes_with_unequal_batches_accumulate_gradients(workspace):
     path = tiny.write_config(workspace / "tiny.json", tiny.DURATION_DISCRIMINATOR, train={"accumulate": 2})
     keep_lines(3)
@@ -915,6 +924,7 @@ train.main()
 """
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_two_processes_after_a_kill_and_the_result_is_the_same(workspace):
     """The reference is started by train.py itself, so this also shows that a seed gives the same weights twice."""
     tiny.write_corpus(workspace, 9, 3, speakers=2)

@@ -663,7 +663,7 @@ def on_each_rank(device, folder, stage):
     torch.save(note, f"{folder}/{distributed.world_size()}_{distributed.rank()}.pt")
 
 
-@pytest.mark.parametrize("stage", [False, True], ids=["joint", "duration stage"])
+@pytest.mark.parametrize("stage", [False, tiny.slow(True)], ids=["joint", "duration stage"])
 def test_two_processes_have_equal_weights_and_share_the_data(workspace, monkeypatch, stage):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     tiny.write_corpus(workspace, 12, 5, speakers=2)

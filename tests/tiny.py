@@ -67,6 +67,16 @@ MANY_VOICES = {"data": {"n_speakers": 2}, "model": {"gin_channels": 6, "use_spk_
 DURATION_DISCRIMINATOR = {"model": {"use_duration_discriminator": True}}
 
 
+def slow(*values: object):
+    """Return the values of a case that only `make test-all` runs."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def mostly_slow(cases, *fast: object) -> list:
+    """Return the cases of a test, of which `make test` runs only the fast ones."""
+    return [case if case in fast else slow(case) for case in cases]
+
+
 def sections(*changes: dict, **more: dict) -> dict:
     """Return the sections of a tiny config with changes `{section: {key: value}}`, applied in their order."""
     result = copy.deepcopy(SECTIONS)
