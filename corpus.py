@@ -19,6 +19,7 @@ import hashlib
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,6 +204,11 @@ def check_corpus(
         if written and not sound.problem:
             paces.append((clip, len(written) / max(seconds - sound.leading - sound.trailing, WINDOW)))
     report.add([*findings, *_unusual(paces), *_repeated(clips, sounds)])
+    texts = Counter({clip.path: clip.text for clip in clips}.values())
+    if texts.total() >= MIN_PACES and 2 * len(texts) <= texts.total():
+        report.warnings["few different texts, so that this may be another column"] = [
+            f"{text!r} x {count}" for text, count in texts.most_common()
+        ]
     content = [(Path(clip.path).name, clip.speaker, clip.text, sound.digest) for clip, sound in zip(clips, sounds)]
     report.checksum = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     if report.unknown:

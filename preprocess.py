@@ -57,6 +57,9 @@ def clean_filelist(
         get_cleaner(name)
     if not out_extension or set(out_extension) & set("/\\"):
         raise ValueError(f"the output extension is {out_extension!r}; it is appended to file names, as in cleaned")
+    if record := read_record(path):
+        made_with = ", ".join(record.text_cleaners)
+        raise ValueError(f"{path} is cleaned already, with {made_with}: give the list from which it was made")
     width = check_widths(iterate_utterances(path), path)
     if width < 2:
         raise ValueError(f"{path} has one column; expected path|text or path|speaker|text")
@@ -64,6 +67,8 @@ def clean_filelist(
     if not 1 <= text_index < width:
         allowed = f"it may be from 1, because column 0 has the paths, to {width - 1}, the last column"
         raise ValueError(f"{path}: the text index is {text_index}; {allowed}")
+    if (text_index, width) == (1, 3):
+        raise ValueError(f"{path}: column 1 of 3 is the speaker; the text is column 2, the default")
     length = 0
     for number, columns in iterate_utterances(path):
         length += 1
@@ -86,7 +91,8 @@ def clean_filelist(
                 raise ValueError(f"{path}, line {number}: {emptied}; remove the line or write its text in letters")
             unknown.update(unknown_symbols(cleaned))
             file.write("|".join([*columns[:text_index], cleaned, *columns[text_index + 1 :]]) + "\n")
-    write_record(part.file(out), ListRecord(tuple(cleaner_names), None))
+    earlier = read_record(out) or ListRecord((), None)  # of make_filelists.py, which knows the recordings
+    write_record(part.file(out), earlier._replace(text_cleaners=tuple(cleaner_names)))
     return unknown
 
 

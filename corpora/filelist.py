@@ -97,9 +97,8 @@ def check_widths(rows: Iterable[Row], path: str | Path) -> int:
     if others := [row for count, row in first.items() if count != width]:
         number, columns = min(others)
         found = f"{len(columns)} columns where most lines have {width}"
-        raise ValueError(
-            f"{path}, line {number}: {found}; a text must not contain |: {'|'.join(columns)[:MAX_SHOWN]!r}"
-        )
+        reason = "a text must not contain |" if len(columns) > width else "a column or its separator is missing"
+        raise ValueError(f"{path}, line {number}: {found}; {reason}: {'|'.join(columns)[:MAX_SHOWN]!r}")
     return width
 
 

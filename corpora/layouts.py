@@ -19,6 +19,8 @@ VCTK_AUDIO_FOLDERS = ("downsampled_wavs", "wav48", "wav48_silence_trimmed")
 MAX_NAMED = 5  # files listed in a message
 NOT_READ = (".json", ".xlsx", ".xml", ".textgrid", ".srt", ".vtt")  # files that may have texts, and are not tables
 
+ROLE_NAMES = ("id", "speaker", "text", "normalised")  # of the columns of tables without header
+
 
 class Entry(NamedTuple):
     """A clip as a layout states it."""
@@ -248,6 +250,8 @@ class Metadata(Layout):
         if len(columns) != width or "id" not in columns or not {"text", "normalised"} & set(columns):
             needed = "name them, as in --columns id,speaker,text; id and text (or normalised) are needed"
             raise ValueError(f"{path} has {width} columns, as in {'|'.join(rows[0][1])!r}: {needed}")
+        if ignored := [name for name in columns if name not in ROLE_NAMES]:
+            print(f"{path}: ignored columns: {', '.join(ignored)}; those that are read are {', '.join(ROLE_NAMES)}")
         for number, row in rows:
             values = dict(zip(columns, row))
             text = values.get("normalised") or values.get("text", "")

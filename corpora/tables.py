@@ -38,15 +38,19 @@ def read_metadata(path: Path, columns: int = 0) -> tuple[list[Row], int]:
 
 
 def refuse_speakers_as_text(metadata: Path, rows: Sequence[Row]) -> None:
-    """Raise ValueError if the second of three columns looks like speakers, not like the text before normalization."""
+    """Raise ValueError if the second or the third of three columns looks like speakers, and the other one like text."""
     second, third = ([row[i] for _, row in rows if len(row) == 3] for i in (1, 2))
-    words = sum(" " in text for text in third) > len(third) / 2
-    repeated = 2 * len(set(second)) <= len(second) and len(set(third)) > len(set(second))
-    if words and (repeated or not any(" " in text for text in second)):
-        names = ", ".join(list(dict.fromkeys(second))[:3])
-        choices = "--columns id,speaker,text or, if it is text, --columns id,text,normalised"
-        looks = f"the second column ({names}, ...) looks like speakers, not like text"
-        raise ValueError(f"{metadata}: {looks}: give {choices}")
+    for which, names, texts, order in (
+        ("second", second, third, "speaker,text"),
+        ("third", third, second, "text,speaker"),
+    ):
+        words = sum(" " in text for text in texts) > len(texts) / 2
+        repeated = 2 * len(set(names)) <= len(names) and len(set(texts)) > len(set(names))
+        if words and (repeated or not any(" " in name for name in names)):
+            shown = ", ".join(list(dict.fromkeys(names))[:3])
+            choices = f"--columns id,{order} or, if it is text, --columns id,text,normalised"
+            looks = f"the {which} column ({shown}, ...) looks like speakers, not like text"
+            raise ValueError(f"{metadata}: {looks}: give {choices}")
 
 
 def pairs(path: Path) -> Iterator[tuple[int, str, str]]:

@@ -257,6 +257,7 @@ def test_warnings_name_the_worst_recording_first(tmp_path):
         "two texts for the same recording": ["again.wav"],
         "text not of 1 to 10 symbols, which training leaves out": ["crowded.wav"],
         "more than 300 frames, which training leaves out": ["slow.wav"],
+        "few different texts, so that this may be another column": ["'hello' x 19", "'howdy' x 1", "'hello world' x 1"],
     }
     shutil.copy(clips[0].path, tmp_path / "copy.wav")
     same = clips[0]._replace(path=str(tmp_path / "copy.wav"))
@@ -300,6 +301,15 @@ def test_the_checksum_is_that_of_texts_speakers_and_samples(tmp_path):
     assert checksum([clips[0]._replace(text="hˈa."), clips[1]]) != first
     soundfile.write(clips[1].path, voice(2) * 0.99, RATE)
     assert checksum(clips) != first
+
+
+def test_a_column_of_speakers_in_place_of_texts_is_a_warning(tmp_path):
+    names = {f"{i}.wav": voice(1 + i / 10, seed=i) for i in range(10)}
+    clips = [clip._replace(text=("anna", "bo")[i % 2]) for i, clip in enumerate(clips_of(tmp_path, names))]
+    (found,) = [
+        n for reason, n in corpus.check_corpus(clips, data()).warnings.items() if "few different texts" in reason
+    ]
+    assert found == ["'anna' x 5", "'bo' x 5"]
 
 
 def test_words_in_a_script_that_the_cleaner_spells_are_a_warning(tmp_path):

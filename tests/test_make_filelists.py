@@ -169,6 +169,11 @@ def test_folder_with_a_text_for_each_recording(tmp_path, capsys):
         ("a|x\nb|x|y\nc|x\n", r"metadata.csv, line 2: 3 columns where most lines have 2"),
         ("a|x\nb|y\n", r"2 clips are too few for 1 val and 1 test clips"),
         (
+            "a|A b.|anna\nb|C d.|bo\nc|E f.|bo",
+            r"third column \(anna, bo, ...\) looks like speakers.*--columns id,text,speaker",
+        ),
+        ("a|x\nb\nc|x\n", r"line 2: 1 columns where most lines have 2; a column or its separator is missing"),
+        (
             "a|anna|A b.\nb|bo|C d.\nc|bo|E f.",
             r"second column \(anna, bo, ...\) looks like speakers.*--columns id,speaker",
         ),

@@ -6,7 +6,7 @@ import pytest
 
 import preprocess
 from corpora import shards
-from corpora.filelist import ListRecord, read_record
+from corpora.filelist import ListRecord, read_record, write_record
 from text import clean_text
 
 
@@ -174,6 +174,25 @@ def test_the_texts_of_shards_are_cleaned(tmp_path, monkeypatch):
     shards.main([str(write(tmp_path / "f", "a.wav|One\n")), "--out", "packed"])
     clean(write(tmp_path / "list", "packed/f-000000.tar\n"))
     assert (tmp_path / "list.cleaned").read_text() == "packed/f-000000.tar/512+5/00000000_a.wav|one\n"
+
+
+def test_cleaned_lists_and_columns_of_speakers_are_not_cleaned(tmp_path, capsys):
+    path = write(tmp_path / "f", "a.wav|anna|A\n")
+    clean(path)
+    for arguments, message in (
+        ([f"{path}.cleaned"], "f.cleaned is cleaned already, with basic_cleaners"),
+        ([path, "--text_index", "1"], "column 1 of 3 is the speaker"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            clean(*arguments)
+        assert message in capsys.readouterr().err
+
+
+def test_a_list_that_is_cleaned_again_keeps_what_is_known_of_its_recordings(tmp_path):
+    path = write(tmp_path / "f", "a.wav|A\n")
+    write_record(f"{path}.cleaned", ListRecord(("phonemes_de",), 16000, {"no text": 2}))
+    clean(path)
+    assert read_record(f"{path}.cleaned") == ListRecord(("basic_cleaners",), 16000, {"no text": 2})
 
 
 def test_the_words_of_a_dictionary_are_replaced(tmp_path):

@@ -465,6 +465,8 @@ def test_gruut_makes_phonemes_without_espeak(monkeypatch):
     spoken = text.clean_text('Hello "world", did 2 churches wait?', ["english_gruut"])
     assert spoken == 'hɛlˈoʊ "wˈɚld", dˈɪd tˈu tʃˈɚtʃɪz wˈeɪt?'
     assert not text.unknown_symbols(spoken)
+    signs, words = (text.clean_text(t, ["english_gruut"]) for t in ("50% of R&D", "fifty percent of R and D"))
+    assert signs == words
 
 
 def test_tags():

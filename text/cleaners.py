@@ -93,10 +93,15 @@ def english_characters(text: str) -> str:
     # numbers before and after unidecode, which changes "£" and "€" and turns "½" and "²" into digits
     text = spell_numbers(unidecode(spell_numbers(text.lower())).lower())
     text = _expand_abbreviations(re.sub(r"\bmrs\.", "missus", text))
-    for sign, words in _SPOKEN_SIGNS.items():
-        text = text.replace(sign, words)
+    text = _spell_signs(text)
     text = collapse_whitespace(_NOT_A_CHARACTER.sub(" ", text)).strip()
     return re.sub(r" (?=[;:,.!?])", "", text)
+
+
+def _spell_signs(text: str) -> str:
+    for sign, words in _SPOKEN_SIGNS.items():
+        text = text.replace(sign, words)
+    return text
 
 
 def english_gruut(text: str) -> str:
@@ -104,7 +109,7 @@ def english_gruut(text: str) -> str:
     from cli import extra
 
     spoken = []
-    for sentence in extra("gruut").sentences(spell_numbers(text), lang="en-us"):
+    for sentence in extra("gruut").sentences(_spell_signs(spell_numbers(text)), lang="en-us"):
         for word in sentence:
             is_word = word.phonemes and not (word.is_major_break or word.is_minor_break)
             spoken.append("".join(word.phonemes).replace(_TIE, "") if is_word else word.text)
