@@ -53,6 +53,8 @@ class SymbolTable:
         longest_first = sorted(self.ids, key=len, reverse=True)
         long = len(longest_first[0]) > 1
         self._symbol = re.compile("|".join(map(re.escape, longest_first)) + "|.", re.DOTALL) if long else None
+        single = not long and not form and all(len(ids) == 1 for ids in self.ids.values())
+        self._without = str.maketrans("", "", "".join(self.ids)) if single else None  # removes all symbols of a text
 
     def split(self, text: str) -> list[str]:
         """Return the symbols of a text, the longest at each place; a character without a symbol stands alone."""
@@ -62,7 +64,17 @@ class SymbolTable:
 
     def unknown(self, text: str) -> Counter[str]:
         """Count the characters of a text that are in no symbol."""
+        if self._without is not None:
+            return Counter(text.translate(self._without))
         return Counter(symbol for symbol in self.split(text) if symbol not in self.ids)
+
+    def count(self, text: str) -> tuple[int, int]:
+        """Return how many symbols of a text have ids, and how many ids they have."""
+        if self._without is not None:
+            known = len(text) - len(text.translate(self._without))
+            return known, known
+        found = [len(self.ids[symbol]) for symbol in self.split(text) if symbol in self.ids]
+        return len(found), sum(found)
 
 
 @functools.cache

@@ -5,7 +5,7 @@
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from config import data_setting
@@ -71,6 +71,18 @@ def token_ids(symbols: str, data: Any, warn: bool = True) -> list[int]:
         warn_of_unknown(table.unknown(symbols))
     ids = [table.ids[symbol] for symbol in split if symbol in table.ids]
     return [i for group in _marked(ids, data, *mark_ids(data)) for i in group]
+
+
+def token_counter(data: Any) -> Callable[[str], int]:
+    """Return a function that counts what `token_ids` returns for symbols, in a small part of its time."""
+    table, add_blank = symbol_table(data), data.add_blank
+    blank, begin, end = map(len, mark_ids(data))
+
+    def count(symbols: str) -> int:
+        known, ids = table.count(symbols)
+        return begin + ids + (known + 1) * blank * add_blank + end if known else 0
+
+    return count
 
 
 def token_names(symbols: str, data: Any) -> list[str]:
