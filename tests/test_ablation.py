@@ -55,6 +55,7 @@ def test_every_row_differs_from_the_base_and_gives_a_valid_config(workspace):
     assert found["two_speakers"].data.training_files == "two_train.txt" and found["two_speakers"].data.n_speakers == 2
 
 
+@pytest.mark.slow
 def test_rows_are_trained_spoken_scored_and_compared_and_the_same_command_continues(programs):
     base()
     command = ["test.txt", "-c", "base.json", "--output", "out", "--rows", "vits2", "--seeds", "1", "2", "--steps", "1"]

@@ -82,6 +82,7 @@ def test_runs_train_differ_by_one_mistake_and_are_drawn(workspace, monkeypatch, 
     run("--only", "good")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_and_the_following_ones_wait(workspace, monkeypatch, capsys):
     step = trainer.Trainer.step
 

@@ -46,6 +46,7 @@ def test_synthesis_times_every_runtime(runtime, tmp_path, capsys):
     assert len(result["sentences"]) == 3 and all(sentence["ms"] > 0 for sentence in result["sentences"])
 
 
+@pytest.mark.slow
 def test_server_answers_under_load(tmp_path, capsys, monkeypatch):
     pytest.importorskip("gradio", reason="gradio is an extra: pip install -r requirements-extras.txt")
     voice = tiny_voices.save(tmp_path / "run", tiny_voices.settings(speakers={"anna": 0, "bo": 1}))

@@ -618,6 +618,7 @@ def test_wrong_options_and_configs_are_reported(workspace, capsys, monkeypatch):
     assert "PyTorch sees no GPU" in error_of(capsys, "-c", path, "--device", "cuda")
 
 
+@pytest.mark.slow
 def test_errors_in_several_processes_print_no_traceback(workspace):
     (workspace / "train1.wav").unlink()
     tiny.write_config(workspace / "tiny.json")

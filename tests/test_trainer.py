@@ -708,6 +708,7 @@ def count(done, bucket):
     return allreduce_hook(None, bucket)
 
 
+@pytest.mark.slow
 def test_two_processes_exchange_gradients_once_per_step_with_accumulation(tmp_path, monkeypatch, no_noise):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     distributed.launch(accumulate_on_each_rank, "cpu", 2, str(tmp_path))

@@ -369,6 +369,7 @@ def test_a_narrow_window_shows_one_column_and_the_picture_follows_the_colors(ope
     assert means[0] != means[1]
 
 
+@pytest.mark.slow
 def test_a_page_with_an_api_key_asks_for_it(page, folder, tmp_path):
     process, address = start(folder, tmp_path / "log", "--api-key", "secret")
     try:
