@@ -120,14 +120,18 @@ def check_records(data: Any) -> None:
     for key in ("training_files", "validation_files"):
         path = getattr(data, key)
         if record := read_record(path):
-            made_with, named = ", ".join(record.text_cleaners), ", ".join(data.text_cleaners)
+            names = cleaners(data)  # with that of data.normalize
+            made_with, named = ", ".join(record.text_cleaners), ", ".join(names)
             if not data.cleaned_text:
                 raise ValueError(f"{path} is cleaned already (with {made_with}): set data.cleaned_text to true")
-            if not same_cleaners(record.text_cleaners, data.text_cleaners):
-                right = json.dumps(list(record.text_cleaners))
+            if not same_cleaners(record.text_cleaners, names):
+                fix = f"set data.text_cleaners to {json.dumps(list(record.text_cleaners))}"
+                key = "data.text_cleaners"
+                if setting(data, "normalize"):
+                    fix, key = f"{fix} and data.normalize to false", f"{key} with data.normalize"
                 raise ValueError(
-                    f"{path} was cleaned with {made_with}, and data.text_cleaners is {named}, with which the voice "
-                    f"would speak: set it to {right}, or clean the list again"
+                    f"{path} was cleaned with {made_with}, and {key} is {named}, with which the voice would speak: "
+                    f"{fix}, or clean the list again"
                 )
         elif data.cleaned_text and read_record(f"{path}.cleaned"):
             raise ValueError(f"{path} is not cleaned, and data.cleaned_text is true: set data.{key} to {path}.cleaned")

@@ -307,6 +307,7 @@ def test_an_unknown_cleaner_logs_a_warning(workspace, capsys):
     ("record", "data", "complaint"),
     [
         (("phonemes_nl",), {}, "train.txt was cleaned with phonemes_nl, and data.text_cleaners is english_cleaners2"),
+        (("english_cleaners2",), {"normalize": True}, 'set data.text_cleaners to ["english_cleaners2"] and data.norm'),
         (("phonemes_nl",), {"cleaned_text": False}, "train.txt is cleaned already (with phonemes_nl)"),
         (None, {"text_cleaners": ["phonemes_xx"]}, "data.text_cleaners: espeak-ng has no language 'xx'; nearest: "),
     ],
