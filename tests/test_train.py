@@ -76,6 +76,13 @@ def error_of(capsys, *arguments):
     return output
 
 
+@pytest.fixture(autouse=True)
+def without_samples(request, monkeypatch):
+    """Leave out pictures and audio of validations, half of the time of a short run, except in tests marked `samples`."""
+    if "samples" not in request.keywords:
+        monkeypatch.setattr(train, "show_samples", lambda *_: None)
+
+
 # Published configs
 
 
@@ -121,7 +128,10 @@ def test_train_ms_is_the_same_program(workspace):
 # Resuming
 
 
-@pytest.mark.parametrize(("workers", "config_given", "killed"), [(0, True, True), (2, False, False)])
+@pytest.mark.parametrize(
+    ("workers", "config_given", "killed"),
+    [(0, True, True), pytest.param(2, False, False, marks=pytest.mark.samples)],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(workspace, monkeypatch, workers, config_given, killed):
     """A killed run resumes from its last checkpoint; an error saves one first."""
     tiny.write_corpus(workspace, 7, 3, speakers=2)
@@ -887,6 +897,7 @@ def test_fp16_may_overflow_in_a_limited_number_of_steps(caplog):
     assert caplog.text.count("Utterances: a, b") == guards.MAX_SKIPPED_STEPS
 
 
+@pytest.mark.samples
 def test_tensorboard_has_losses_norms_pictures_and_audio(workspace):
     with_config(tiny.DURATION_DISCRIMINATOR, train={"log_interval": 1})("--max-steps", 2)
     board = EventAccumulator("logs/voice", {"scalars": 0, "images": 0, "audio": 0}).Reload()
