@@ -78,7 +78,7 @@ def error_of(capsys, *arguments):
 
 @pytest.fixture(autouse=True)
 def without_samples(request, monkeypatch):
-    """Leave out pictures and audio of validations, half of the time of a short run, except in tests marked `samples`."""
+    """Leave out pictures and audio of validations, half of the time of a run, except in tests marked `samples`."""
     if "samples" not in request.keywords:
         monkeypatch.setattr(train, "show_samples", lambda *_: None)
 
