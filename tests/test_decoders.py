@@ -176,6 +176,7 @@ def test_recomputation_gives_the_same_gradients():
         torch.testing.assert_close(recomputed, plain)
 
 
+@pytest.mark.slow
 def test_it_learns_an_utterance_inside_the_network():
     config = tiny.config(
         train={"learning_rate": 2e-3, "segment_size": 40 * tiny.HOP},

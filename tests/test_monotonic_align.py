@@ -176,6 +176,7 @@ def test_two_processes_build_the_extension_once(copy):
     assert sorted(path.name for path in (copy / "build").iterdir()) == ["core.c", "lock"]
 
 
+@pytest.mark.slow
 def test_without_a_compiler_numpy_is_used_after_one_warning(copy):
     out, err = start(copy, CC="false").communicate(timeout=120)
     assert out == "5 numpy\n"

@@ -83,6 +83,7 @@ def test_the_error_is_the_mean_over_frames_that_both_have():
     assert shrink.log_mel_error(a, a._replace(log_mel=mel + 0.5)) == 0.5
 
 
+@pytest.mark.slow
 def test_export_prints_size_speed_and_error(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shrink, "REPEATS", 1)
     checkpoint = tiny_voices.save(tmp_path / "run", tiny_voices.settings(**WIDE))

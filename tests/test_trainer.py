@@ -724,6 +724,7 @@ def interrupted_on_each_rank(device):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_an_interrupt_in_several_processes_reaches_the_program():
     with pytest.raises(KeyboardInterrupt):
         distributed.launch(interrupted_on_each_rank, "cpu", 2)
