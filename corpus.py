@@ -37,9 +37,10 @@ from corpora.parts import parse
 from corpora.report import Finding, Measured, Report, format_of, write_report
 from corpora.sounds import WINDOW, Sound, measured
 from files import write_text
+from text import cleaners as cleaners_module
 from text.cleaners import get_cleaner, same_cleaners, unreadable
 from text.espeak import EspeakError, UnknownLanguage
-from text.tokens import cleaned, cleaners, symbol_table, token_ids
+from text.tokens import cleaned, cleaners, symbol_table, token_counter
 
 if TYPE_CHECKING:
     from evaluation.transcripts import Comparison
@@ -187,12 +188,12 @@ def check_corpus(
     sounds = measured([clip.path for clip in clips], cache)
     findings: list[Finding] = []
     paces: list[tuple[Clip, float]] = []
+    table, count = symbol_table(data), token_counter(data)
     for clip, sound in zip(clips, sounds):
         samples = 0 if sound.problem else resampled_frames(sound.frames, sound.rate, data.sampling_rate)
         frames = samples // data.hop_length
         written = cleaned(clip.text, data)
-        tokens = len(token_ids(written, data, warn=False))
-        table = symbol_table(data)
+        tokens = count(written)
         seconds = 0 if sound.problem else sound.frames / sound.rate
         report.frames.append(frames)
         report.measured.append(Measured(clip, seconds, tokens, sound.level, sound.leading, sound.trailing))
@@ -421,10 +422,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     raise SystemExit(2 if report.errors else 0)
 
 
-def language_of(cleaners: Sequence[str]) -> str:
-    """Return the language code of a cleaner phonemes_LANGUAGE without its region, or en."""
-    named = [name.removeprefix("phonemes_") for name in cleaners if name.startswith("phonemes_")]
-    return named[0].partition("-")[0] if named else "en"
+def language_of(cleaner_names: Sequence[str]) -> str:
+    """Return the language code of the cleaners without its region, or en if they serve any language."""
+    return cleaners_module.language_of(cleaner_names).partition("-")[0] or "en"
 
 
 def _check_options(parser: cli.Parser, args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 RUNS = Path("logs")  # one folder per run
-PRETRAINED = Path(__file__).with_name("pretrained")  # voices that come with the code
+PRETRAINED = Path(__file__).with_name("pretrained")  # voices that are distributed with the code
 
 
 def run_folder(name: str) -> Path:

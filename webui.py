@@ -40,7 +40,7 @@ def serve(
     hosts: Collection[str] = (),
     api_key: str | None = None,
 ) -> "tuple[gr.Blocks, str]":
-    """Start the server in threads of its own; `port` None is any free port. Returns its Blocks and its address.
+    """Start the server in separate threads; `port` None is any free port. Returns its Blocks and its address.
 
     `host`, `hosts` and `api_key` are the options --host and --allow-host and the API key. Raises ValueError for a port
     that is out of range or in use, or if no voice loads.

@@ -36,7 +36,7 @@ import cli
 from benchmarks.synthesis import SENTENCES, random_network
 
 SHORT = "A short text."
-LONG = "This is a long text that nobody hears to its end. " * 99
+LONG = "This is a long text whose request is abandoned. " * 99
 WARM_UP = 100  # requests before the memory is noted
 ABANDONED = 20
 REPEATS = 9

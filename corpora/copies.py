@@ -30,7 +30,7 @@ LOUDNESS = (-70.0, 0.0)  # LUFS, the possible values
 
 
 class Changes(NamedTuple):
-    """What the copies have in place of their sources."""
+    """Changes that are made to the copies."""
 
     trim: bool  # cut silence at the ends, except for `MARGIN`
     loudness: float | None  # integrated loudness in LUFS (ITU-R BS.1770), or None

@@ -106,7 +106,7 @@ T = TypeVar("T")
 
 
 class Computed(Sequence[T]):
-    """A sequence whose items, `function(source[i])`, are computed when they are read, so that they take no memory."""
+    """A sequence of the items `function(source[i])`, which are not stored but computed at every access."""
 
     def __init__(self, function: Callable[[Any], T], source: Any) -> None:
         self.function, self.source = function, source
@@ -121,7 +121,7 @@ class Computed(Sequence[T]):
 
 
 class Filelist(Computed[Clip]):
-    """The clips of a filelist. A clip is parsed when it is read, so that a list of millions of lines takes no memory.
+    """The clips of a filelist. A clip is parsed at every access, so that lists of millions of lines need little memory.
 
     The clips are those of `read_filelist`, as the file was when it was opened: a temporary file holds a copy. `convert`
     is applied to every text. `speakers` is the first clip of each speaker. Raises ValueError as `read_filelist`.
@@ -178,7 +178,7 @@ def iterate_utterances(path: str | Path) -> Iterator[Row]:
 
 
 def _found(recording: str, folder: Path) -> str:
-    """Return the path of a file, or of a recording in a shard, as it is or, if it exists only there, in a folder."""
+    """Return the path of a file or of a recording in a shard: in a folder if it exists only there, else unchanged."""
     if os.path.exists(shards.file_of(recording)):
         return recording
     beside = str(folder / recording)

@@ -115,7 +115,7 @@ class Kaldi(Layout):
             words = shlex.split(source[:-1])
             files = [word for word in words if word.lower().endswith(".flac")]
             if not words or Path(words[0]).name != "flac" or len(files) != 1:
-                self.left_out.setdefault("wav.scp has a command in place of a file", []).append(name)
+                self.left_out.setdefault("wav.scp has a command instead of a file", []).append(name)
                 return None
             source = files[0]
         path, root = Path(source), self.files.root
@@ -373,7 +373,7 @@ class Texts(Layout):
             if source := self._text_of(path, texts.get(normalize("NFC", path.stem), [])):
                 text = read_text(source)
                 if source.suffix.lower() == ".lab" and self.timed.fullmatch(text.partition("\n")[0]):
-                    self.left_out.setdefault("label file with times in place of a text", []).append(path.name)
+                    self.left_out.setdefault("label file with times instead of a text", []).append(path.name)
                 else:
                     yield Entry(path, text, str(source), path.parent)
 

@@ -57,7 +57,7 @@ def our_name(name: str) -> str | None:
         if name.startswith(theirs):
             name = ours + name.removeprefix(theirs)
             break
-    # there, a flip has no place of its own in the list of flows
+    # there, the flips are not in the list of flows
     name = re.sub(r"^(flow\.flows)\.(\d+)", lambda m: f"{m[1]}.{2 * int(m[2])}", name)
     name = re.sub(r"^(dp\.(?:post_)?flows)\.(\d+)", lambda m: f"{m[1]}.{max(2 * int(m[2]) - 1, 0)}", name)
     name = re.sub(r"^(dp\.(?:post_)?flows\.0)\.translation$", r"\1.m", name)

@@ -93,7 +93,7 @@ def their_name(name: str, use_sdp: bool) -> str:
         _, layers, number, *inner = modules
         inner = [ATTENTION.get(module, NORM.get(module, module)) for module in inner]
         return ".".join([theirs, "encoder", "layers", number, LAYERS[layers], *inner])
-    if modules[0] in ("flows", "post_flows"):  # there, a flip has no place of its own in the list
+    if modules[0] in ("flows", "post_flows"):  # there, the flips are not in the list
         place = int(modules[1])
         modules[1] = str((place + 1) // 2 if part == "dp" else place // 2)
     if part != "dp" or use_sdp:

@@ -30,7 +30,7 @@ class Job:
         return await asyncio.wrap_future(self.studio.submit(self, call, *args))
 
     async def iterate(self, items: Iterator[T]) -> AsyncIterator[T]:
-        """Yield the items of an iterator, each computed in a turn of its own."""
+        """Yield the items of an iterator, each computed in a separate turn."""
         while (item := await self.run(next, items, _END)) is not _END:
             yield item
 

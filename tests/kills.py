@@ -1,6 +1,6 @@
 """Kill training at random moments, resume it, and compare the result with that of a run that was never killed.
 
-Each kill is a run of its own: SIGKILL ends one process at a random time or while it writes a checkpoint, and the same
+Each kill is a separate run: SIGKILL ends one process at a random time or while it writes a checkpoint, and the same
 command resumes the run. Every second run has two processes; the one that is not killed must end by itself. Prints one
 line of JSON. The exit code is 1 unless every run ends with the same checkpoints to the last bit.
 

@@ -360,7 +360,7 @@ def test_label_files_with_times_are_not_texts(capsys):
     Path("corpus/anna/anna_ö 0.txt").rename("corpus/anna/anna_ö 0.lab")
     Path("corpus/anna/anna_ö 0.lab").write_text("0 1200000 sil\n1200000 2000000 a\n")
     assert len(read()) == len(TEXTS) - 1
-    assert "Left out, label file with times in place of a text: 1 clips (anna_ö 0.wav)" in capsys.readouterr().out
+    assert "Left out, label file with times instead of a text: 1 clips (anna_ö 0.wav)" in capsys.readouterr().out
 
 
 def test_names_that_a_list_cannot_contain_and_empty_texts_are_left_out(capsys):

@@ -28,7 +28,7 @@ from serving.takes import Take
 from serving.voices import Voices
 from synthesis import Voice
 
-LONG = "This is a long text that nobody hears to its end. " * 99
+LONG = "This is a long text whose request is abandoned. " * 99
 TEXT = "Hello there. How are you?"
 
 

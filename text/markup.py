@@ -2,7 +2,7 @@
 
 - `[[həlˈoʊ]]`: phonemes, as the cleaners return them.
 - `<break time="300ms"/>`: a pause, in ms or s. It replaces the pause between two sentences.
-- `<lang xml:lang="de">Guten Tag.</lang>`: text in another language, spoken as a sentence of its own.
+- `<lang xml:lang="de">Guten Tag.</lang>`: text in another language, spoken as a separate sentence.
 """
 
 import json
