@@ -9,12 +9,11 @@ from torch.nn.utils.parametrizations import weight_norm
 from attentions import LayerNorm
 from commons import get_padding, map_tensors, without_autocast
 from kernels.convolutions import Conv1d, Conv2d, Dropout, ProductConv1d
-from mel_processing import spectrogram_torch
+from mel_processing import FFT_SIZES, spectrogram_torch
 from modules import LRELU_SLOPE
 
 PERIODS = (2, 3, 5, 7, 11)  # prime, so that the folded waveforms overlap little
 WIDTH = 1024  # channels of the widest layers; the other layers have fractions of it
-FFT_SIZES = (512, 1024, 2048)  # of the STFT discriminators, in samples
 
 
 class DiscriminatorP(nn.Module):

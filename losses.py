@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import fused
+from mel_processing import FFT_SIZES, spectrogram_torch
 
 
 def feature_loss(fmap_r: list[list[Tensor]], fmap_g: list[list[Tensor]], use_kernels: bool = True) -> Tensor:
@@ -59,6 +60,19 @@ def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, z_mask: Te
 def mel_loss(mel: Tensor, mel_hat: Tensor) -> Tensor:
     """Compute the mean L1 distance of two log-mel spectrograms `[b, bands, t]` (VITS, equation 2, without weight)."""
     return F.l1_loss(mel_hat.float(), mel.float())
+
+
+def stft_loss(y: Tensor, y_hat: Tensor) -> Tensor:
+    """Compute the distance of the magnitude spectrograms of waveforms, mean over FFT sizes (Yamamoto et al. 2020).
+
+    For each of `FFT_SIZES` it is the spectral convergence plus the L1 distance of log magnitudes (Parallel WaveGAN,
+    equations 4 to 6). Args: recordings and generated waveforms `[b, samples]`.
+    """
+    terms = []
+    for n_fft in FFT_SIZES:
+        real, generated = (spectrogram_torch(wav, n_fft, 0, n_fft // 4, n_fft) for wav in (y, y_hat))
+        terms += [(real - generated).norm() / real.norm(), F.l1_loss(generated.log(), real.log())]
+    return torch.stack(terms).sum() / len(FFT_SIZES)
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:

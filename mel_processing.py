@@ -17,6 +17,8 @@ from torch import Tensor
 
 from commons import without_autocast
 
+FFT_SIZES = (512, 1024, 2048)  # of losses and discriminators that use several spectrograms, in samples
+
 
 def spectrogram_torch(
     y: Tensor, n_fft: int, sampling_rate: int, hop_size: int, win_size: int, center: bool = False

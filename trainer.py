@@ -269,25 +269,32 @@ class Trainer:
     def generator_losses(self, batch: Batch, mel: Tensor, out: TrainingOutput) -> dict[str, Tensor]:
         """Return the generator's weighted losses by name, after their sum `total`."""
         discriminators = self.discriminators()
-        terms = self.acoustic_losses(mel, out) if "d" in discriminators else {}
+        terms = self.acoustic_losses(batch, mel, out) if "d" in discriminators else {}
         terms["dur"] = out.l_length.sum()
         if "d" in discriminators:
             terms |= self.adversarial_losses(discriminators["d"], batch, out)
         if "dur_d" in discriminators:
             terms["dur_gen"] = self.duration_adversarial_loss(discriminators["dur_d"], batch, out)
-        weights = {"mel": self.config.train.c_mel, "kl": self.config.train.c_kl}
+        train = self.config.train
+        weights = {"mel": train.c_mel, "kl": train.c_kl, "stft": train.c_stft}
         weights |= {"gen_stft": STFT_WEIGHT, "fm_stft": STFT_WEIGHT}
         weighted = {name: weights.get(name, 1.0) * loss for name, loss in terms.items()}
         return {"total": torch.stack(list(weighted.values())).sum()} | weighted
 
-    def acoustic_losses(self, mel: Tensor, out: TrainingOutput) -> dict[str, Tensor]:
-        """Return mel L1 of the decoded segment and KL divergence of the whole utterance; mel `[b, bands, t_t]`."""
-        z = out.latents
+    def acoustic_losses(self, batch: Batch, mel: Tensor, out: TrainingOutput) -> dict[str, Tensor]:
+        """Return the distances of the decoded segment to the recording, and the KL divergence of the whole utterance.
+
+        mel `[b, bands, t_t]` is that of the recordings.
+        """
+        z, y_hat = out.latents, out.o.squeeze(1)
         mel_slice = commons.slice_segments(mel, out.ids_slice, self.config.segment_frames)
-        return {
-            "mel": losses.mel_loss(mel_slice, log_mel(out.o.squeeze(1), self.config.data)),
+        terms = {
+            "mel": losses.mel_loss(mel_slice, log_mel(y_hat, self.config.data)),
             "kl": losses.kl_loss(z.z_p, z.logs_q, z.m_p, z.logs_p, out.y_mask),
         }
+        if self.config.train.c_stft:
+            terms["stft"] = losses.stft_loss(self.real_segments(batch.wav, out).squeeze(1), y_hat)
+        return terms
 
     def adversarial_losses(self, discriminator: Learner[Any], batch: Batch, out: TrainingOutput) -> dict[str, Tensor]:
         """Return the adversarial and the feature matching losses of the decoded segment."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import losses
+import mel_processing
 
 
 def test_adversarial_losses():
@@ -65,6 +66,22 @@ def test_kl_loss_is_the_mean_over_valid_frames():
     assert losses.kl_loss(*(x.repeat(3, 1, 1) for x in (*draws, mask))).item() == pytest.approx(loss.item())
 
 
+def test_stft_loss_equals_its_formula():
+    y, y_hat = torch.randn(2, 2, 4096, generator=torch.Generator().manual_seed(1))
+    expected = []
+    for n_fft in mel_processing.FFT_SIZES:
+        pad, window = 3 * n_fft // 8, torch.hann_window(n_fft)
+        real, generated = (
+            (torch.stft(padded, n_fft, n_fft // 4, window=window, center=False, return_complex=True).abs() ** 2 + 1e-6)
+            ** 0.5
+            for padded in (torch.nn.functional.pad(wav, (pad, pad), "reflect") for wav in (y, y_hat))
+        )
+        expected.append((real - generated).square().sum().sqrt() / real.square().sum().sqrt())
+        expected.append((real.log() - generated.log()).abs().mean())
+    torch.testing.assert_close(losses.stft_loss(y, y_hat), sum(expected) / 3)
+    assert losses.stft_loss(y, y) == 0
+
+
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_losses_are_computed_in_fp32(kind):
     def half(*shape):
@@ -76,6 +93,7 @@ def test_losses_are_computed_in_fp32(kind):
         losses.generator_loss(scores)[0],
         losses.feature_loss(maps, [[half(2, 5)]]),
         losses.mel_loss(half(2, 5), half(2, 5)),
+        losses.stft_loss(half(2, 5000) / 300, half(2, 5000) / 300),
         losses.kl_loss(half(2, 3, 5), zero, half(2, 3, 5), zero, torch.ones(2, 1, 5).to(kind)),
     ]
     assert all(value.dtype == torch.float32 and value.isfinite() for value in values)

@@ -740,3 +740,13 @@ def test_helpers_for_several_processes_work_in_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match="PyTorch sees no GPU"):
         distributed.launch(print, "cuda", 1)
+
+
+def test_the_distance_of_spectrograms_is_a_term_where_it_has_a_weight():
+    config = tiny.config(train={"c_stft": 2.5})
+    run, data = Trainer(config, CPU), tiny.batch(config)
+    mel, out = run.generate(data)
+    expected = losses.stft_loss(run.real_segments(data.wav, out).squeeze(1), out.o.squeeze(1))
+    torch.testing.assert_close(run.generator_losses(data, mel, out)["stft"], 2.5 * expected)
+    plain = Trainer(tiny.config(), CPU)
+    assert "stft" not in plain.generator_losses(data, mel, out)
