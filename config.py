@@ -106,7 +106,7 @@ class TrainConfig:
     lr_scale: dict[str, float] = setting(
         {}, "factors on the learning rate of parts of the generator, named by the beginning of their weights; 0: frozen"
     )
-    c_stft: float = setting(0.0, "weight of the distance of spectrograms at three FFT sizes; 0: not computed", minimum=0)
+    c_stft: float = setting(0.0, "weight of the distance of spectrograms at three FFT sizes; 0: none", minimum=0)
     warm_up_steps: int | None = setting(
         None, "steps in which only warm_up_parts train; null: 1000 after --init-from without a posterior", minimum=0
     )
