@@ -28,7 +28,6 @@ from typing import Any, cast
 import numpy as np
 from tqdm import tqdm
 
-import plots
 import synthesis
 from audio import save_audio
 from files import replacing, write_text
@@ -44,6 +43,7 @@ def picture(voice: "synthesis.Voice", speech: Speech) -> np.ndarray:
     """Draw the spectrogram and the times of the tokens. Returns pixels `[height, width, 3]`, 8 bit."""
     import torch  # takes seconds, and --help does not need it
 
+    import plots
     from mel_processing import log_mel
 
     mel = log_mel(torch.from_numpy(speech.audio).unsqueeze(0), voice.data)[0].numpy()
