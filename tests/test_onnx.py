@@ -85,6 +85,11 @@ def test_only_the_decoders_convolutions_are_two_dimensional(exported, case):
     assert ranks == {"decoder": {4}, "others": {3}}
 
 
+def test_attention_weights_have_no_guards_against_nan(exported):
+    nodes = onnx.load(exported("deterministic pre_conv")[1]).graph.node
+    assert "Softmax" in {node.op_type for node in nodes} and "IsNaN" not in {node.op_type for node in nodes}
+
+
 def test_scales_change_the_random_draws_of_the_graph(exported):
     _, path = exported("stochastic")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
