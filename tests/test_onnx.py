@@ -228,6 +228,8 @@ def test_a_voice_in_two_files_streams(exported, case, tmp_path, monkeypatch):
     seeded = infer_onnx.OnnxVoice(tmp_path / "v.onnx")
     whole, parts = seeded.speak(text, speaker, seed=3), seeded.speak(text, speaker, seed=3, stream=True)
     np.testing.assert_allclose(np.concatenate(list(parts)), whole.audio, atol=1e-5)
+    batch = seeded.speak_batch([text, "Short."], speaker, seed=3)
+    np.testing.assert_allclose(batch[0].audio, whole.audio, atol=1e-4)
     (tmp_path / "v.decoder.onnx").unlink()
     with pytest.raises(ValueError, match=r"there is no file .*v\.decoder\.onnx"):
         infer_onnx.OnnxVoice(tmp_path / "v.onnx")

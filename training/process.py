@@ -20,6 +20,7 @@ from importers import transfer
 from reporting import Meter, Reporter, set_up_logging, show_samples
 from synthesis.voice import find_checkpoint
 from trainer import Trainer
+from training import pace
 from training.evaluations import collect, recall_evaluations, start_evaluation
 from training.guard import PROGRESS_INTERVAL, SCALE_SEARCH, StepGuard
 from training.loaders import end_workers, make_loaders
@@ -142,8 +143,10 @@ def train_until_end(run: Run, stop: StopRequest) -> None:
     if position.step >= run.total:
         logger.info("nothing to train: the run is at step %d of %d", position.step, run.total)
         return
-    stopping = False
+    stopping, first = False, position.step
     for batch in stop.waits(run.batches):
+        if position.step == first:
+            pace.advise(trainer, batch, run.total)
         record = trainer.step(batch)
         meter.add(record)
         guard.add(batch.index, record)
