@@ -72,6 +72,8 @@ class MultiHeadAttention(nn.Module):
             for conv in (self.conv_q, self.conv_k, self.conv_v)
         )
         if self.window_size is None:
+            # PyTorch's fast kernels need adjacent channels, which only the layout of GPUs has
+            q, k, v = (part if part.stride(-1) == 1 else part.contiguous() for part in (q, k, v))
             output = F.scaled_dot_product_attention(q, k, v, attn_mask, self.p_dropout if self.training else 0.0)
         else:
             q = q / math.sqrt(self.k_channels)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import corpus
 from cli import did_you_mean
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from corpora.filelist import Clip
 
+MAX_NAMED = 20  # speakers listed in a message
 Values = dict[str, np.generic | np.ndarray]  # of one utterance, by condition
 Bundle = Mapping[str, "Tensor"]  # of a batch: [b] for ids, [b, d] for vectors
 
@@ -73,6 +73,8 @@ class Speaker(Condition):
 
     def of_clips(self, clips: Sequence["Clip"], data: Any) -> Sequence[int] | None:
         """Return the id of each speaker. Raises ValueError for unknown ones, and for several if `n_speakers` is 0."""
+        import corpus  # synthesis does without it
+
         return corpus.speaker_ids(clips, data)
 
     def names(self, data: Any) -> dict[str, int]:
@@ -84,8 +86,8 @@ class Speaker(Condition):
         """Return the id of a speaker given by name or id. Raises ValueError with the nearest name and the choices."""
         table = self.names(data)
         names = list(table)
-        choices = ", ".join(names[: corpus.MAX_NAMED])
-        if len(names) > corpus.MAX_NAMED:
+        choices = ", ".join(names[:MAX_NAMED])
+        if len(names) > MAX_NAMED:
             choices += f" ... ({len(names)} in total)"
         if given is None:
             raise ValueError(f"this model has several speakers: choose one of {choices}")

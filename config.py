@@ -365,6 +365,11 @@ def find(name: str, folders: Sequence[Path]) -> Path:
     return next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
 
 
+def changed(config: Config, section: str, **values: Any) -> Config:
+    """Return the config with other values in one section."""
+    return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
+
+
 def save(config: Config, path: str | Path) -> None:
     """Write a config, complete with defaults, as JSON."""
     write_text(path, json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n")

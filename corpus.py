@@ -29,6 +29,7 @@ import numpy as np
 
 import config
 from audio import resampled_frames
+from conditions import MAX_NAMED
 from config import data_setting as setting
 from corpora import copies
 from corpora.duplicates import near_duplicates
@@ -53,7 +54,6 @@ OUTLIER = 4  # robust standard deviations of log characters per second
 MIN_PACES = 10  # recordings, below which a standard deviation says little
 UNKNOWN_SHARE = 0.1  # of all symbols, above which the text was written for another symbol table
 MISMATCH = 0.3  # character error rate of recognized speech, from which a clip is reported
-MAX_NAMED = 20  # speakers listed in a message
 
 
 def speaker_table(lists: Sequence[Sequence[Clip]], n_speakers: int) -> dict[str, int]:

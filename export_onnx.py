@@ -22,27 +22,25 @@ Examples:
   python export_onnx.py --model-path logs/NAME --output NAME.onnx --runtime sherpa    also writes tokens.txt
 """
 
-import cli
-
-if __name__ == "__main__":
-    cli.interrupts_in_one_line()
-
 import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import nn
+import cli
 
-from export import metadata, runtimes
-from infer_onnx import DECODER, ENCODER
-from synthesis import Voice
+if TYPE_CHECKING:
+    from torch import nn
 
-# export.graph and export.shrink are imported where they are used, because they need the package onnx.
+    from synthesis import Voice
+
+# Modules that import PyTorch or onnx are imported where they are used, because they take seconds.
+RUNTIMES = ("piper", "sherpa")  # keys of `export.runtimes.RUNTIMES`
 
 
 def export(
-    voice: Voice,
+    voice: "Voice",
     path: str | Path,
     noise_inputs: bool = False,
     comment: str = "",
@@ -56,6 +54,7 @@ def export(
     ValueError if the network is not trained or broken, or if Piper and sherpa-onnx do not support the voice.
     """
     from export import graph as graphs
+    from export import metadata, runtimes
 
     if for_runtimes and noise_inputs:
         raise ValueError("Piper and sherpa-onnx do not give noise: leave out --noise-inputs or --runtime")
@@ -71,13 +70,15 @@ def export(
 
 
 def export_split(
-    voice: Voice, path: str | Path, noise_inputs: bool = False, comment: str = "", weights: str | None = None
+    voice: "Voice", path: str | Path, noise_inputs: bool = False, comment: str = "", weights: str | None = None
 ) -> tuple[Path, Path]:
     """Write a voice on the CPU to two ONNX files beside `path`, encoder and decoder, for streams.
 
     Returns their paths. Arguments and errors are those of `export`.
     """
     from export import graph as graphs
+    from export import metadata
+    from infer_onnx import DECODER, ENCODER
 
     graphs.check_speech(voice)
     facts = metadata.facts(voice, comment, split=True)
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", metavar="ONNX", required=True, help="the .onnx file to write")
     parser.add_argument("--noise-inputs", action="store_true", help="take all random numbers as inputs, for seeds")
     parser.add_argument("--split", action="store_true", help="write encoder and decoder to two files, for streams")
-    parser.add_argument("--runtime", choices=list(runtimes.RUNTIMES), help="write the files of Piper or sherpa-onnx")
+    parser.add_argument("--runtime", choices=RUNTIMES, help="write the files of Piper or sherpa-onnx")
     smaller = parser.add_mutually_exclusive_group()
     smaller.add_argument("--half", action="store_true", help="store 16-bit weights: half the size, the same speed")
     eight_bit = "store 8-bit kernels: a quarter of the size, the same speed, a larger error"
@@ -112,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ValueError("Piper and sherpa-onnx take one file: leave out --split or --runtime")
         for package in ("onnx", "onnxruntime"):
             cli.extra(package)
-        from export import shrink
+        from export import runtimes, shrink
+        from synthesis import Voice
 
         voice = Voice.load(args.model_path, args.config_path)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(*runtimes.RUNTIMES[args.runtime](voice, output), sep="\n")
 
 
-def write_files(voice: Voice, path: Path, args: argparse.Namespace, weights: str | None) -> tuple[Path, ...]:
+def write_files(voice: "Voice", path: Path, args: argparse.Namespace, weights: str | None) -> tuple[Path, ...]:
     """Write the file, or with `args.split` the two files, of a voice. Returns their paths."""
     if args.split:
         return export_split(voice, path, args.noise_inputs, args.comment, weights)

@@ -19,19 +19,21 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import checkpoint
 import cli
 from files import run_folder
-from importers import huggingface, reading
-from importers.reading import Voice
-from synthesis.voice import find_checkpoint
-from text.table import read_symbols
-from text.tokens import symbol_table
+
+if TYPE_CHECKING:
+    from importers.reading import Voice
+
+# Modules that import PyTorch are imported where they are used, because that takes seconds.
 
 
-def describe(voice: Voice) -> list[str]:
+def describe(voice: "Voice") -> list[str]:
     """Return lines that tell what was found, what was converted, and what is missing."""
+    import checkpoint
+
     data, model = voice.config.data, voice.config.model
     flow = f"flow {model.transformer_flow_type}" if model.use_transformer_flows else "flow of VITS"
     predictor = "stochastic durations" if model.use_sdp else "deterministic durations"
@@ -49,7 +51,7 @@ def describe(voice: Voice) -> list[str]:
     return [*lines, *(f"note       {note}" for note in voice.notes)]
 
 
-def _marks(voice: Voice) -> str:
+def _marks(voice: "Voice") -> str:
     data = voice.config.data
     blanks = "blanks between symbols" if data.add_blank else "no blanks"
     marks = [f"{data.begin_symbol} before"] if data.begin_symbol else []
@@ -64,6 +66,9 @@ def _parts(names: Sequence[str] | dict) -> str:
 
 def import_from(source: Path, args: argparse.Namespace) -> None:
     """Write the run of a voice of another program, and print a report."""
+    from importers import reading
+    from text.table import read_symbols
+
     replaced: dict = {"text_cleaners": args.cleaners} if args.cleaners else {}
     if args.symbols:
         replaced["symbols"] = read_symbols(Path(args.symbols))
@@ -79,6 +84,10 @@ def import_from(source: Path, args: argparse.Namespace) -> None:
 
 def export_to(source: Path, output: Path) -> None:
     """Write a run, or a voice of another program, in the form of Hugging Face."""
+    from importers import huggingface, reading
+    from synthesis.voice import find_checkpoint
+    from text.tokens import symbol_table
+
     voice = reading.read(source if source.is_file() else find_checkpoint(source))
     table = {symbol: ids[0] for symbol, ids in symbol_table(voice.config.data).ids.items()}
     for path in huggingface.write(output, voice.weights, voice.config, table):

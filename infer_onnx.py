@@ -14,8 +14,7 @@ import cli
 if __name__ == "__main__":
     cli.interrupts_in_one_line()
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ import config as configs
 from conditions import CONDITIONS, Values
 from export import metadata
 from synthesis import output
-from synthesis.speech import BaseVoice, Latent, Scales
+from synthesis.speech import BaseVoice, Latent, Scales, Seeds
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -77,9 +76,11 @@ class OnnxVoice(BaseVoice):
             raise ValueError(f"{path} does not describe its voice: give its config file with --config-path")
         self._random = np.random.default_rng()
 
-    def _latents(self, tokens: list[list[int]], values: Values, scales: Scales) -> list[Latent]:
+    def _latents(self, tokens: list[list[int]], values: Values, scales: Scales, seeds: Seeds) -> list[Latent]:
         if self.decoder is None and len(tokens) > 1:  # one by one, because padding would change the decoder's output
-            return [latent for t in tokens for latent in self._latents([t], values, scales)]
+            return [latent for t, seed in zip(tokens, seeds) for latent in self._latents([t], values, scales, [seed])]
+        if "noise" not in self.inputs and any(seed is not None for seed in seeds):
+            raise ValueError("this file draws its own noise: export it with --noise-inputs to use seeds")
         lengths = np.array([len(t) for t in tokens], np.int64)
         x = np.zeros((len(tokens), lengths.max()), np.int64)
         for row, t in zip(x, tokens):
@@ -88,9 +89,12 @@ class OnnxVoice(BaseVoice):
         for name in CONDITIONS.keys() & self.inputs.keys():
             # a file of other VITS code may ask a single-speaker voice for a speaker, who is 0
             feed[name] = np.stack([values.get(name, np.int64(0))] * len(x))
-        for name, columns in ("noise_w", x.shape[1]), ("noise", NOISE_FRAMES):
+        randoms = [self._random if seed is None else np.random.default_rng(seed) for seed in seeds]
+        for name, columns in ("noise_w", lengths), ("noise", [NOISE_FRAMES] * len(x)):
             if name in self.inputs:
-                feed[name] = self._random.standard_normal((len(x), int(self.inputs[name][1]), columns), np.float32)
+                feed[name] = np.zeros((len(x), int(self.inputs[name][1]), max(columns)), np.float32)
+                for item, random, count in zip(feed[name], randoms, columns):
+                    item[:, :count] = random.standard_normal((len(item), count), np.float32)
         made, *more = _run(self.session, self.outputs, feed, self.path)
         durations: list[Any] = [d[:n].astype(np.int64) for d, n in zip(more[0], lengths)] if more else [None]
         if self.decoder is None:  # the file includes the decoder
@@ -104,18 +108,6 @@ class OnnxVoice(BaseVoice):
             return latent.content[start * self.data.hop_length : end * self.data.hop_length]
         z = np.ascontiguousarray(latent.content["z"][:, :, start:end])
         return _run(self.decoder, ["output"], {**latent.content, "z": z}, self.path)[0].reshape(-1)
-
-    def _draws(self, seed: int | None) -> Callable[[], AbstractContextManager[None]]:
-        if seed is not None and "noise" not in self.inputs:
-            raise ValueError("this file draws its own noise: export it with --noise-inputs to use seeds")
-        random = np.random.default_rng(seed)
-
-        @contextmanager
-        def drawing() -> Iterator[None]:
-            self._random = random
-            yield
-
-        return drawing
 
 
 def load_session(path: Path, threads: int) -> "InferenceSession":

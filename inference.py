@@ -28,7 +28,6 @@ from typing import Any, cast
 import numpy as np
 from tqdm import tqdm
 
-import plots
 import synthesis
 from audio import save_audio
 from files import replacing, write_text
@@ -37,6 +36,7 @@ from synthesis.output import subtitles as subtitles  # for notebooks
 from synthesis.speech import Scales, Speech
 
 LINES = "lines.txt"  # lists the files of -f
+BATCHES = 4  # of lines that are sorted by length; those of a stopped run are spoken again
 READ = 4096  # bytes of standard input that are read at once
 
 
@@ -44,6 +44,7 @@ def picture(voice: "synthesis.Voice", speech: Speech) -> np.ndarray:
     """Draw the spectrogram and the times of the tokens. Returns pixels `[height, width, 3]`, 8 bit."""
     import torch  # takes seconds, and --help does not need it
 
+    import plots
     from mel_processing import log_mel
 
     mel = log_mel(torch.from_numpy(speech.audio).unsqueeze(0), voice.data)[0].numpy()
@@ -94,19 +95,21 @@ def speak_lines(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
     done = start_folder(folder, entries, settings)
     seconds = elapsed = 0.0
     try:
-        with (folder / LINES).open("a", encoding="utf-8") as listed:
-            count = len(entries)
-            bar = tqdm(entries[done:], "speaking", count, leave=False, unit="line", disable=count < 2, initial=done)
-            for entry in bar:
-                name, _, line = entry.partition("|")
+        count, at_once = len(entries), BATCHES * voice.batch
+        bar = tqdm(None, "speaking", count, leave=False, unit="line", disable=count < 2, initial=done)
+        with (folder / LINES).open("a", encoding="utf-8") as listed, bar:
+            for first in range(done, count, at_once):
+                some = [entry.partition("|") for entry in entries[first : first + at_once]]
                 begin = time.perf_counter()
-                speech = voice.speak(cli.given_text(line, args), **options)
+                speeches = voice.speak_batch([cli.given_text(line, args) for *_, line in some], **options)
                 elapsed += time.perf_counter() - begin
-                seconds += speech.seconds
-                save_audio(folder / name, speech.audio, speech.sampling_rate)
-                listed.write(f"{entry}\n")
-                listed.flush()
-                done += 1
+                for (name, _, line), speech in zip(some, speeches):
+                    seconds += speech.seconds
+                    save_audio(folder / name, speech.audio, speech.sampling_rate)
+                    listed.write(f"{name}|{line}\n")
+                    listed.flush()
+                    done += 1
+                    bar.update()
     except KeyboardInterrupt:
         print(f"inference: stopped after {done} of {len(entries)} lines; the same command goes on", file=sys.stderr)
         raise SystemExit(cli.INTERRUPTED) from None

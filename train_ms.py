@@ -4,11 +4,6 @@ Examples:
   python train_ms.py -c configs/vits2_vctk_base.json -m vctk
 """
 
-import cli
-
-if __name__ == "__main__":
-    cli.interrupts_in_one_line()
-
 from train import main
 
 if __name__ == "__main__":

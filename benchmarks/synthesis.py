@@ -3,11 +3,12 @@
 Without `--model`, the voice has the network of `--config` with random weights, and speaks at the pace of LJ Speech. The
 output has the speed in times real time, the milliseconds of three sentences of 2, 6 and 10 seconds, and the time until
 a stream of the longest one yields its first sound. `network_ms`, with PyTorch only, leaves out the conversion of the
-text to tokens.
+text to tokens. With `--lines N`, it also has the speed of `speak_batch` on N texts, and of one text after the other.
 
 Examples:
   python benchmarks/synthesis.py --runtime onnx
   python benchmarks/synthesis.py --device cuda --repeats 10
+  python benchmarks/synthesis.py --device cuda --lines 1024
 """
 
 import argparse
@@ -136,6 +137,28 @@ def times(say: Say, text: Text, repeats: int) -> tuple[float, float, int]:
     return statistics.median(firsts[WARM_UP:]), statistics.median(lasts[WARM_UP:]), samples
 
 
+def batch_speeds(voice: BaseVoice, count: int, repeats: int) -> dict[str, Any]:
+    """Return the speed of many texts in times real time: together, and one after the other.
+
+    The texts have 4 to 30 words of `SENTENCES`. The batch size is the voice's own.
+    """
+    random, words = np.random.default_rng(SEED), " ".join(SENTENCES).split()
+    texts = [" ".join(random.choice(words, random.integers(4, 31))) for _ in range(count)]
+    options: dict[str, Any] = {"speaker": 0 if voice.data.n_speakers else None, "pause": 0}
+    speeds = {}
+    for name, speak in {
+        "times_real_time": lambda: voice.speak_batch(texts, **options),
+        "one_by_one_times_real_time": lambda: [voice.speak(text, **options) for text in texts],
+    }.items():
+        spans = []
+        for _ in range(1 + repeats):
+            begin = time.perf_counter()
+            seconds = sum(speech.seconds for speech in speak())
+            spans.append(time.perf_counter() - begin)
+        speeds[name] = round(seconds / statistics.median(spans[1:]), 2)
+    return {"lines": count, "batch": voice.batch, **speeds}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     parser = cli.Parser(__doc__)
@@ -150,6 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--fp32", action="store_true", help="on a GPU, decode in fp32")
     add("--threads", type=int, default=2, metavar="N", help="CPU threads")
     add("--repeats", type=int, default=5, metavar="N", help="timed rounds, of which the median is taken")
+    add("--lines", type=int, default=0, metavar="N", help="also time N texts in batches; for PyTorch only")
     args = parser.parse_args(argv)
     with cli.errors_in_one_line("benchmarks/synthesis"):
         print(json.dumps(measure(args)))
@@ -159,6 +183,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Time what the command line requests. Raises ValueError if its options contradict each other."""
     if args.runtime != "torch" and args.device != "cpu":
         raise ValueError(f"--runtime {args.runtime} is timed on the CPU: omit --device")
+    if args.lines and args.runtime != "torch":
+        raise ValueError("--lines is timed with PyTorch: omit --runtime")
     if args.repeats < 1:
         raise ValueError(f"--repeats is {args.repeats}; it must be 1 or more")
     torch.set_num_threads(args.threads)
@@ -170,6 +196,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         one_pass = speaking(voice, SEED, stream=False) if args.runtime == "torch" else say
         spoken = [times(one_pass, text, args.repeats) for text in SENTENCES]
         first, streamed_whole, _ = times(say, SENTENCES[-1], args.repeats)
+        batched = {"batched": batch_speeds(voice, args.lines, args.repeats)} if args.lines else {}
     rate = voice.sampling_rate
     sentences = [{"seconds": round(n / rate, 2), "ms": round(1000 * t, 1)} for _, t, n in spoken]
     if args.runtime == "torch":
@@ -188,6 +215,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "first_sound_ms": round(1000 * first, 1),
         "streamed_whole_ms": round(1000 * streamed_whole, 1),
         "megabytes": round(megabytes, 1),
+        **batched,
     }
 
 

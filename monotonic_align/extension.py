@@ -11,8 +11,6 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
-from filelock import FileLock
-
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE / "core.pyx"
 BUILT = HERE / f"core{sysconfig.get_config_var('EXT_SUFFIX')}"
@@ -45,6 +43,8 @@ def _is_current() -> bool:
 
 
 def _build() -> None:
+    from filelock import FileLock  # imports asyncio, and only a build needs it
+
     work = HERE / "build"
     work.mkdir(exist_ok=True)
     with FileLock(work / "lock", timeout=2 * BUILD_SECONDS):

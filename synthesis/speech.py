@@ -9,7 +9,6 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, tee
@@ -28,14 +27,15 @@ from text.symbols import PAD, PUNCTUATION
 from text.tokens import clean, cleaners, symbol_table, token_ids, token_names, vocabulary
 
 PAUSE = 0.2  # seconds of silence between sentences
-BATCH = 16  # pieces that pass the text encoder and the flow together
-FIRST_CHUNK, MAX_CHUNK = 32, 512  # frames of a stream's first chunk, kept short for low latency, and of later ones
+FIRST_CHUNK, MAX_CHUNK = 20, 512  # frames of a stream's first chunk, kept short for low latency, and of later ones
 PEAK = 10 ** (-1 / 20)  # peak of normalized audio: -1 dBFS
 MIN_PEAK = 1e-5  # quieter audio is not amplified to PEAK
 MAX_SHOWN = 40  # characters of a text in an error message
 MAX_NAMED = 3  # words in a warning
+SEED_STEP = 0x4F1BBCDCBFA53E0B  # between the seeds of the pieces of a text; large, so that other seeds do not meet it
 Text = str | Sequence[int]  # written text, phonemes, or token ids
 Tokens = list[list[int]]  # token ids of a batch of pieces
+Seeds = Sequence[int | None]  # of the pieces of a batch, or None for each
 Progress = Callable[[int, int], None]
 Made = tuple[np.ndarray, np.ndarray | None]  # audio [samples] and durations [tokens] of a piece
 
@@ -59,6 +59,39 @@ def check_seed(seed: int | None) -> None:
     """Raise ValueError for a value that is not a seed."""
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63):
         raise ValueError(f"seed is {seed}; it may be a whole number from 0 to 2^63 - 1")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How texts are spoken: the arguments that `speak`, `speak_stream` and `speak_batch` have in common."""
+
+    speaker: str | int | None = None  # name or id, for a model of several speakers
+    noise_scale: float = Scales().noise_scale  # variation of the sound; 0 is the most probable
+    noise_scale_w: float = Scales().noise_scale_w  # variation of the rhythm; 0 is the most probable
+    length_scale: float = Scales().length_scale  # factor on all durations; above 1 is slower
+    # The same seed gives the same audio of a text on the same device, alone or in a batch. Other random draws do not
+    # affect it and are not affected. None draws from the global random state.
+    seed: int | None = None
+    phonemes: bool = False  # the text is what the cleaners return, see `BaseVoice.read`
+    pause: float = PAUSE  # seconds of silence between sentences
+    conditions: Mapping[str, Any] | None = None  # other than the speaker, by their names in `conditions.CONDITIONS`
+
+    @property
+    def scales(self) -> Scales:
+        """Return the inputs of the network."""
+        return Scales(self.noise_scale, self.length_scale, self.noise_scale_w)
+
+    def check(self, data: DataConfig) -> Values:
+        """Return the values of the conditions. Raises ValueError for a value that is out of range or unknown."""
+        self.scales.check()
+        if not 0 <= self.pause <= MAX_PAUSE:
+            raise ValueError(f"pause is {self.pause}; it may be from 0 to {MAX_PAUSE} seconds")
+        check_seed(self.seed)
+        return resolve({"sid": self.speaker, **(self.conditions or {})}, data)
+
+    def piece_seed(self, piece: int) -> int | None:
+        """Return the seed of a piece of a text, counted from 0."""
+        return None if self.seed is None else (self.seed + piece * SEED_STEP) % (1 << 63)
 
 
 @dataclass(frozen=True)
@@ -163,13 +196,14 @@ def _shortened(text: str) -> str:
 
 
 class BaseVoice(ABC):
-    """A voice described by the `data` section of its config. A runtime adds `_latents`, `_decode` and `_draws`.
+    """A voice described by the `data` section of its config. A runtime adds `_latents` and `_decode`.
 
     `n_vocab` is the size of the network's symbol table, None if it is unknown. `speakers` maps names to ids, in the
     order of the ids; a speaker without a name is named by the id. Threads may share a voice.
     """
 
     context = 0  # frames on either side that the audio of a frame depends on
+    batch = 4  # pieces that pass the network together; more do not speed up a CPU
     # One lock for all voices: PyTorch has one random state, and two networks at a time slow each other down.
     _lock = threading.Lock()
 
@@ -288,37 +322,26 @@ class BaseVoice(ABC):
             ended = piece.ends and (ends or not last)
             yield Line(text, symbols, tokens, token_names(symbols, self.data), ended, names)
 
-    @overload  # abbreviated: the implementation lists the parameters
+    @overload
     def speak(self, text: Text, *args: Any, stream: Literal[True], **options: Any) -> Iterator[np.ndarray]: ...
     @overload
     def speak(self, text: Text, *args: Any, stream: Literal[False] = False, **options: Any) -> Speech: ...
-    def speak(  # type: ignore[misc]
+    def speak(
         self,
         text: Text,
-        speaker: str | int | None = None,
-        noise_scale: float = Scales().noise_scale,
-        noise_scale_w: float = Scales().noise_scale_w,
-        length_scale: float = Scales().length_scale,
-        seed: int | None = None,
-        phonemes: bool = False,
-        pause: float = PAUSE,
+        *args: Any,
         normalize: bool = False,
         stream: bool = False,
         progress: Progress | None = None,
-        conditions: Mapping[str, Any] | None = None,
         spoken: Callable[[Sentence], None] | None = None,
+        **options: Any,
     ) -> Speech | Iterator[np.ndarray]:
         """Synthesize a text of any length, sentence by sentence.
 
         Args:
-            text, phonemes: see `read`.
-            speaker: name or id, for a model of several speakers.
-            conditions: conditions other than the speaker, by their names in `conditions.CONDITIONS`.
-            noise_scale, noise_scale_w: variation of the sound and of the rhythm; 0 is the most probable.
-            length_scale: factor on all durations; above 1 is slower.
-            seed: the same seed gives the same audio on the same device. Other random draws do not affect it and are
-                not affected. None draws from the global random state.
-            pause: seconds of silence between sentences.
+            text: see `read`.
+            args, options: values of `Options`: speaker, noise_scale, noise_scale_w, length_scale, seed, phonemes,
+                pause, conditions.
             normalize: scale the audio to a peak of -1 dBFS.
             stream: return an iterator over the parts of the audio, float32 `[samples]`, instead of the whole.
             progress: called after each piece with the number of finished pieces and their total.
@@ -327,34 +350,24 @@ class BaseVoice(ABC):
         Raises ValueError for a wrong argument or a text that cannot be pronounced. A stream raises it before it begins,
         except for errors of the network.
         """
-        scales = Scales(noise_scale, length_scale, noise_scale_w)
-        values = self._check(speaker, conditions, scales, seed, pause)
+        asked = Options(*args, **options)
+        values = asked.check(self.data)
         if stream and normalize:
             raise ValueError("a stream cannot be normalized, because its peak is not known before its end")
-        lines = self.read(text, phonemes)
-        latents = self._pieces([[line.tokens] for line in lines], values, scales, seed)
+        lines = self.read(text, asked.phonemes)
+        latents = self._one_by_one(lines, values, asked)
         if stream:
             report = (lambda done: progress(done, len(lines))) if progress else None
-            return self._stream(lines, latents, pause, report, spoken)
+            return self._stream(lines, latents, asked.pause, report, spoken)
         made = []
         for latent in latents:
             made.append((self._audio(latent, 0, latent.frames), latent.durations))
             if progress:
                 progress(len(made), len(lines))
-        return self._join(lines, made, pause, normalize)
+        return self._join(lines, made, asked.pause, normalize)
 
     def speak_stream(
-        self,
-        texts: Iterable[str],
-        speaker: str | int | None = None,
-        noise_scale: float = Scales().noise_scale,
-        noise_scale_w: float = Scales().noise_scale_w,
-        length_scale: float = Scales().length_scale,
-        seed: int | None = None,
-        phonemes: bool = False,
-        pause: float = PAUSE,
-        conditions: Mapping[str, Any] | None = None,
-        spoken: Callable[[Sentence], None] | None = None,
+        self, texts: Iterable[str], *args: Any, spoken: Callable[[Sentence], None] | None = None, **options: Any
     ) -> Iterator[np.ndarray]:
         """Synthesize text while it arrives, such as that of a language model, sentence by sentence.
 
@@ -362,61 +375,44 @@ class BaseVoice(ABC):
         audio, float32 `[samples]`. A sentence is spoken as soon as the next word or the end of its line has arrived.
         Pieces without a pronounceable symbol are left out. Raises ValueError for a wrong argument.
         """
-        scales = Scales(noise_scale, length_scale, noise_scale_w)
-        values = self._check(speaker, conditions, scales, seed, pause)
+        asked = Options(*args, **options)
+        values = asked.check(self.data)
         self.check_symbols()
-        lines, ahead = tee(self._read_arriving(texts, phonemes))
-        latents = self._pieces(([line.tokens] for line in ahead), values, scales, seed)
-        return self._stream(lines, latents, pause, None, spoken)
+        lines, ahead = tee(self._read_arriving(texts, asked.phonemes))
+        return self._stream(lines, self._one_by_one(ahead, values, asked), asked.pause, None, spoken)
 
     def speak_batch(
-        self,
-        lines: Sequence[Text],
-        speaker: str | int | None = None,
-        noise_scale: float = Scales().noise_scale,
-        noise_scale_w: float = Scales().noise_scale_w,
-        length_scale: float = Scales().length_scale,
-        seed: int | None = None,
-        phonemes: bool = False,
-        pause: float = PAUSE,
-        normalize: bool = False,
-        batch: int = BATCH,
-        conditions: Mapping[str, Any] | None = None,
+        self, texts: Sequence[Text], *args: Any, normalize: bool = False, batch: int | None = None, **options: Any
     ) -> list[Speech]:
-        """Synthesize several texts, up to `batch` pieces at a time. The other arguments are those of `speak`.
+        """Synthesize several texts, `batch` pieces of similar length at a time; None is the voice's own number.
 
-        Without noise, each result equals that of `speak`. With noise, the random draws differ.
+        The other arguments are those of `speak`, which returns the same audio for each text with the same seed.
         """
-        scales = Scales(noise_scale, length_scale, noise_scale_w)
-        values = self._check(speaker, conditions, scales, seed, pause)
-        if batch < 1:
-            raise ValueError(f"batch is {batch}; it must be 1 or more pieces")
-        read = [self.read(text, phonemes) for text in lines]
-        tokens = [line.tokens for pieces in read for line in pieces]
-        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-        batches = [[tokens[i] for i in order[begin : begin + batch]] for begin in range(0, len(order), batch)]
-        latents = self._pieces(batches, values, scales, seed)
-        made = {i: (self._audio(latent, 0, latent.frames), latent.durations) for i, latent in zip(order, latents)}
-        in_order = (made[i] for i in range(len(tokens)))
-        return [self._join(pieces, [next(in_order) for _ in pieces], pause, normalize) for pieces in read]
+        asked = Options(*args, **options)
+        values = asked.check(self.data)
+        size = self.batch if batch is None else batch
+        if size < 1:
+            raise ValueError(f"batch is {size}; it must be 1 or more pieces")
+        read = [self.read(text, asked.phonemes) for text in texts]
+        pieces = [(line.tokens, asked.piece_seed(i)) for lines in read for i, line in enumerate(lines)]
+        order = sorted(range(len(pieces)), key=lambda i: len(pieces[i][0]))
+        made: dict[int, Made] = {}
+        for begin in range(0, len(order), size):
+            places = order[begin : begin + size]
+            tokens, seeds = zip(*(pieces[i] for i in places))
+            with self._lock:
+                latents = self._latents(list(tokens), values, asked.scales, seeds)
+                audios = self._decode_whole(latents)
+            made |= {i: (_finite(audio), latent.durations) for i, audio, latent in zip(places, audios, latents)}
+        in_order = (made[i] for i in range(len(pieces)))
+        return [self._join(lines, [next(in_order) for _ in lines], asked.pause, normalize) for lines in read]
 
-    def _check(
-        self, speaker: str | int | None, given: Mapping[str, Any] | None, scales: Scales, seed: int | None, pause: float
-    ) -> Values:
-        """Check the arguments of `speak` and return the values of the conditions."""
-        scales.check()
-        if not 0 <= pause <= MAX_PAUSE:
-            raise ValueError(f"pause is {pause}; it may be from 0 to {MAX_PAUSE} seconds")
-        check_seed(seed)
-        return resolve({"sid": speaker, **(given or {})}, self.data)
-
-    def _pieces(self, batches: Iterable[Tokens], values: Values, scales: Scales, seed: int | None) -> Iterator[Latent]:
-        """Yield the latents of batches of token ids. Each batch is computed when its first latent is asked for."""
-        draws = self._draws(seed)
-        for tokens in batches:
-            with self._lock, draws():
-                latents = self._latents(tokens, values, scales)
-            yield from latents
+    def _one_by_one(self, lines: Iterable[Line], values: Values, asked: Options) -> Iterator[Latent]:
+        """Yield the latents of the pieces of a text. Each is computed when it is asked for."""
+        for i, line in enumerate(lines):
+            with self._lock:
+                (latent,) = self._latents([line.tokens], values, asked.scales, [asked.piece_seed(i)])
+            yield latent
 
     def _stream(
         self,
@@ -456,10 +452,7 @@ class BaseVoice(ABC):
     def _audio(self, latent: Latent, start: int, end: int) -> np.ndarray:
         """Decode the frames from `start` to `end`. Raises ValueError for audio that is not finite."""
         with self._lock:
-            audio = self._decode(latent, start, end)
-        if not np.isfinite(audio).all():
-            raise ValueError("the audio contains NaN or infinity: the weights of the network are broken")
-        return audio
+            return _finite(self._decode(latent, start, end))
 
     def _silence(self, seconds: float) -> np.ndarray:
         return np.zeros(round(seconds * self.sampling_rate), np.float32)
@@ -486,16 +479,23 @@ class BaseVoice(ABC):
         return Speech(np.concatenate(parts), self.sampling_rate, self.data.hop_length, spoken)
 
     @abstractmethod
-    def _latents(self, tokens: Tokens, values: Values, scales: Scales) -> list[Latent]:
-        """Compute the input of the decoder for a batch of token ids that share the values of the conditions."""
+    def _latents(self, tokens: Tokens, values: Values, scales: Scales, seeds: Seeds) -> list[Latent]:
+        """Compute the input of the decoder for a batch of token ids that share the values of the conditions.
+
+        The random draws of an item follow from its seed alone. With None, they come from the global random state.
+        """
 
     @abstractmethod
     def _decode(self, latent: Latent, start: int, end: int) -> np.ndarray:
         """Decode the frames from `start` to `end` alone; returns float32 `[(end - start) * hop_length]`."""
 
-    @abstractmethod
-    def _draws(self, seed: int | None) -> Callable[[], AbstractContextManager[None]]:
-        """Return a function that makes contexts in which random draws follow from the seed.
+    def _decode_whole(self, latents: list[Latent]) -> list[np.ndarray]:
+        """Decode all frames of each latent of a batch."""
+        return [self._decode(latent, 0, latent.frames) for latent in latents]
 
-        Each context continues the draws of the one before. With None, the contexts change nothing.
-        """
+
+def _finite(audio: np.ndarray) -> np.ndarray:
+    """Return the audio. Raises ValueError if it is not finite."""
+    if not np.isfinite(audio).all():
+        raise ValueError("the audio contains NaN or infinity: the weights of the network are broken")
+    return audio

@@ -5,8 +5,8 @@
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +15,7 @@ import numpy as np
 import soxr
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import checkpoint
 import config as configs
@@ -28,12 +29,14 @@ from mel_processing import log_mel, spectrogram_torch
 from models import SynthesizerTrn
 from modules import remove_weight_norm
 from synthesis.graphs import GraphedNet
-from synthesis.speech import BaseVoice, Latent, Scales, check_seed
+from synthesis.speech import BaseVoice, Latent, Scales, Seeds, check_seed
 
 logger = logging.getLogger(__name__)
 
 # Speech has 5 to 10 frames per token. An untrained predictor asks for far more, which would fill any memory.
 MAX_FRAMES_PER_TOKEN = 200
+GPU_BATCH = 64  # pieces that pass the text encoder and the flow together on a GPU
+MAX_DECODED = 1 << 14  # frames that a GPU decodes at once: HiFi-GAN takes up to 100 kB for each
 
 
 class MissingPosterior(nn.Module):
@@ -45,6 +48,31 @@ class MissingPosterior(nn.Module):
             "this voice has no posterior encoder, which reads recordings: it speaks, but it does not convert voices "
             "or align recordings. Training with --init-from adds one"
         )
+
+
+class ItemDraws(TorchFunctionMode):
+    """Gives each item of a batch the noise that it would have alone: drawn with its own seed, for its own length.
+
+    Set `lengths` to those of the items before each step of the network; noise beyond them is 0.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device):
+        super().__init__()
+        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self.lengths: Sequence[int] = ()
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: object, args: Any = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        """Call a function of PyTorch, or draw noise of the same shape, memory layout and type `[b, c, t]`."""
+        if function not in (torch.randn, torch.randn_like):
+            return function(*args, **(options or {}))
+        like = args[0] if function is torch.randn_like else torch.empty(*args, **(options or {}))
+        noise = torch.zeros_like(like)
+        for i, (generator, length) in enumerate(zip(self.generators, self.lengths)):
+            item = like[i : i + 1, :, :length]
+            noise[i : i + 1, :, :length] = torch.empty_like(item).normal_(generator=generator)
+        return noise
 
 
 class Voice(BaseVoice):
@@ -62,6 +90,7 @@ class Voice(BaseVoice):
         on_gpu = self.device.type == "cuda"
         if on_gpu:
             lay_out(net)
+            self.batch = GPU_BATCH
         self.half = net.dec.half_copy() if half and on_gpu else None
         self.graphed = GraphedNet(net, self.half) if graphs and on_gpu else None
 
@@ -137,7 +166,7 @@ class Voice(BaseVoice):
         values = [resolve({**(conditions or {}), "sid": speaker}, self.data) for speaker in (source, target)]
         spec = self.posterior_input(self._samples(sound, sampling_rate))
         lengths = torch.tensor([spec.size(2)], device=self.device)
-        with self._lock, self._draws(seed)(), torch.inference_mode():
+        with self._lock, self._draws(seed), torch.inference_mode():
             audio = self.net.voice_conversion(spec, lengths, *(self.bundle(value, 1) for value in values))[0]
         return audio[0, 0].cpu().numpy()
 
@@ -171,8 +200,20 @@ class Voice(BaseVoice):
         return {name: torch.from_numpy(np.stack([value] * n)).to(self.device) for name, value in values.items()}
 
     @torch.inference_mode()
-    def _latents(self, tokens: list[list[int]], values: Values, scales: Scales) -> list[Latent]:
+    def _latents(self, tokens: list[list[int]], values: Values, scales: Scales, seeds: Seeds) -> list[Latent]:
+        given = [seed for seed in seeds if seed is not None]
+        if len(given) > 1:
+            with ItemDraws(given, self.device) as draws:
+                return self._drawn_latents(tokens, values, scales, draws)
+        with self._draws(given[0] if given else None):
+            return self._drawn_latents(tokens, values, scales)
+
+    def _drawn_latents(
+        self, tokens: list[list[int]], values: Values, scales: Scales, draws: ItemDraws | None = None
+    ) -> list[Latent]:
         lengths = [len(t) for t in tokens]
+        if draws:
+            draws.lengths = lengths
         x = torch.tensor([t + [0] * (max(lengths) - len(t)) for t in tokens], device=self.device)
         x_lengths = torch.tensor(lengths, device=self.device)
         net = self.graphed or self.net
@@ -185,6 +226,8 @@ class Voice(BaseVoice):
                 cause = f"the checkpoint is hardly trained, or length_scale ({scales.length_scale}) is too large"
                 raise ValueError(f"{asked}: {cause}")
         frames = [max(1, int(d.sum())) for d in durations]
+        if draws:
+            draws.lengths = frames
         z = net.latent(planned, scales.noise_scale, max(frames))[0]
         g = None if planned.g is None else planned.g[:1]
         d = [durations[i, :length].astype(np.int64) for i, length in enumerate(lengths)]
@@ -203,23 +246,46 @@ class Voice(BaseVoice):
             logger.warning("fp16 overflowed, so the audio was decoded again in fp32; half=False (--fp32) avoids that")
         return exact
 
-    def _draws(self, seed: int | None) -> Callable[[], AbstractContextManager[None]]:
+    def _decode_whole(self, latents: list[Latent]) -> list[np.ndarray]:
+        count = MAX_DECODED // max(latent.frames for latent in latents)
+        if self.device.type == "cpu" or count < 2 or min(latent.frames for latent in latents) <= 2 * self.context:
+            return super()._decode_whole(latents)
+        batches = [latents[begin : begin + count] for begin in range(0, len(latents), count)]
+        return [audio for batch in batches for audio in self._decode_together(batch)]
+
+    @torch.inference_mode()
+    def _decode_together(self, latents: list[Latent]) -> list[np.ndarray]:
+        """Decode latents of more than `2 * context` frames in two passes.
+
+        The last frames of a shorter latent would depend on its padding. Therefore the second pass decodes the ends of
+        all latents again, with the frames before them.
+        """
+        end, lengths = 2 * self.context, [latent.frames for latent in latents]
+        zs, g = [latent.content[0] for latent in latents], latents[0].content[1]
+        g = None if g is None else g.expand(len(zs), -1, -1)
+        decode = self.half or self.net.dec
+        audios = decode(torch.cat([z[:, :, : max(lengths)] for z in zs]), g)[:, 0].cpu().numpy()
+        ends = decode(torch.cat([z[:, :, n - end : n] for z, n in zip(zs, lengths)]), g)[:, 0].cpu().numpy()
+        hop = self.data.hop_length
+        for audio, last, n in zip(audios, ends, lengths):
+            audio[(n - self.context) * hop : n * hop] = last[self.context * hop :]
+        made = [audio[: n * hop] for audio, n in zip(audios, lengths)]
+        whole = [np.isfinite(audio).all() for audio in made]
+        return [audio if ok else self._decode(x, 0, x.frames) for audio, ok, x in zip(made, whole, latents)]
+
+    @contextmanager
+    def _draws(self, seed: int | None) -> Iterator[None]:
+        """Let random draws follow from the seed, and restore the global random state. None changes nothing."""
         if seed is None:
-            return nullcontext
+            yield
+            return
         gpus = [self.device] if self.device.type == "cuda" else []
         # by generator, because torch.manual_seed changes the state of every GPU
         generators = [torch.random.default_generator, *(torch.cuda.default_generators[gpu.index] for gpu in gpus)]
-        states = [torch.Generator(generator.device).manual_seed(seed).get_state() for generator in generators]
-
-        @contextmanager
-        def drawing() -> Iterator[None]:
-            with torch.random.fork_rng(gpus):
-                for generator, state in zip(generators, states):
-                    generator.set_state(state)
-                yield
-                states[:] = [generator.get_state() for generator in generators]
-
-        return drawing
+        with torch.random.fork_rng(gpus):
+            for generator in generators:
+                generator.set_state(torch.Generator(generator.device).manual_seed(seed).get_state())
+            yield
 
 
 def find_checkpoint(path: str | Path) -> Path:

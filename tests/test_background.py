@@ -32,8 +32,8 @@ def evaluations(workspace, monkeypatch):
     (workspace / "lines.txt").write_text("val0.wav|Hello.\n", "utf-8")
     (workspace / "missing.txt").write_text("missing.wav|Hello.\n", "utf-8")
     monkeypatch.setattr(background, "PROGRAM", workspace / "program.py")
-    monkeypatch.setattr("train.check_packages", lambda: None)
-    monkeypatch.setattr("train.PROGRESS_INTERVAL", 1)
+    monkeypatch.setattr("evaluation.background.check_packages", lambda: None)
+    monkeypatch.setattr("training.process.PROGRESS_INTERVAL", 1)
     return lambda values: (workspace / "cer.json").write_text(json.dumps(values), "utf-8")
 
 

@@ -85,6 +85,11 @@ def test_only_the_decoders_convolutions_are_two_dimensional(exported, case):
     assert ranks == {"decoder": {4}, "others": {3}}
 
 
+def test_attention_weights_have_no_guards_against_nan(exported):
+    nodes = onnx.load(exported("deterministic pre_conv")[1]).graph.node
+    assert "Softmax" in {node.op_type for node in nodes} and "IsNaN" not in {node.op_type for node in nodes}
+
+
 def test_scales_change_the_random_draws_of_the_graph(exported):
     _, path = exported("stochastic")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -223,6 +228,8 @@ def test_a_voice_in_two_files_streams(exported, case, tmp_path, monkeypatch):
     seeded = infer_onnx.OnnxVoice(tmp_path / "v.onnx")
     whole, parts = seeded.speak(text, speaker, seed=3), seeded.speak(text, speaker, seed=3, stream=True)
     np.testing.assert_allclose(np.concatenate(list(parts)), whole.audio, atol=1e-5)
+    batch = seeded.speak_batch([text, "Short."], speaker, seed=3)
+    np.testing.assert_allclose(batch[0].audio, whole.audio, atol=1e-4)
     (tmp_path / "v.decoder.onnx").unlink()
     with pytest.raises(ValueError, match=r"there is no file .*v\.decoder\.onnx"):
         infer_onnx.OnnxVoice(tmp_path / "v.onnx")

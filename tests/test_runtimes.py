@@ -369,3 +369,7 @@ def test_errors_are_one_line(tmp_path, capsys, data, arguments, message):
     error = capsys.readouterr().err
     assert end.value.code == 2 and message in error and error.count("\n") == 1
     assert not output.exists()
+
+
+def test_the_program_offers_every_runtime():
+    assert set(export_onnx.RUNTIMES) == set(runtimes.RUNTIMES)

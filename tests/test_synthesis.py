@@ -261,19 +261,41 @@ def test_threads_get_their_own_audio(several):
     assert all(np.array_equal(a, b) for a, b in zip(spoken, expected))
 
 
-@pytest.mark.parametrize("options", [{}, {"flow": "fft", "speakers": TABLE, "use_sdp": True}, {"flow": "pre_conv2"}])
-def test_a_batch_equals_its_lines_alone(options):
+@pytest.mark.parametrize("noise", [{"seed": 7}, {"noise_scale": 0.0, "noise_scale_w": 0.0}], ids=["seed", "no noise"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"flow": "fft", "speakers": TABLE, "use_sdp": True}, {"flow": "pre_conv2", "use_duration_noise": True}],
+)
+def test_a_batch_equals_its_lines_alone(options, noise):
     voice = build(**options)
     speaker = "carla" if voice.data.n_speakers else None
-    lines = [TEXT, "Short.", "A line in the middle, of middle length."]
-    batch = voice.speak_batch(lines, speaker, **QUIET, batch=3)
+    lines = [TEXT, "Short.", "A line in the middle, of middle length.", TEXT]
+    state = torch.random.get_rng_state()
+    batch = voice.speak_batch(lines, speaker, **noise, batch=3)
+    assert torch.equal(torch.random.get_rng_state(), state) or "seed" not in noise
     for line, spoken in zip(lines, batch):
-        alone = voice.speak(line, speaker, **QUIET)
+        alone = voice.speak(line, speaker, **noise)
         assert np.array_equal(spoken.durations, alone.durations)
         np.testing.assert_allclose(spoken.audio, alone.audio, atol=1e-5)
-    one, two = (voice.speak_batch(lines, speaker, seed=1)[0].audio for _ in range(2))
-    assert np.array_equal(one, two)
     assert voice.speak_batch([], speaker) == []
+
+
+@pytest.mark.parametrize("case", STREAMS)
+def test_latents_of_different_lengths_decoded_together_equal_each_alone(case):
+    """GPUs decode together; here the CPU does."""
+    voice = build(**STREAMS[case])
+    lines = [voice.read(text)[0] for text in ("word " * 30, "word " * 21, "word " * 15)]
+    values = voice.example_conditions()
+    latents = voice._latents([line.tokens for line in lines], values, speech.Scales(), [1, 2, 3])
+    latents = [latent for latent in latents if latent.frames > 2 * voice.context]
+    assert len({latent.frames for latent in latents}) > 1
+    for latent, audio in zip(latents, voice._decode_together(latents)):
+        np.testing.assert_allclose(audio, voice._decode(latent, 0, latent.frames), atol=3e-5)
+
+
+def test_pieces_of_a_text_draw_different_noise(single):
+    first, second = single.speak("One word here. One word here.", seed=3).sentences
+    assert len(first.audio) != len(second.audio) or not np.allclose(first.audio, second.audio, atol=1e-3)
 
 
 def test_speakers_by_name_and_id(several, single):

@@ -23,6 +23,7 @@ import config as configs
 import data_utils
 import train
 import trainer
+import training.process
 import training.run
 import training.stop
 from corpora.filelist import ListRecord, write_record
@@ -80,7 +81,7 @@ def error_of(capsys, *arguments):
 def without_samples(request, monkeypatch):
     """Leave out pictures and audio of validations, half of the time of a run, except in tests marked `samples`."""
     if "samples" not in request.keywords:
-        monkeypatch.setattr(train, "show_samples", lambda *_: None)
+        monkeypatch.setattr(training.process, "show_samples", lambda *_: None)
 
 
 # Published configs
@@ -155,7 +156,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(workspace, monkey
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(trainer.Trainer, "step", broken_at_step_5)
         if killed:
-            patch.setattr(train, "save_before_end", lambda *_, **__: None)
+            patch.setattr(training.process, "save_before_end", lambda *_, **__: None)
         broken("--max-steps", 8)
     newest = checkpoint.latest_checkpoint_path("logs/broken")
     assert newest.endswith("G_3.pth" if killed else "G_5.pth")
@@ -205,7 +206,9 @@ def test_an_interrupted_run_saves_a_checkpoint_and_exits_with_0(workspace, numbe
 def test_plain_applies_to_one_start_only(workspace, monkeypatch):
     settings = []
     build = trainer.Trainer
-    monkeypatch.setattr(train, "Trainer", lambda config, device: settings.append(config.train) or build(config, device))
+    monkeypatch.setattr(
+        training.process, "Trainer", lambda config, device: settings.append(config.train) or build(config, device)
+    )
     with_config()("--max-steps", 1, "--plain")
     run("--max-steps", 2)
     assert [(s.cuda_graphs, s.fused_kernels) for s in settings] == [(False, False), (True, True)]
@@ -215,7 +218,7 @@ def test_an_interrupt_before_training_prints_one_line(workspace, monkeypatch, ca
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "check", interrupted)
+    monkeypatch.setattr(training.process, "check", interrupted)
     with pytest.raises(SystemExit, match="130"):
         with_config()("--max-steps", 1)
     assert capsys.readouterr().err == "train: stopped before training began\n"
@@ -458,7 +461,7 @@ def test_checkpoints_of_vits_resume_at_the_start_of_their_epoch(workspace, capsy
 def test_a_second_program_in_the_same_folder_is_rejected(workspace, monkeypatch, capsys):
     monkeypatch.setattr(training.run, "LOCK_PATIENCE", 0.1)
     with_config()("--max-steps", 1)
-    with train.locked(Path("logs/voice")):
+    with training.run.locked(Path("logs/voice")):
         assert "another program trains in logs/voice" in error_of(capsys, "-c", "tiny.json")
     with_config()("--max-steps", 2)
     assert Path("logs/voice/G_2.pth").exists()

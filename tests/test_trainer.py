@@ -14,7 +14,6 @@ import checkpoint
 import config as configs
 import distributed
 import losses
-import train
 import trainer
 from commons import map_tensors
 from discriminators import MultiPeriodDiscriminator
@@ -58,7 +57,7 @@ def changed(before, learner):
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_parameter_of_every_shipped_config_gets_a_gradient(path):
     """Do one step with networks of their full size, and shorter segments to save time."""
-    config = train.changed(configs.load(path), "train", segment_size=2048)
+    config = configs.changed(configs.load(path), "train", segment_size=2048)
     run = Trainer(config, CPU)
     sizes = [sum(p.numel() for p in learner.network.parameters()) for learner in run.learners.values()]
     assert tuple(sizes) == SIZES[path.stem]
@@ -524,7 +523,7 @@ def assert_close(found, expected):
 def test_accumulation_equals_the_whole_batch(stage, no_noise):
     """The mean of the parts' losses equals the loss of the whole batch if all utterances have the same length."""
     config = tiny.config(DURATION_DISCRIMINATOR, stage, train={"batch_size": 4})
-    runs = [steady(train.changed(config, "train", accumulate=n)) for n in (1, 2, 4)]
+    runs = [steady(configs.changed(config, "train", accumulate=n)) for n in (1, 2, 4)]
     start = {name: snapshot(learner) for name, learner in runs[0].learners.items()}
     data = batch(config, (60,) * 4, (7,) * 4)
     record, *records = [run.step(data) for run in runs]
@@ -547,7 +546,7 @@ def test_accumulated_gradients_and_losses_are_means_over_parts(stage, no_noise):
     record = run.step(data)
     alone = []
     for part in (slice(0, 2), slice(2, 4)):
-        one = steady(train.changed(config, "train", accumulate=1), 0.0)
+        one = steady(configs.changed(config, "train", accumulate=1), 0.0)
         alone.append((one.step(map_tensors(lambda x, part=part: x[part], data)), gradients(one)))
     (record_1, gradients_1), (record_2, gradients_2) = alone
     assert_close(gradients(run), {name: (g + gradients_2[name]) / 2 for name, g in gradients_1.items()})
