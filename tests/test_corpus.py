@@ -10,7 +10,7 @@ import soundfile
 import soxr
 
 import corpus
-from corpora import sounds
+from corpora import duplicates, sounds
 from text import tokens
 
 RATE = 22050
@@ -338,6 +338,20 @@ def test_the_same_speech_in_another_encoding_level_and_cut_is_found(tmp_path):
     for reason, (clip, earlier) in expected.items():
         assert f"{tmp_path / clip}: the other is {tmp_path / earlier}" in found.pop(reason)
     assert not [reason for reason in found if "clip" in reason or "speech" in reason]
+
+
+def test_fingerprints_hardly_depend_on_rate_and_cut_and_short_recordings_have_none():
+    sounds_and_rates = [(voice(4, seed=seed), RATE) for seed in range(3)]
+    given = sounds_and_rates[0][0]
+    sounds_and_rates += [(soxr.resample(given, RATE, rate), rate) for rate in (2500, 8000, 16000, 48000, 96000)]
+    sounds_and_rates += [(given[RATE * cut // 1000 :], RATE) for cut in (13, 26, 39)]  # the steps are 51 ms long
+    pairs = duplicates.near_duplicates([duplicates.fingerprint(*each) for each in sounds_and_rates])
+    same = (0, *range(3, len(sounds_and_rates)))
+    assert pairs == [(i, j, False) for n, i in enumerate(same) for j in same[n + 1 :]]
+    for samples in (0, 1, 3, 50):
+        for rate in (1000, RATE, 96000):
+            words = duplicates.fingerprint(np.ones(samples, np.float32), rate)
+            assert words.shape == (0,) and not duplicates.near_duplicates([words, words])
 
 
 def test_an_interrupted_check_keeps_its_measurements(tmp_path, monkeypatch):
