@@ -104,7 +104,7 @@ def speaker_ids(clips: Sequence[Clip], data: Any) -> list[int] | None:
     if not setting(data, "speakers") and not all(label.isdecimal() for label in table):
         unnumbered = f"speakers are names, such as {next(iter(table))!r}, and data.speakers is empty"
         raise ValueError(f"{unnumbered}: fill it with corpus.speaker_table of the training list")
-    for clip in clips:
+    for clip in clips.speakers.values() if isinstance(clips, Filelist) else clips:
         if not table.get(str(clip.speaker), data.n_speakers) < data.n_speakers:
             known = ", ".join(itertools.islice(table, MAX_NAMED))
             missing = f"speaker {clip.speaker!r} has no id below {data.n_speakers}"
@@ -193,12 +193,12 @@ def check_corpus(
         samples = 0 if sound.problem else resampled_frames(sound.frames, sound.rate, data.sampling_rate)
         frames = samples // data.hop_length
         written = cleaned(clip.text, data)
-        tokens = count(written)
+        tokens, unknown = count(written)
         seconds = 0 if sound.problem else sound.frames / sound.rate
         report.frames.append(frames)
         report.measured.append(Measured(clip, seconds, tokens, sound.level, sound.leading, sound.trailing))
         report.symbols.update(table.split(written))
-        report.unknown += table.unknown(written)
+        report.unknown.update(unknown)
         if not data.cleaned_text and (words := unreadable(clip.text, cleaners(data))):
             spelled = "words in a script that the cleaner spells letter by letter"
             findings.append(Finding(clip, "warnings", spelled, len(words), ", ".join(map(repr, words))))

@@ -1,6 +1,7 @@
 """Tests of filelists, speaker numbers, and the check of recordings and texts."""
 
 import json
+import random
 import shutil
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import soxr
 
 import corpus
 from corpora import duplicates, sounds
+from corpora import filelist as lists
 from text import tokens
 
 RATE = 22050
@@ -71,6 +73,21 @@ def test_recordings_are_found_beside_the_filelist(tmp_path):
     (tmp_path / "wavs" / "a.wav").touch()
     paths = [clip.path for clip in corpus.read_filelist(filelist(tmp_path, "wavs/a.wav|x\nwavs/b.wav|x"))]
     assert paths == [str(tmp_path / "wavs" / "a.wav"), "wavs/b.wav"]
+
+
+@pytest.mark.parametrize("speakers", [False, True])
+def test_lists_are_read_the_same_in_blocks_as_line_by_line(tmp_path, monkeypatch, speakers):
+    draw = random.Random(0)
+    monkeypatch.setattr(lists, "BLOCK", 50)
+    monkeypatch.setattr(lists, "LINES", 3)
+    for _ in range(30):
+        rows = [[f"{i}.wav", *([f"v{draw.randrange(3)}"] if speakers else []), "ä\u2028 x"] for i in range(20)]
+        padded = ["|".join(column.center(draw.randrange(12)) for column in row) for row in rows]
+        text = "".join(line + draw.choice(["\n", "\r\n", "\n \n\n"]) for line in padded)
+        path = filelist(tmp_path, text.rstrip(draw.choice(["\n", ""])), draw.choice(["utf-8", "utf-8-sig"]))
+        plain, parsed = lists.Filelist(path), lists.Filelist(path, str)
+        assert plain.plain and not parsed.plain and plain.speakers == parsed.speakers
+        assert list(plain) == list(parsed) == [plain[i] for i in range(20)] == [parsed[i] for i in range(20)]
 
 
 @pytest.mark.parametrize(
