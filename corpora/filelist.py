@@ -28,6 +28,7 @@ class ListRecord(NamedTuple):
     text_cleaners: tuple[str, ...]
     sampling_rate: int | None  # the most frequent one of the recordings, in Hz; None if it is not known
     left_out: Mapping[str, int] = {}  # clips of the corpus that are in no list, by reason
+    dictionary: Mapping[str, str] | None = None  # words that were replaced; None if they are not known
 
 
 class Clip(NamedTuple):
@@ -296,6 +297,12 @@ def read_record(filelist: str | Path) -> ListRecord | None:
         return None
     try:
         values = json.loads(read_text(path))
-        return ListRecord(tuple(values["text_cleaners"]), values["sampling_rate"], dict(values.get("left_out", {})))
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+        words = values.get("dictionary")
+        return ListRecord(
+            tuple(values["text_cleaners"]),
+            values["sampling_rate"],
+            dict(values.get("left_out", {})),
+            None if words is None else dict(words),
+        )
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError):
         raise ValueError(f"{path} is not a record of a filelist: write the list again with --clean") from None

@@ -435,6 +435,20 @@ def test_command_line(tmp_path, capsys):
     assert (code, out) == (2, "") and "none.txt: No such file" in error
 
 
+@pytest.mark.parametrize("suffix", [".txt", ".txt.cleaned"])
+def test_command_line_compares_the_lists_with_each_other(tmp_path, capsys, suffix):
+    clips_of(tmp_path, {"a.wav": voice(2), "b.wav": voice(2, seed=1), "louder.flac": voice(2, level=0.6)})
+    train = filelist(tmp_path, "a.wav|hello\nb.wav|goodbye", name=f"train{suffix}")
+    val = filelist(tmp_path, "louder.flac|hello\nb.wav|goodbye", name=f"val{suffix}")
+    code, out, _ = run(capsys, train, val, "--text-cleaners", "basic_cleaners")
+    assert code == 0 and f"in two filelists, so that validation is too optimistic (1): {tmp_path / 'b.wav'}" in out
+    assert f"{tmp_path / 'louder.flac'}: the other is {tmp_path / 'a.wav'}" in out
+    copies = {".txt": ".txt.cleaned", ".txt.cleaned": ".txt"}  # the same clips before or after cleaning
+    shutil.copy(train, other := tmp_path / f"train{copies[suffix]}")
+    _, out, _ = run(capsys, train, other, "--text-cleaners", "basic_cleaners")
+    assert "two filelists" not in out and "the other is" not in out
+
+
 def test_command_line_checks_a_config(tmp_path, capsys):
     clips_of(tmp_path, {"a.wav": voice()})
     files = {
