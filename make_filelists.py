@@ -32,7 +32,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import config
 from corpora import clips as reading
@@ -217,7 +217,9 @@ def write_cleaned(
     unknown: Counter[str] = Counter()
     kept, cleaned = {}, {}
     existing = out / f"{prefix}_config.json"
-    words = config.load(existing).data.dictionary if dictionary is None and existing.exists() else dictionary or {}
+    words = dictionary or {}
+    if dictionary is None and existing.exists():
+        words = cast(dict[str, str], config.load(existing).data.dictionary)  # read from its file, if that is named
     for split, clips in splits.items():
         given = (clip.text for clip in clips)
         texts = list(clean_texts(given, cleaners, os.cpu_count() or 1, split, len(clips), words))
