@@ -219,7 +219,8 @@ def test_an_interrupt_before_training_prints_one_line(workspace, monkeypatch, ca
     monkeypatch.setattr(train, "check", interrupted)
     with pytest.raises(SystemExit, match="130"):
         with_config()("--max-steps", 1)
-    assert capsys.readouterr().err == "train: stopped before training began\n"
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["training on cpu in fp32, 1 process(es)", "train: stopped before training began"]
 
 
 def test_a_second_signal_ends_the_program_at_once(monkeypatch):
