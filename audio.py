@@ -40,7 +40,7 @@ def read_header(path: str | Path) -> tuple[int, int]:
 
     Raises ValueError if the file is missing, is not audio, or does not state its length.
     """
-    with _open(path) as file:
+    with open_audio(path) as file:
         return file.frames, file.samplerate
 
 
@@ -49,7 +49,7 @@ def refuse_long(path: str | Path, seconds: float) -> None:
 
     A few kilobytes of FLAC may hold minutes of silence in many channels or at a high sampling rate.
     """
-    with _open(path) as file:
+    with open_audio(path) as file:
         if file.frames > seconds * file.samplerate:
             raise ValueError(f"the recording is longer than {seconds:g} seconds")
         if file.samplerate < MIN_RATE:
@@ -63,7 +63,7 @@ def refuse_long(path: str | Path, seconds: float) -> None:
 
 def audio_length(path: str | Path, sampling_rate: int, resample: bool = True) -> int:
     """Return the number of samples that `load_audio` returns, from the header. Raises as `read_header`."""
-    with _open(path, None if resample else sampling_rate) as file:
+    with open_audio(path, None if resample else sampling_rate) as file:
         return resampled_frames(file.frames, file.samplerate, sampling_rate)
 
 
@@ -74,19 +74,26 @@ def load_audio(path: str | Path, sampling_rate: int, resample: bool = True) -> n
     `[audio_length(...)]` in -1..1. Raises ValueError if the file cannot be decoded completely or, with `resample`
     false, has another rate, and OffScale if its samples are not on this scale, as in a float file of 16-bit integers.
     """
-    with _open(path, None if resample else sampling_rate) as file:
+    with open_audio(path, None if resample else sampling_rate) as file:
         frames, rate = file.frames, file.samplerate
-        mono = np.concatenate([np.zeros(0, np.float32), *_mono_blocks(file)])
-        if len(mono) < frames:
-            raise ValueError(f"truncated: {len(mono)} of {frames} samples could be decoded")
-        peak = float(np.abs(mono).max(initial=0))
-        if MAX_PEAK < peak < math.inf:
-            raise OffScale(f"samples reach {peak:.4g}, but full scale is 1: scale the recording to -1..1")
+        mono = decoded(file)
     if rate == sampling_rate:
         return mono
     resampled = soxr.resample(mono, rate, sampling_rate, quality="HQ")
     expected = resampled_frames(frames, rate, sampling_rate)
     return np.pad(resampled, (0, max(0, expected - len(resampled))))[:expected]
+
+
+def decoded(file: soundfile.SoundFile) -> np.ndarray:
+    """Decode an opened recording to mono, float32 `[file.frames]`. Raises ValueError and OffScale as `load_audio`."""
+    blocks = list(_mono_blocks(file))
+    mono = blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.float32), *blocks])
+    if len(mono) < file.frames:
+        raise ValueError(f"truncated: {len(mono)} of {file.frames} samples could be decoded")
+    peak = max(float(mono.max(initial=0)), -float(mono.min(initial=0)))  # without a copy of all samples
+    if MAX_PEAK < peak < math.inf:
+        raise OffScale(f"samples reach {peak:.4g}, but full scale is 1: scale the recording to -1..1")
+    return mono
 
 
 def to_pcm(samples: np.ndarray) -> np.ndarray:
@@ -136,8 +143,12 @@ def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
 
 
 @contextmanager
-def _open(path: str | Path, required_rate: int | None = None) -> Iterator[soundfile.SoundFile]:
-    """Open a recording for reading. Errors are ValueErrors that begin with the path."""
+def open_audio(path: str | Path, required_rate: int | None = None) -> Iterator[soundfile.SoundFile]:
+    """Open a recording for reading.
+
+    Errors until it is closed become ValueErrors, or OffScale, that begin with the path. They are raised for a file that
+    is missing, is not audio, does not state its length, or has another rate than `required_rate`, in Hz.
+    """
     try:
         if not os.path.isfile(shards.file_of(path)):
             raise ValueError("no such file")

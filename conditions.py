@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from corpora.filelist import Clip
 
-MAX_NAMED = 20  # speakers listed in a message
+MAX_NAMED = 20  # speakers or words listed in a message
 Values = dict[str, np.generic | np.ndarray]  # of one utterance, by condition
 Bundle = Mapping[str, "Tensor"]  # of a batch: [b] for ids, [b, d] for vectors
 

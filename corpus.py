@@ -104,7 +104,7 @@ def speaker_ids(clips: Sequence[Clip], data: Any) -> list[int] | None:
     if not setting(data, "speakers") and not all(label.isdecimal() for label in table):
         unnumbered = f"speakers are names, such as {next(iter(table))!r}, and data.speakers is empty"
         raise ValueError(f"{unnumbered}: fill it with corpus.speaker_table of the training list")
-    for clip in clips:
+    for clip in clips.speakers.values() if isinstance(clips, Filelist) else clips:
         if not table.get(str(clip.speaker), data.n_speakers) < data.n_speakers:
             known = ", ".join(itertools.islice(table, MAX_NAMED))
             missing = f"speaker {clip.speaker!r} has no id below {data.n_speakers}"
@@ -115,8 +115,9 @@ def speaker_ids(clips: Sequence[Clip], data: Any) -> list[int] | None:
 def check_records(data: Any) -> None:
     """Compare the lists of a config with the records beside them (see `corpora.filelist.ListRecord`).
 
-    Raises ValueError if a list was cleaned with other cleaners than `data.text_cleaners`, if a cleaned list would be
-    cleaned again, or if the list without `.cleaned` is named where that with it is needed. Lists without a record pass.
+    Raises ValueError if a list was cleaned with other cleaners than `data.text_cleaners` or with another dictionary
+    than `data.dictionary`, if a cleaned list would be cleaned again, or if the list without `.cleaned` is named where
+    that with it is needed. Lists without a record pass.
     """
     for key in ("training_files", "validation_files"):
         path = getattr(data, key)
@@ -134,6 +135,15 @@ def check_records(data: Any) -> None:
                     f"{path} was cleaned with {made_with}, and {key} is {named}, with which the voice would speak: "
                     f"{fix}, or clean the list again"
                 )
+            words = setting(data, "dictionary")
+            if record.dictionary is not None and record.dictionary != words:
+                changed = sorted(word for word, _ in record.dictionary.items() ^ words.items())
+                named = ", ".join(map(repr, itertools.islice(dict.fromkeys(changed), MAX_NAMED)))
+                raise ValueError(
+                    f"{path} was cleaned with another dictionary than data.dictionary, with which the voice would "
+                    f"speak (different words: {named}): clean the list again with --dictionary, or set "
+                    f"data.dictionary to that in {path}.json"
+                )
         elif data.cleaned_text and read_record(f"{path}.cleaned"):
             raise ValueError(f"{path} is not cleaned, and data.cleaned_text is true: set data.{key} to {path}.cleaned")
 
@@ -148,11 +158,8 @@ def check_config(settings: config.Config, cache: str | Path | None = None) -> Re
     paths = (data.training_files, data.validation_files)
     lists = [read_filelist(path) for path in paths]
     unused_speakers = _unused_speakers(lists, data)
-    report = check_corpus([*itertools.chain(*lists)], data, cache, settings.train.bucket_boundaries[-1])
+    report = check_lists(lists, data, cache, settings.train.bucket_boundaries[-1])
     report.warnings |= unused_speakers
-    trained = {clip.path for clip in lists[0]}
-    both = "in both filelists, so that validation is too optimistic"
-    report.add([Finding(clip, "warnings", both, 0) for clip in lists[1] if clip.path in trained])
     for path in paths:
         record = read_record(path)
         if record and record.sampling_rate and record.sampling_rate < data.sampling_rate:
@@ -168,6 +175,19 @@ def check_config(settings: config.Config, cache: str | Path | None = None) -> Re
             continue
         except ValueError as error:  # cleaned filelists train without the cleaner, as those of other VITS code do
             report.warnings["the voice will accept phonemes, but no text"] = [f"data.text_cleaners: {error}"]
+    return report
+
+
+def check_lists(
+    lists: Sequence[Sequence[Clip]], data: Any, cache: str | Path | None = None, longest: int | None = None
+) -> Report:
+    """Check the clips of several lists together, as `check_corpus`, and warn of recordings in more than one of them."""
+    report = check_corpus([*itertools.chain(*lists)], data, cache, longest)
+    earlier: set[str] = set()
+    for clips in lists:
+        repeated = "in two filelists, so that validation is too optimistic"
+        report.add([Finding(clip, "warnings", repeated, 0) for clip in clips if clip.path in earlier])
+        earlier |= {clip.path for clip in clips}
     return report
 
 
@@ -193,12 +213,12 @@ def check_corpus(
         samples = 0 if sound.problem else resampled_frames(sound.frames, sound.rate, data.sampling_rate)
         frames = samples // data.hop_length
         written = cleaned(clip.text, data)
-        tokens = count(written)
+        tokens, unknown = count(written)
         seconds = 0 if sound.problem else sound.frames / sound.rate
         report.frames.append(frames)
         report.measured.append(Measured(clip, seconds, tokens, sound.level, sound.leading, sound.trailing))
         report.symbols.update(table.split(written))
-        report.unknown += table.unknown(written)
+        report.unknown.update(unknown)
         if not data.cleaned_text and (words := unreadable(clip.text, cleaners(data))):
             spelled = "words in a script that the cleaner spells letter by letter"
             findings.append(Finding(clip, "warnings", spelled, len(words), ", ".join(map(repr, words))))
@@ -406,10 +426,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         if settings:
             report = check_config(settings, args.cache)
-        for path in args.filelists:
-            data = SimpleNamespace(**vars(args), cleaned_text=path.endswith(".cleaned"), add_blank=False)
-            longest = config.TrainConfig().bucket_boundaries[-1]
-            report.extend(check_corpus(read_filelist(path), data, args.cache, longest))
+        for cleaned_text in (True, False):
+            paths = [path for path in args.filelists if path.endswith(".cleaned") == cleaned_text]
+            data = SimpleNamespace(**vars(args), cleaned_text=cleaned_text, add_blank=False)
+            if paths:
+                longest = config.TrainConfig().bucket_boundaries[-1]
+                report.extend(check_lists([read_filelist(path) for path in paths], data, args.cache, longest))
         if args.recognize:
             recognize(report, comparison, args.cache)
         print(report)

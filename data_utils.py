@@ -30,7 +30,7 @@ from config import data_setting
 from corpora.filelist import Clip, Computed, Filelist
 from corpora.headers import headers
 from mel_processing import spec_to_mel_torch, spectrogram_torch
-from text.tokens import cleaned, symbol_table, token_counter, token_ids
+from text.tokens import cleaned, token_counter, token_ids
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class SpeechDataset(Dataset):
         usable, lengths = array("q"), array("q")
         too_long: list[str] = []
         unknown: Counter[str] = Counter()
-        table, count = symbol_table(data), token_counter(data)
+        count = token_counter(data)
         each, again = tee(clips)
         found = headers((clip.path for clip in again), cache)
         for i, (clip, (samples, rate)) in enumerate(zip(each, found, strict=True)):
@@ -119,8 +119,9 @@ class SpeechDataset(Dataset):
             elif length < 1:
                 reason = "recording shorter than one frame"
             else:
-                tokens = count(symbols)
-                unknown.update(table.unknown(symbols))
+                tokens, strange = count(symbols)
+                if strange:
+                    unknown.update(strange)
                 reason = "" if tokens else "no symbol of the text has an id"
             if reason:
                 self.left_out.setdefault(reason, []).append(clip.path)

@@ -29,10 +29,10 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import config
 from corpora import clips as reading
@@ -45,6 +45,7 @@ from files import write_text
 from preprocess import clean_texts, report_unknown
 from text import unknown_symbols
 from text.cleaners import get_cleaner
+from text.markup import read_dictionary
 
 FACTS = Path(__file__).parent / "filelists"
 VCTK_SPEAKERS = 109  # size of the speaker embedding of VITS, one more than the numbers that it gives
@@ -203,19 +204,25 @@ def write_cleaned(
     speakers: dict[str, int] | None = None,
     counts: Counter[str] | None = None,
     sampling_rate: int | None = None,
+    dictionary: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Write the lists, their copies with cleaned text, records of cleaner and rate, and a config. Return the paths.
+    """Write the lists, their copies with cleaned text, records of how they were made, and a config. Return the paths.
 
     `speakers` are the ids of speakers; None numbers those of the lists. Clips of whose text the cleaners keep nothing
     are left out of both lists. `counts` are the clips that are left out already, by reason, for the records.
-    `sampling_rate` of the voice in Hz is a key of `config.RATES`; None chooses by the recordings.
+    `sampling_rate` of the voice in Hz is a key of `config.RATES`; None chooses by the recordings. `dictionary` has
+    words that are replaced before the cleaners run; None takes those of an existing config.
     """
     counts = Counter() if counts is None else counts
     unknown: Counter[str] = Counter()
     kept, cleaned = {}, {}
+    existing = out / f"{prefix}_config.json"
+    words = dictionary or {}
+    if dictionary is None and existing.exists():
+        words = cast(dict[str, str], config.load(existing).data.dictionary)  # read from its file, if that is named
     for split, clips in splits.items():
         given = (clip.text for clip in clips)
-        texts = list(clean_texts(given, cleaners, os.cpu_count() or 1, split, len(clips)))
+        texts = list(clean_texts(given, cleaners, os.cpu_count() or 1, split, len(clips), words))
         pairs = [(clip, clip._replace(text=text)) for clip, text in zip(clips, texts) if text.strip()]
         emptied = [clip.path for clip, text in zip(clips, texts) if not text.strip()]
         reading.report_left_out({f"{', '.join(cleaners)} leave nothing of the text": emptied}, counts)
@@ -230,13 +237,12 @@ def write_cleaned(
     for path, clips in zip(paths, filter(None, cleaned.values())):
         copy = Path(f"{path}.cleaned")
         write_text(copy, "".join(clip.row(many) + "\n" for clip in clips))
-        write_record(copy, ListRecord(tuple(cleaners), rate, counts))
+        write_record(copy, ListRecord(tuple(cleaners), rate, counts, words))
     report_unknown(unknown)
     if kept["val"]:
-        write_config(kept, prefix, out, cleaners, rate, speakers, sampling_rate)
+        write_config(kept, prefix, out, cleaners, rate, speakers, sampling_rate, dictionary)
     else:
-        earlier = out / f"{prefix}_config.json"
-        stale = f"; {earlier} of an earlier run does not fit the lists" if earlier.exists() else ""
+        stale = f"; {existing} of an earlier run does not fit the lists" if existing.exists() else ""
         print(f"No config is written, because training needs a validation list and there are no val clips{stale}")
     return paths
 
@@ -249,12 +255,14 @@ def write_config(
     recorded: int | None,
     speakers: dict[str, int] | None = None,
     sampling_rate: int | None = None,
+    dictionary: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `OUT/PREFIX_config.json` for the cleaned lists and return its path.
 
     An existing config keeps its other settings; if its rate changes, it gets those of `config.RATES`. `recorded` is the
     sampling rate of most recordings in Hz, and `sampling_rate` that of the voice, by default the one of `config.RATES`
-    that is next below. Raises ValueError if an existing config is invalid.
+    that is next below. `dictionary` is that of the voice; None leaves that of an existing config. Raises ValueError if
+    an existing config is invalid.
     """
     speakers = _speaker_ids(splits) if speakers is None else speakers
     many = len(speakers) > 1
@@ -278,6 +286,8 @@ def write_config(
         "speakers": speakers if many and any(str(i) != name for name, i in speakers.items()) else {},
         "cleaned_text": True,
     }
+    if dictionary is not None:
+        given["data"]["dictionary"] = dict(dictionary)
     if many and not earlier.model.gin_channels:
         given["model"]["gin_channels"] = SPEAKER_CHANNELS
     config.from_dict(given, str(path))
@@ -397,6 +407,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             add("corpus", type=Path, help="folder of the corpus")
         add("--out", type=Path, default=Path("filelists"), metavar="FOLDER", help="folder for the filelists")
         add("--clean", nargs="+", metavar="CLEANER", help="also write the .cleaned copies and a config")
+        add("--dictionary", metavar="FILE", help=f"{cli.DICTIONARY}; replaced before cleaning, and kept in the config")
         known = f"{', '.join(map(str, config.RATES))} (default: {RATE_OF.get(kind, RATE_OF_RECORDINGS)})"
         add(
             "--sampling-rate",
@@ -423,7 +434,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     counts: Counter[str] = Counter()
     if args.sampling_rate and not args.clean:
         parser.error("--sampling-rate has no effect without --clean, which writes the config")
+    if args.dictionary and not args.clean:
+        parser.error("--dictionary has no effect without --clean, which replaces the words")
     with cli.errors_in_one_line("make_filelists"):
+        words = read_dictionary(args.dictionary) if args.dictionary else None
         for cleaner in args.clean or ():
             get_cleaner(cleaner)  # checked before anything is written
         if args.kind == "ljspeech":
@@ -461,7 +475,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         if args.clean:
             rate = args.sampling_rate or RATE_OF.get(args.kind)
-            write_cleaned(splits, prefix, args.out, args.clean, speakers, counts, rate)
+            write_cleaned(splits, prefix, args.out, args.clean, speakers, counts, rate, words)
             return
         for path in write_filelists(splits, prefix, args.out):
             if Path(f"{path}.cleaned").exists():

@@ -48,10 +48,10 @@ def clean_filelist(
 ) -> Counter[str]:
     """Write `PATH.OUT_EXTENSION`, with column `text_index` (from 0; None: the last one) of every line cleaned.
 
-    The cleaners are recorded beside the file (see `corpora.filelist.ListRecord`). The result does not depend on
-    `jobs`, the number of processes. A part of the lines is written to `PATH.OUT_EXTENSION.I-of-N`. Returns the count of
-    each symbol without an id. Raises ValueError with file and line, and writes nothing, for an unknown cleaner, a line
-    with another number of columns than most, an empty text, or a text of which the cleaners keep nothing.
+    Cleaners and dictionary are recorded beside the file (see `corpora.filelist.ListRecord`). The result does not depend
+    on `jobs`, the number of processes. A part of the lines is written to `PATH.OUT_EXTENSION.I-of-N`. Returns the count
+    of each symbol without an id. Raises ValueError with file and line, and writes nothing, for an unknown cleaner, a
+    line with another number of columns than most, an empty text, or a text of which the cleaners keep nothing.
     """
     for name in cleaner_names:
         get_cleaner(name)
@@ -92,14 +92,15 @@ def clean_filelist(
             unknown.update(unknown_symbols(cleaned))
             file.write("|".join([*columns[:text_index], cleaned, *columns[text_index + 1 :]]) + "\n")
     earlier = read_record(out) or ListRecord((), None)  # of make_filelists.py, which knows the recordings
-    write_record(part.file(out), earlier._replace(text_cleaners=tuple(cleaner_names)))
+    made = earlier._replace(text_cleaners=tuple(cleaner_names), dictionary=dictionary or {})
+    write_record(part.file(out), made)
     return unknown
 
 
 def merge_parts(path: str | Path, out_extension: str = "cleaned") -> None:
     """Join the parts of `PATH.OUT_EXTENSION` that several calls of `clean_filelist` wrote, and remove them.
 
-    Raises ValueError if parts are missing, were cleaned with different cleaners or do not have the lines of the list.
+    Raises ValueError if parts are missing, were cleaned in different ways or do not have the lines of the list.
     """
     out = f"{path}.{out_extension}"
     files = stored(out)
@@ -110,7 +111,7 @@ def merge_parts(path: str | Path, out_extension: str = "cleaned") -> None:
         raise ValueError(f"{out}: parts {', '.join(missing) or 'of one number N'} are missing; found: {found}")
     records = [read_record(file) for file in files.values()]
     if any(record != records[0] for record in records):
-        raise ValueError(f"{out}: its parts were cleaned with different cleaners: clean them again")
+        raise ValueError(f"{out}: its parts were cleaned with different cleaners or dictionaries: clean them again")
     lines = 0
     with replacing(out) as unfinished, unfinished.open("wb") as joined:
         for file in files.values():

@@ -32,8 +32,8 @@ def computed(
     A value is computed again if the size or the modification time of the recording has changed, or if the file was
     written with other settings. Files of its parts (see `corpora.parts`) are read as well. The file is saved while the
     work goes on, so that an interrupted program continues. Entries of a damaged file whose values are not `valid` are
-    computed again. `title` names the progress bar, and `workers` is the number of threads; None is the number of cores
-    and a few more.
+    computed again. `title` names the progress bar, and `workers` is the number of threads; None is one more than the
+    number of cores, because more of them wait for each other.
     """
     settings = json.loads(json.dumps(settings))
     kept: dict[str, list[Any]] = {}
@@ -61,7 +61,7 @@ def computed(
             write_text(cache, json.dumps({"settings": settings, "files": kept | new}))
 
     saved = time.monotonic()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers or (os.cpu_count() or 1) + 1) as pool:
         done = tqdm(pool.map(compute, fresh), title, len(fresh), disable=None, leave=False)
         try:
             for path, value in zip(fresh, done, strict=True):

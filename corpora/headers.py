@@ -30,7 +30,7 @@ def headers(paths: Iterable[str], cache: str | Path | None = None) -> Iterator[t
     paths = iter(paths)
     with ThreadPoolExecutor() as pool:
         while chunk := list(islice(paths, CHUNK)):
-            rows = np.array([_file(path) for path in chunk], ROW)
+            rows = _files(chunk)
             found = _find(known, rows)
             _, first = np.unique(rows["key"], return_index=True)
             new = first[found[first] < 0]
@@ -63,14 +63,22 @@ def _stored(cache: str | Path | None) -> np.ndarray:
     return rows if rows.dtype == ROW and rows.ndim == 1 else np.zeros(0, ROW)
 
 
-def _file(path: str) -> tuple[int, int, int, int, int]:
-    """Return a row without a header. A missing file has the size -1, so that it is not found and an error names it."""
-    key = int.from_bytes(blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
+def _files(paths: list[str]) -> np.ndarray:
+    """Return rows without headers."""
+    rows = np.zeros(len(paths), ROW)
+    keys = [blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest() for path in paths]
+    rows["key"] = np.frombuffer(b"".join(keys), "<u8")
+    rows["size"], rows["time"] = np.array([_status(shards.file_of(path)) for path in paths]).T
+    return rows
+
+
+def _status(file: str) -> tuple[int, int]:
+    """Return size and time. A missing file has the size -1, so that it is not found and an error names it."""
     try:
-        status = os.stat(shards.file_of(path))
+        status = os.stat(file)
     except OSError:
-        return key, -1, 0, 0, 0
-    return key, status.st_size, status.st_mtime_ns, 0, 0
+        return -1, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _find(known: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".tar"
 MEGABYTES, MEGABYTE = 1000, 10**6  # size of a shard, in megabytes, and a megabyte
+_INSIDE = f"{SUFFIX}/"
 _MEMBER = re.compile(rf"(.+{re.escape(SUFFIX)})/(\d+)\+(\d+)/[^/]+")
 
 
@@ -45,14 +46,15 @@ class Member(NamedTuple):
 def member(path: str | Path) -> Member | None:
     """Return where a path in a shard leads, or None if the path is that of a file."""
     path = os.fspath(path)
-    found = _MEMBER.fullmatch(path) if f"{SUFFIX}/" in path else None  # for speed
+    found = _MEMBER.fullmatch(path)
     return Member(found[1], int(found[2]), int(found[3])) if found else None
 
 
 def file_of(path: str | Path) -> str:
     """Return the file on the disk that contains a recording: the shard or the recording itself."""
-    place = member(path)
-    return place.shard if place else os.fspath(path)
+    path = os.fspath(path)
+    place = member(path) if _INSIDE in path else None  # for speed
+    return place.shard if place else path
 
 
 @contextmanager

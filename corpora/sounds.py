@@ -1,7 +1,9 @@
 """Measurements of recordings, which are kept in a file so that each recording is decoded once."""
 
 import base64
+import functools
 import hashlib
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple, get_type_hints
 import numpy as np
 import soundfile
 
-from audio import MAX_PEAK, OffScale, load_audio, read_header
+from audio import MAX_PEAK, OffScale, decoded, open_audio
 from corpora import duplicates, shards
 from corpora.cache import computed
 
@@ -46,14 +48,19 @@ class Sound(NamedTuple):
 
 def measured(paths: Sequence[str], cache: str | Path | None) -> list[Sound]:
     """Measure recordings, except those that the file `cache` holds with the same size and modification time."""
-    settings = ["sha1", SILENT, PAUSE_DEPTH, WINDOW, FULL_SCALE, MAX_PEAK, duplicates.STEP, *Sound._fields]
+    settings = ["sha1", SILENT, PAUSE_DEPTH, WINDOW, FULL_SCALE, MAX_PEAK, duplicates.METHOD, *Sound._fields]
     return [Sound(*values) for values in computed(paths, measure, cache, settings, "checking recordings", _is_sound)]
 
 
 def _is_sound(values: Any) -> bool:
     """Return whether values of a file are those of a Sound."""
-    kinds = get_type_hints(Sound).values()
+    kinds = _kinds()
     return isinstance(values, list) and len(values) == len(kinds) and all(map(isinstance, values, kinds))
+
+
+@functools.cache
+def _kinds() -> tuple[Any, ...]:
+    return tuple(get_type_hints(Sound).values())
 
 
 def measure(path: str) -> Sound:
@@ -61,12 +68,14 @@ def measure(path: str) -> Sound:
     file = shards.file_of(path)
     if not os.path.isfile(file):
         return Sound(problem="no such file")
+    frames = rate = 0
     try:
         if os.path.getsize(file) == 0:
             return Sound(problem="empty file")
-        frames, rate = read_header(path)
-        missing = _cut_off(path)
-        samples = load_audio(path, rate)
+        with open_audio(path) as opened:
+            frames, rate = opened.frames, opened.samplerate
+            missing = _cut_off(path, opened)
+            samples = decoded(opened)
     except OffScale as error:
         return Sound(
             frames, rate, problem="float samples in the scale of integers", detail=str(error).removeprefix(f"{path}: ")
@@ -77,17 +86,19 @@ def measure(path: str) -> Sound:
         return Sound(frames, rate, problem="truncated", detail=missing)
     if not len(samples):
         return Sound(frames, rate, problem="no samples")
-    if not np.isfinite(samples).all():
+    lowest, highest = float(samples.min()), float(samples.max())  # NaN if a sample is
+    if not math.isfinite(highest - lowest):
         return Sound(frames, rate, problem="NaN or infinite samples")
-    if np.abs(samples).max() < SILENT:
+    peak = max(-lowest, highest)
+    if peak < SILENT:
         return Sound(frames, rate, problem="silent")
-    offset = float(samples.mean(dtype=np.float64))
-    if np.abs(samples - offset).max() < SILENT:
+    offset = float(samples.mean())
+    if max(offset - lowest, highest - offset) < SILENT:
         return Sound(frames, rate, problem="constant level", detail=f"mean {offset:.3f}")
     # SHA-1 is the fastest hash, because most processors have instructions for it
     digest = f"{hashlib.sha1(samples.data, usedforsecurity=False).hexdigest()[:16]} {rate}"
-    clipped = np.count_nonzero(np.abs(samples) >= FULL_SCALE)
-    level = 10 * np.log10(np.mean(np.square(samples)))
+    clipped = np.count_nonzero(np.abs(samples) >= FULL_SCALE) if peak >= FULL_SCALE else 0
+    level = 10 * np.log10(np.dot(samples, samples) / len(samples))
     words = base64.b64encode(duplicates.fingerprint(samples, rate).tobytes()).decode()
     pauses = silence(samples, rate)
     return Sound(frames, rate, float(level), *pauses, int(clipped), offset, digest, fingerprint=words)
@@ -97,23 +108,21 @@ def silence(samples: np.ndarray, rate: int) -> tuple[float, float]:
     """Return the seconds of silence at the start and at the end of samples `[n]`, which are not all 0."""
     window = max(1, min(len(samples), round(WINDOW * rate)))
     whole = samples[: len(samples) // window * window].reshape(-1, window)
-    loudness = np.sqrt(np.mean(np.square(whole), axis=1))
-    loud = np.flatnonzero(loudness > PAUSE_DEPTH * loudness.max())
+    energy = np.einsum("ij,ij->i", whole, whole)
+    loud = np.flatnonzero(energy > PAUSE_DEPTH**2 * energy.max())
     seconds = window / rate
-    return float(loud[0] * seconds), float((len(loudness) - 1 - loud[-1]) * seconds)
+    return float(loud[0] * seconds), float((len(energy) - 1 - loud[-1]) * seconds)
 
 
-def _cut_off(path: str) -> str:
-    """Return what is missing at the end of a file that libsndfile reads without an error; empty if nothing is.
+def _cut_off(path: str, file: soundfile.SoundFile) -> str:
+    """Return what is missing at the end of an opened file that libsndfile reads without an error; empty if nothing is.
 
     RIFF and AIFF declare a size, and the last page of Ogg has a flag.
     """
-    with shards.opened(path) as source:
-        info = soundfile.info(source, verbose=True)
-    short = re.search(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", info.extra_info, re.MULTILINE)
+    short = re.search(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
     if short and int(short[1]) < UNKNOWN_SIZE and int(short[1]) > int(short[2]):
         return f"{short[2]} of {short[1]} bytes"
-    if info.format == "OGG":
+    if file.format == "OGG":
         tail = shards.content(path)[-OGG_TAIL:]
         page = tail.rfind(b"OggS")
         if page < 0 or len(tail) < page + 6 or not tail[page + 5] & 4:

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import tiny
@@ -119,6 +120,18 @@ def test_loader_times_batches(speakers, tmp_path, monkeypatch, capsys):
     assert result["cpu_seconds_to_open"] >= 0 and "workers" not in result and Path("headers.npy").exists()
 
 
+def test_check_times_recordings_and_finds_altered_copies(tmp_path, capsys):
+    lines = []
+    for i in range(3):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * np.random.default_rng(i).standard_normal(44100), 22050)
+        lines.append(f"{i}.wav|text")
+    (tmp_path / "list.txt").write_text("\n".join(lines), "utf-8")
+    result = result_of("check", [str(tmp_path / "list.txt"), "--copies=2"], capsys)
+    assert result.pop("recordings") == 3 and result.pop("false_pairs") == 0
+    assert 0 < result.pop("decode_ms") < result.pop("measure_ms")
+    assert len(result) == 10 and set(result.values()) == {"2 of 2"}
+
+
 FORMS = ("dur_disc_3_noise", "dur_disc_2_noise", "dur_disc_2_noise_dequantized")
 
 
@@ -164,6 +177,8 @@ def test_durations_need_a_trained_run_and_its_features(workspace, capsys):
         ("train_step", ["--device=cpu", "--batches=0"], "--batches is 0"),
         ("synthesis", ["--repeats=0"], "--repeats is 0"),
         ("loader", ["nowhere.txt"], "nowhere.txt"),
+        ("check", ["nowhere.txt"], "nowhere.txt"),
+        ("check", ["list.txt", "--copies=0"], "--copies is 0"),
     ],
 )
 def test_a_user_error_takes_one_line(name, arguments, message, tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """Tests of filelists, speaker numbers, and the check of recordings and texts."""
 
 import json
+import random
 import shutil
 from types import SimpleNamespace
 
@@ -10,7 +11,8 @@ import soundfile
 import soxr
 
 import corpus
-from corpora import sounds
+from corpora import duplicates, sounds
+from corpora import filelist as lists
 from text import tokens
 
 RATE = 22050
@@ -71,6 +73,21 @@ def test_recordings_are_found_beside_the_filelist(tmp_path):
     (tmp_path / "wavs" / "a.wav").touch()
     paths = [clip.path for clip in corpus.read_filelist(filelist(tmp_path, "wavs/a.wav|x\nwavs/b.wav|x"))]
     assert paths == [str(tmp_path / "wavs" / "a.wav"), "wavs/b.wav"]
+
+
+@pytest.mark.parametrize("speakers", [False, True])
+def test_lists_are_read_the_same_in_blocks_as_line_by_line(tmp_path, monkeypatch, speakers):
+    draw = random.Random(0)
+    monkeypatch.setattr(lists, "BLOCK", 50)
+    monkeypatch.setattr(lists, "LINES", 3)
+    for _ in range(30):
+        rows = [[f"{i}.wav", *([f"v{draw.randrange(3)}"] if speakers else []), "ä\u2028 x"] for i in range(20)]
+        padded = ["|".join(column.center(draw.randrange(12)) for column in row) for row in rows]
+        text = "".join(line + draw.choice(["\n", "\r\n", "\n \n\n"]) for line in padded)
+        path = filelist(tmp_path, text.rstrip(draw.choice(["\n", ""])), draw.choice(["utf-8", "utf-8-sig"]))
+        plain, parsed = lists.Filelist(path), lists.Filelist(path, str)
+        assert plain.plain and not parsed.plain and plain.speakers == parsed.speakers
+        assert list(plain) == list(parsed) == [plain[i] for i in range(20)] == [parsed[i] for i in range(20)]
 
 
 @pytest.mark.parametrize(
@@ -340,6 +357,20 @@ def test_the_same_speech_in_another_encoding_level_and_cut_is_found(tmp_path):
     assert not [reason for reason in found if "clip" in reason or "speech" in reason]
 
 
+def test_fingerprints_hardly_depend_on_rate_and_cut_and_short_recordings_have_none():
+    sounds_and_rates = [(voice(4, seed=seed), RATE) for seed in range(3)]
+    given = sounds_and_rates[0][0]
+    sounds_and_rates += [(soxr.resample(given, RATE, rate), rate) for rate in (2500, 8000, 16000, 48000, 96000)]
+    sounds_and_rates += [(given[RATE * cut // 1000 :], RATE) for cut in (13, 26, 39)]  # the steps are 51 ms long
+    pairs = duplicates.near_duplicates([duplicates.fingerprint(*each) for each in sounds_and_rates])
+    same = (0, *range(3, len(sounds_and_rates)))
+    assert pairs == [(i, j, False) for n, i in enumerate(same) for j in same[n + 1 :]]
+    for samples in (0, 1, 3, 50):
+        for rate in (1000, RATE, 96000):
+            words = duplicates.fingerprint(np.ones(samples, np.float32), rate)
+            assert words.shape == (0,) and not duplicates.near_duplicates([words, words])
+
+
 def test_an_interrupted_check_keeps_its_measurements(tmp_path, monkeypatch):
     clips = clips_of(tmp_path, {"a.wav": voice(), "b.wav": voice()})
     measure = sounds.measure
@@ -402,6 +433,20 @@ def test_command_line(tmp_path, capsys):
         assert (code, out) == (2, "") and f"{option} is 0, and should be 1 or more" in error
     code, out, error = run(capsys, tmp_path / "none.txt")
     assert (code, out) == (2, "") and "none.txt: No such file" in error
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".txt.cleaned"])
+def test_command_line_compares_the_lists_with_each_other(tmp_path, capsys, suffix):
+    clips_of(tmp_path, {"a.wav": voice(2), "b.wav": voice(2, seed=1), "louder.flac": voice(2, level=0.6)})
+    train = filelist(tmp_path, "a.wav|hello\nb.wav|goodbye", name=f"train{suffix}")
+    val = filelist(tmp_path, "louder.flac|hello\nb.wav|goodbye", name=f"val{suffix}")
+    code, out, _ = run(capsys, train, val, "--text-cleaners", "basic_cleaners")
+    assert code == 0 and f"in two filelists, so that validation is too optimistic (1): {tmp_path / 'b.wav'}" in out
+    assert f"{tmp_path / 'louder.flac'}: the other is {tmp_path / 'a.wav'}" in out
+    copies = {".txt": ".txt.cleaned", ".txt.cleaned": ".txt"}  # the same clips before or after cleaning
+    shutil.copy(train, other := tmp_path / f"train{copies[suffix]}")
+    _, out, _ = run(capsys, train, other, "--text-cleaners", "basic_cleaners")
+    assert "two filelists" not in out and "the other is" not in out
 
 
 def test_command_line_checks_a_config(tmp_path, capsys):

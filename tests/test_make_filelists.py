@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import config
+import corpus
 import make_filelists
 from make_filelists import FACTS, Clip
 
@@ -130,6 +131,24 @@ def test_clean_writes_the_copies_for_training(tmp_path, capsys):
     make_filelists.main(["folder", "voice", "--columns", "id,speaker,text", "--val", "1", "--test", "1"])
     said = capsys.readouterr().out
     assert all(f"{Path('filelists') / name} belongs to an earlier list" in said for name in lists)
+
+
+def test_the_words_of_a_dictionary_are_replaced_and_kept_in_the_config(tmp_path, capsys):
+    for name in "abc":
+        touch(tmp_path / f"voice/wavs/{name}.wav")
+    touch(tmp_path / "voice/metadata.csv", "a|SQL\nb|SQL\nc|SQL\n")
+    (tmp_path / "words.txt").write_text("SQL sequel\n", "utf-8")
+    command = ["folder", "voice", "--val", "1", "--test", "1"]
+    for given in (["--dictionary", "words.txt"], []):  # without the option, the words are those of the config
+        make_filelists.main([*command, "--clean", "basic_cleaners", *given])
+        data = config.load("filelists/voice_config.json").data
+        assert data.dictionary == {"SQL": "sequel"}
+        assert Path(data.training_files).read_text("utf-8").endswith("|sequel\n")
+        corpus.check_records(data)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        make_filelists.main([*command, "--dictionary", "words.txt"])
+    assert "--dictionary has no effect without --clean" in capsys.readouterr().err
 
 
 def test_folder_splits_at_random_and_reproducibly(tmp_path):

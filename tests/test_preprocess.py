@@ -28,7 +28,7 @@ def test_the_command_line_of_vits_cleans_the_given_column(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         f"{name}.txt{end}" for name in ("one", "two") for end in endings
     ]
-    assert read_record(tmp_path / "one.txt.cleaned") == ListRecord(("english_cleaners2",), None)
+    assert read_record(tmp_path / "one.txt.cleaned") == ListRecord(("english_cleaners2",), None, {}, {})
     assert read_record(tmp_path / "one.txt") is None
 
 
@@ -192,7 +192,7 @@ def test_a_list_that_is_cleaned_again_keeps_what_is_known_of_its_recordings(tmp_
     path = write(tmp_path / "f", "a.wav|A\n")
     write_record(f"{path}.cleaned", ListRecord(("phonemes_de",), 16000, {"no text": 2}))
     clean(path)
-    assert read_record(f"{path}.cleaned") == ListRecord(("basic_cleaners",), 16000, {"no text": 2})
+    assert read_record(f"{path}.cleaned") == ListRecord(("basic_cleaners",), 16000, {"no text": 2}, {})
 
 
 def test_the_words_of_a_dictionary_are_replaced(tmp_path):
@@ -200,6 +200,7 @@ def test_the_words_of_a_dictionary_are_replaced(tmp_path):
     (tmp_path / "words").write_text("nginx [[ˈɛndʒɪn]]\n", encoding="utf-8")
     preprocess.main(["--filelists", str(tmp_path / "list"), "--dictionary", str(tmp_path / "words")])
     assert (tmp_path / "list.cleaned").read_text("utf-8") == "a.wav|ˈæsk ˈɛndʒɪn.\n"
+    assert read_record(tmp_path / "list.cleaned").dictionary == {"nginx": "[[ˈɛndʒɪn]]"}
 
 
 def test_texts_in_a_script_that_the_cleaner_spells_are_named(tmp_path, capsys):

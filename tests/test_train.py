@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import checkpoint
 import config as configs
+import corpus
 import data_utils
 import train
 import trainer
@@ -221,7 +222,8 @@ def test_an_interrupt_before_training_prints_one_line(workspace, monkeypatch, ca
     monkeypatch.setattr(training.process, "check", interrupted)
     with pytest.raises(SystemExit, match="130"):
         with_config()("--max-steps", 1)
-    assert capsys.readouterr().err == "train: stopped before training began\n"
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["training on cpu in fp32, 1 process(es)", "train: stopped before training began"]
 
 
 def test_a_second_signal_ends_the_program_at_once(monkeypatch):
@@ -330,6 +332,18 @@ def test_cleaners_that_do_not_fit_the_lists_stop_training(record, data, complain
     error = error_of(capsys, "-c", tiny.write_config(Path("tiny.json"), data=data))
     assert complaint in error and error.splitlines()[-1].count("train: ") == 1
     assert not list(Path("logs").glob("voice/G_*.pth"))
+
+
+def test_a_dictionary_that_does_not_fit_the_lists_stops_training(workspace, capsys):
+    path = tiny.write_config(Path("tiny.json"), data={"dictionary": {"c": "e"}})
+    for recorded, words in (({"a": "b", "c": "d"}, "'a', 'c'"), ({}, "'c'")):
+        write_record("train.txt", ListRecord(("english_cleaners2",), tiny.RATE, {}, recorded))
+        said = error_of(capsys, "-c", path)
+        assert "train.txt was cleaned with another dictionary than data.dictionary" in said
+        assert f"(different words: {words})" in said
+    for recorded in ({"c": "e"}, None):  # lists that an earlier version has cleaned have no dictionary in the record
+        write_record("train.txt", ListRecord(("english_cleaners2",), tiny.RATE, {}, recorded))
+        corpus.check_records(configs.load(path).data)
 
 
 def test_a_plain_list_beside_its_cleaned_copy_stops_training(workspace, capsys):
@@ -479,7 +493,7 @@ def test_a_recording_in_both_filelists_logs_a_warning(workspace, capsys):
     lines = Path("train.txt").read_text("utf-8-sig").splitlines()
     Path("val.txt").write_text(lines[0], "utf-8")
     with_config()("--max-steps", 1)
-    assert re.search(r"in both filelists, .*\(1\): train0\.wav", capsys.readouterr().err)
+    assert re.search(r"in two filelists, .*\(1\): train0\.wav", capsys.readouterr().err)
 
 
 def test_a_full_disk_prints_one_line(workspace, monkeypatch, capsys):
@@ -527,6 +541,16 @@ def test_fine_tuning_copies_weights_and_keeps_its_source(workspace, capsys):
     for name in ("G_1.pth", "D_1.pth"):
         assert_equal_weights(f"logs/fine/{name}", f"logs/source/{name}")
     assert "generator from logs/source/G_1.pth" in said and "discriminator from logs/source/D_1.pth" in said
+
+
+def test_weights_that_do_not_fit_are_refused_before_the_recordings_are_checked(workspace, capsys, monkeypatch):
+    with_config()("--max-steps", 1)
+    monkeypatch.setattr("corpus.check_config", lambda *_: pytest.fail("checked"))
+    wider = tiny.write_config(Path("wide.json"), {"model": {"hidden_channels": 10}})
+    assert "G_1.pth" in error_of(capsys, "-c", wider)
+    Path("damaged.pth").write_bytes(Path("logs/voice/G_1.pth").read_bytes()[:1000])
+    for option in ("--init-from", "--init-discriminator"):
+        assert "damaged.pth" in error_of(capsys, "-c", "tiny.json", "-m", "new", option, "damaged.pth")
 
 
 def test_init_options_are_rejected_for_a_run_with_checkpoints(workspace, capsys):

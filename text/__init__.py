@@ -47,7 +47,7 @@ def intersperse(lst: list[Any], item: Any) -> list[Any]:
 
 def unknown_symbols(cleaned_text: str, extra_symbols: str = "") -> Counter[str]:
     """Count the symbols of `cleaned_text` that have no id."""
-    return vits_table(extra_symbols).unknown(cleaned_text)
+    return Counter(vits_table(extra_symbols).unknown(cleaned_text))
 
 
 def warn_of_unknown(unknown: Iterable[str]) -> None:

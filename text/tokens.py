@@ -68,19 +68,22 @@ def token_ids(symbols: str, data: Any, warn: bool = True) -> list[int]:
     table = symbol_table(data)
     split = table.split(symbols)
     if warn:
-        warn_of_unknown(table.unknown(symbols))
+        warn_of_unknown(dict.fromkeys(table.unknown(symbols)))
     ids = [table.ids[symbol] for symbol in split if symbol in table.ids]
     return [i for group in _marked(ids, data, *mark_ids(data)) for i in group]
 
 
-def token_counter(data: Any) -> Callable[[str], int]:
-    """Return a function that counts what `token_ids` returns for symbols, in a small part of its time."""
+def token_counter(data: Any) -> Callable[[str], tuple[int, list[str]]]:
+    """Return a function that counts what `token_ids` returns for symbols, in a small part of its time.
+
+    It also returns the characters that are in no symbol.
+    """
     table, add_blank = symbol_table(data), data.add_blank
     blank, begin, end = map(len, mark_ids(data))
 
-    def count(symbols: str) -> int:
-        known, ids = table.count(symbols)
-        return begin + ids + (known + 1) * blank * add_blank + end if known else 0
+    def count(symbols: str) -> tuple[int, list[str]]:
+        known, ids, unknown = table.count(symbols)
+        return begin + ids + (known + 1) * blank * add_blank + end if known else 0, unknown
 
     return count
 

@@ -45,11 +45,12 @@ def train_in(folder: Path, device: torch.device, config: Config, args: argparse.
     multiprocessing.util.Finalize(None, end_workers, exitpriority=10)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # batches have few shapes, see `make_loaders`
-    checksum = None if args.skip_check else distributed.in_main(lambda: check(config, folder))
-    train_set, epochs, train_loader, validation_loader = make_loaders(config, device, folder / "headers.npy")
+    # weights that do not fit are refused before the recordings are checked, which takes longer
     trainer = Trainer(plain(config) if args.plain else config, device)  # --plain is not saved with the run
     if not checkpoint.resume_run(trainer, folder):
         config = start_from(trainer, config, args)
+    checksum = None if args.skip_check else distributed.in_main(lambda: check(config, folder))
+    train_set, epochs, train_loader, validation_loader = make_loaders(config, device, folder / "headers.npy")
     if distributed.is_main():  # after resuming, so that a config that does not fit cannot replace the run's own
         configs.save(config, folder / "config.json")
         for unfinished in folder.glob(".*.tmp"):  # of a process that was killed while it saved
