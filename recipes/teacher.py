@@ -15,8 +15,10 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import soxr
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -52,11 +54,14 @@ def load() -> None:
     _say = peers.hibari()
 
 
-def speak(path: Path, text: str) -> None:
-    """Speak a text to a file that does not exist yet."""
+def speak(path: Path, text: str, sampling_rate: int | None) -> None:
+    """Speak a text to a file that does not exist yet, at a rate in Hz or that of the teacher."""
     if not path.exists():
         assert _say is not None
-        save_audio(path, *_say(text))
+        samples, rate = _say(text)
+        if sampling_rate is not None:
+            samples = soxr.resample(samples, rate, sampling_rate)
+        save_audio(path, samples, sampling_rate or rate)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,13 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("texts", metavar="TEXTS", help="lines name|text or text, plain English")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the corpus")
     parser.add_argument("--clips", type=int, metavar="N", help="speak N lines, evenly chosen (default: all)")
+    parser.add_argument("--sampling-rate", type=int, metavar="HZ", help="rate of the recordings (default: the teacher's)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes that speak")
     args = parser.parse_args(arguments)
     with cli.errors_in_one_line("recipes/teacher"):
         texts = list(read_texts(args.texts).items())
         clips = len(texts) if args.clips is None else min(args.clips, len(texts))
-        if clips < 1 or args.jobs < 1:
-            raise ValueError("there is nothing to speak: TEXTS needs lines, and --clips and --jobs are at least 1")
+        if clips < 1 or args.jobs < 1 or (args.sampling_rate or 1) < 1:
+            raise ValueError("there is nothing to speak: TEXTS needs lines, and all numbers are at least 1")
         if importlib.util.find_spec("hibari") is None:
             raise ValueError("the teacher is not installed: pip install hibari-tts==0.2.1")
         chosen = dict(texts[i * len(texts) // clips] for i in range(clips))
@@ -79,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         wavs.mkdir(parents=True, exist_ok=True)
         paths = [wavs / f"{name}.flac" for name in chosen]
         with ProcessPoolExecutor(args.jobs, initializer=load) as pool:
-            spoken = pool.map(speak, paths, chosen.values(), chunksize=CHUNK)
+            spoken = pool.map(partial(speak, sampling_rate=args.sampling_rate), paths, chosen.values(), chunksize=CHUNK)
             for _ in tqdm(spoken, "speaking", len(paths), unit="line", disable=None):
                 pass
         write_text(Path(args.output) / "metadata.csv", "".join(f"{name}|{text}\n" for name, text in chosen.items()))
