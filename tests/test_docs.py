@@ -400,7 +400,9 @@ def write_inputs(document: Path) -> None:
     shipped = tiny_voices.settings(
         speakers={"lj": 0, "kathleen": 1, "teacher": 2}, data=data | {"default_speaker": "lj"}
     )
+    shipped = dataclasses.replace(shipped, train=dataclasses.replace(shipped.train, epochs=1, batch_size=4))
     tiny_voices.save(Path("code/pretrained"), shipped).rename("code/pretrained/G.pth")
+    configs.save(shipped, "code/pretrained/config.json")
     for name in RUNS.get(str(document), ()):
         tiny_voices.save(Path("logs", name), tiny_voices.settings(speakers=109 if name == "vctk" else 0, data=data))
 
