@@ -497,7 +497,7 @@ def test_files_settings_and_names_in_the_text_exist(document):
     for span in [*spans(document), *re.findall(r"\b[\w/]+(?:\.py\b|/)", diagrams)]:
         if re.fullmatch(r"[\w/]+\.(py|ipynb)|(?!logs)[\w/]+/", span):
             assert (ROOT / span).exists(), span
-        elif span != "train.log" and re.fullmatch(rf"({'|'.join(MODULES)}|data|model)(\.\w+)+", span):
+        elif span not in ("train.log", "training.pth") and re.fullmatch(rf"({'|'.join(MODULES)}|data|model)(\.\w+)+", span):
             resolve(span)
 
 
