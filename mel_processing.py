@@ -102,9 +102,12 @@ def inverse_stft(real: Tensor, imaginary: Tensor, hop_size: int) -> Tensor:
     Frame i is centered on samples `i * hop_size` to `(i + 1) * hop_size`, as in `spectrogram_torch`. The window is a
     periodic Hann window of the FFT size n_fft, a multiple of `hop_size`.
 
+    The first and the last frequency of a real signal have no imaginary part, so theirs is not used. cuFFT would add it
+    to the signal, and PyTorch's gradient would not show that.
+
     Args: real, imaginary `[b, n_fft // 2 + 1, t]`, fp32 or fp64. Returns `[b, t * hop_size]`.
     """
-    spectrum = torch.complex(real, imaginary).transpose(1, 2)
+    spectrum = torch.complex(real, F.pad(imaginary[:, 1:-1], (0, 0, 1, 1))).transpose(1, 2)
     return overlap_add(torch.fft.irfft(spectrum, 2 * (real.size(1) - 1)), hop_size)
 
 

@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("texts", metavar="TEXTS", help="lines name|text or text, plain English")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the corpus")
     parser.add_argument("--clips", type=int, metavar="N", help="speak N lines, evenly chosen (default: all)")
-    parser.add_argument("--sampling-rate", type=int, metavar="HZ", help="rate of the recordings (default: the teacher's)")
+    rate = "rate of the recordings (default: the teacher's)"
+    parser.add_argument("--sampling-rate", type=int, metavar="HZ", help=rate)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes that speak")
     args = parser.parse_args(arguments)
     with cli.errors_in_one_line("recipes/teacher"):

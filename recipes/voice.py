@@ -10,8 +10,8 @@ The voice in pretrained/ has been made of LJ Speech (public domain; 38 minutes),
 
 Examples:
   pip install hibari-tts==0.2.1 pyloudnorm
-  python recipes/voice.py TEXTS --speaker lj=LISTS --repeat lj=10 --speaker kathleen=LISTS --output corpora/voice -m small
-  python recipes/voice.py TEXTS --speaker lj=LISTS --output corpora/voice -m small --stages evaluate --steps 36000
+  python recipes/voice.py TEXTS --speaker lj=LISTS --speaker kathleen=LISTS --repeat lj=10 --output voice -m small
+  python recipes/voice.py TEXTS --speaker lj=LISTS --speaker kathleen=LISTS --output voice -m small --stages evaluate
 """
 
 import argparse

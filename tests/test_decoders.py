@@ -11,7 +11,7 @@ from torch import nn
 import config as configs
 import export_onnx
 import mel_processing
-from decoders import MAX_MAGNITUDE, ConvNeXtBlock, Vocos
+from decoders import DECODERS, MAX_MAGNITUDE, ConvNeXtBlock, Vocos
 from models import SynthesizerTrn
 from synthesis import Voice
 from trainer import Trainer
@@ -61,6 +61,36 @@ def test_the_inverse_stft_equals_that_of_torch(n_fft, hop):
     start = n_fft // 2 - (n_fft - hop) // 2
     audio = mel_processing.inverse_stft(real, imaginary, hop)
     torch.testing.assert_close(audio[:, start : start + expected.size(1)], expected)
+
+
+def packed_irfft(spectrum, n):
+    """Compute `irfft` by a complex transform of half the length, as cuFFT does, which mixes in what others ignore."""
+    half = n // 2
+    mirrored = spectrum[..., 1 : half + 1].flip(-1).conj()
+    turn = 1j * torch.exp(2j * torch.pi * torch.arange(half) / n)
+    both = spectrum[..., :half] + mirrored + turn * (spectrum[..., :half] - mirrored)
+    return torch.view_as_real(torch.fft.ifft(both) / 2).flatten(-2)
+
+
+def test_the_inverse_stft_ignores_imaginary_parts_that_real_signals_do_not_have(monkeypatch):
+    real, imaginary = draws(2, 2, 33, 9, dtype=torch.double)
+    expected = mel_processing.inverse_stft(real, imaginary, 16)
+    wrong = packed_irfft(torch.complex(real, imaginary).transpose(1, 2), 64)
+    assert (wrong - torch.fft.irfft(torch.complex(real, imaginary).transpose(1, 2), 64)).abs().max() > 0.01
+    monkeypatch.setattr("torch.fft.irfft", packed_irfft)
+    torch.testing.assert_close(mel_processing.inverse_stft(real, imaginary, 16), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("decoder", sorted(DECODERS))
+def test_audio_on_the_gpu_equals_that_on_the_cpu(decoder):
+    model = tiny.config(model={"decoder": decoder}).model
+    dec = DECODERS[decoder].from_config(model, 0).eval()
+    z = draws(2, model.inter_channels, 40)
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        expected = dec(z)
+        audio = dec.cuda()(z.cuda()).cpu()
+    torch.testing.assert_close(audio, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("n_fft", "hop"), SETTINGS)
