@@ -50,7 +50,7 @@ TRAIN: dict[str, Any] = {  # for a CPU
     "learning_rate": 2e-4,
     "lr_scale": {"enc_q.": 0, "enc_p.": 0, "emb_g.": 10},  # 0: frozen
 }
-THREADS = 4  # more do not speed up such small batches
+MAX_THREADS = 4  # more do not speed up such small batches
 CURVES = {"mel loss": "loss/g/mel", "validation mel L1": "validation/mel", "duration loss": "loss/g/dur"}
 
 
@@ -76,7 +76,8 @@ def demo(steps: int, clips: int, text: str, device: str) -> Path:
 
     import train
 
-    torch.set_num_threads(min(THREADS, torch.get_num_threads()))
+    # half of the cores, because threads that wait for each other are slow on a machine that has other work
+    torch.set_num_threads(max(1, min(MAX_THREADS, torch.get_num_threads() // 2)))
     folder = run_folder(NAME)
     folder.mkdir(parents=True, exist_ok=True)
     print(f"1. Speaking with the voice that comes with the code: {text}", flush=True)
