@@ -1,5 +1,5 @@
 # make setup   create a virtual environment in .venv with the pinned packages and the compiled alignment search
-# make demo    train a small voice on synthetic speech for some minutes and synthesize (ARGS="--steps 2000" continues)
+# make demo    speak, and teach the voice a new speaker in some minutes (ARGS="--steps 1000" continues)
 # make test    run the tests (ARGS="-k text" for a part, JOBS=8 for eight processes)
 # make test-all   run also the slow ones, which are further cases of other tests
 # make lint    check style, format and types

@@ -29,7 +29,7 @@ from torch.optim import Optimizer
 
 import distributed
 from config import Config
-from files import replacing
+from files import REST, VOICE, replacing
 from text.cleaners import same_cleaners
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ UNUSED = re.compile(r"^flow\.flows\.\d+\.post_transformer\.|^pre_out_norm_[12]\.
 # the spline that only changes nu. Exported voices, such as those of Piper, lack them.
 POSTERIOR = "enc_q."
 TRAINING_ONLY = re.compile(r"^enc_q\.|^dp\.post_|^dp\.flows\.1\.")
-KEYS: dict[str, type] = {"optimizer": dict, "config": dict, "state": dict, "ema": dict, "iteration": int, "step": int}
 ZIP = b"PK\x03\x04"  # begins a zip file
 # Settings of `data` that a run keeps, because its weights depend on them
 OF_THE_DATA = (
@@ -50,6 +49,11 @@ OF_THE_DATA = (
     *("add_blank", "blank_symbol", "begin_symbol", "end_symbol"),
 )
 FILES = {"generator": "G", "discriminator": "D", "duration_discriminator": "DUR"}  # learner and file name
+WEIGHTS = ("model", "ema", *FILES)  # keys of tables of weights
+KEYS: dict[str, type] = {
+    **dict.fromkeys(("optimizer", "config", "state", *WEIGHTS), dict),
+    **dict.fromkeys(("iteration", "step"), int),
+}
 MONO_LAYER = "one of the mono_layer types"
 KINDS = {
     "enc_p.emb.weight": "a synthesizer (G)",
@@ -164,7 +168,10 @@ class Unreadable(ValueError):
 
 
 def read(path: str | Path) -> dict:
-    """Read a checkpoint onto the CPU. Raises Unreadable if it is missing, damaged, or holds anything but data."""
+    """Read a checkpoint onto the CPU, with weights of 16 bits converted to fp32.
+
+    Raises Unreadable if it is missing, damaged, or holds anything but data.
+    """
     try:
         if record := damaged_record(path):
             raise zipfile.BadZipFile(f"the checksum of {record} is wrong")
@@ -184,11 +191,35 @@ def read(path: str | Path) -> dict:
             raise Unreadable(f"{path} is damaged: its {key!r} is not of the type {kind.__name__}")
     with structure_of(path):
         json.dumps(content.get("config"))  # it has only values of JSON
-    for key in ("model", "ema"):
-        for name, weight in (content.get(key) or {}).items():
+    for key in WEIGHTS:
+        weights = content.get(key) or {}
+        for name, weight in weights.items():
             if not (isinstance(name, str) and isinstance(weight, Tensor) and weight.layout == torch.strided):
                 raise Unreadable(f"{path} is damaged: {name!r} in its {key!r} is no dense tensor")
+            weights[name] = weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight
     return content
+
+
+def read_networks(path: Path) -> dict[str, tuple[Path, dict]]:
+    """Read a generator's checkpoint. Returns the files and contents of the networks that it holds, by learner.
+
+    That of a voice in a folder (`VOICE`) has its other weights and the discriminators in the file `REST` beside it, if
+    that is there. Raises Unreadable as `read`, or if the two files are not of one voice.
+    """
+    content, rest = read(path), path.with_name(REST)
+    networks = {"generator": (path, content)}
+    if path.name == VOICE and rest.is_file():
+        more = read(rest)
+        if more.get("step") != content.get("step"):
+            raise Unreadable(f"{rest} and {path} are not of one voice: their steps differ")
+        content["model"] |= more["model"]
+        networks |= {name: (rest, {"model": more[name]}) for name in FILES if name in more}
+    return networks
+
+
+def read_generator(path: str | Path) -> dict:
+    """Read a generator's checkpoint, with all weights of a voice in a folder. Raises Unreadable as `read_networks`."""
+    return read_networks(Path(path))["generator"][1]
 
 
 @contextlib.contextmanager
@@ -231,7 +262,7 @@ def load_checkpoint(
     Raises ValueError if the file does not fit, for example another kind of network, another flow or another number of
     speakers. The message states what the file holds and what is expected.
     """
-    content = read(checkpoint_path)
+    content = read_generator(checkpoint_path)
     with structure_of(checkpoint_path):
         load_weights(model, content["model"], str(checkpoint_path))
         if optimizer is not None and content.get("optimizer") is not None:

@@ -62,10 +62,14 @@ class Condition:
 
 
 class Speaker(Condition):
-    """The speaker, by name or id. `data.n_speakers` is their number and `data.speakers` the table of their names."""
+    """The speaker, by name or id.
+
+    `data.n_speakers` is their number, `data.speakers` the table of their names, and `data.default_speaker` the one that
+    speaks where none is given.
+    """
 
     module = "emb_g"
-    settings = ("n_speakers", "speakers")
+    settings = ("n_speakers", "speakers", "default_speaker")
 
     def size(self, data: Any) -> int:
         """Return the number of speakers; 0 for a single-speaker voice, which has no embedding."""
@@ -83,12 +87,16 @@ class Speaker(Condition):
         return {names.get(i, str(i)): i for i in range(data.n_speakers)}
 
     def resolve(self, given: str | int | None, data: Any) -> int:
-        """Return the id of a speaker given by name or id. Raises ValueError with the nearest name and the choices."""
+        """Return the id of a speaker given by name or id; None is the default speaker.
+
+        Raises ValueError, with the nearest name and the choices, for an unknown speaker, or for None without a default.
+        """
         table = self.names(data)
         names = list(table)
         choices = ", ".join(names[:MAX_NAMED])
         if len(names) > MAX_NAMED:
             choices += f" ... ({len(names)} in total)"
+        given = (data.default_speaker or None) if given is None else given
         if given is None:
             raise ValueError(f"this model has several speakers: choose one of {choices}")
         if isinstance(given, str) and given in table:

@@ -138,6 +138,7 @@ class DataConfig:
     max_text_len: int = setting(190, "most symbols of a text; longer ones are left out and reported")
     resample: bool = setting(True, "resample recordings at other rates; false rejects them")
     speakers: dict[str, int] = setting({}, "ids of speaker names; training fills it in")
+    default_speaker: str = setting("", "speaker, by name or id, where none is given; empty: one must be given")
     extra_symbols: str = setting("", "characters added to the table of symbols; they take the ids after it")
     symbols: list[str] | dict[str, list[int] | int] | str = setting(
         [], "table of symbols, in the order of their ids, or the ids of each symbol, or a JSON file; []: VITS's 178"

@@ -16,6 +16,7 @@ conditions, `g` [batch, channels, 1] in place of `output`. NAME.decoder.onnx map
 in parts, with `context` more frames (see the metadata) on either side, whose audio it discards.
 
 Examples:
+  python export_onnx.py --output voice.onnx                                           the voice that comes with the code
   python export_onnx.py --model-path logs/NAME --output NAME.onnx
   python export_onnx.py --model-path logs/NAME --output NAME.onnx --half              half the size; prints the error
   python export_onnx.py --model-path logs/NAME --output NAME.onnx --runtime piper     also writes NAME.onnx.json
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cli
+from files import PRETRAINED
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,7 +95,7 @@ def export_split(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments, by default those of the command line."""
     parser = cli.Parser(__doc__)
-    cli.add_run(parser, "--model-path", required=True)
+    cli.add_run(parser, "--model-path", default=PRETRAINED.name)
     cli.add_config(parser, "--config-path")
     parser.add_argument("--output", metavar="ONNX", required=True, help="the .onnx file to write")
     parser.add_argument("--noise-inputs", action="store_true", help="take all random numbers as inputs, for seeds")

@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 RUNS = Path("logs")  # one folder per run
-PRETRAINED = Path(__file__).with_name("pretrained")  # voices that are distributed with the code
+PRETRAINED = Path(__file__).with_name("pretrained")  # folder of the voice that comes with the code
+# The two files of a voice in a folder of its own, in fp16 without optimizers: what speaks, and beside it the rest, with
+# the weights of the generator that only training uses as `model`, and those of the discriminators by their learners
+VOICE, REST = "G.pth", "training.pth"
 
 
 def run_folder(name: str) -> Path:
@@ -17,6 +20,15 @@ def run_folder(name: str) -> Path:
     if not inside.parts or ".." in inside.parts:
         raise ValueError(f"{name!r} names no run: give the name of a folder in {RUNS}, as in -m my_voice")
     return RUNS / inside
+
+
+def pretrained_voice() -> Path:
+    """Return the file of the voice that comes with the code. Raises ValueError if it is missing."""
+    file = PRETRAINED / VOICE
+    if not file.is_file():
+        whole = "it belongs to a complete clone or package. Name another voice, or train one"
+        raise ValueError(f"there is no {file}, the voice that comes with the code; {whole}")
+    return file
 
 
 @contextmanager

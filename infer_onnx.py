@@ -2,7 +2,10 @@
 
 Files of export_onnx.py describe themselves; files of other VITS code need --config-path. PyTorch is not needed.
 
+Without --model the voice that comes with the code speaks. It is exported once, which needs PyTorch and onnx.
+
 Examples:
+  python infer_onnx.py --text "Hello." --output-wav-path hello.wav
   python infer_onnx.py --model NAME.onnx --text "Hello." --output-wav-path hello.wav
   python infer_onnx.py --model NAME.onnx --text "Hello." --sid 3 --output-wav-path hello.wav
   python infer_onnx.py --model NAME.encoder.onnx --text "Hello." --output-raw | aplay -t raw -f S16_LE -r 22050
@@ -14,6 +17,9 @@ import cli
 if __name__ == "__main__":
     cli.interrupts_in_one_line()
 
+import hashlib
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +29,7 @@ import numpy as np
 import config as configs
 from conditions import CONDITIONS, Values
 from export import metadata
+from files import pretrained_voice
 from synthesis import output
 from synthesis.speech import BaseVoice, Latent, Scales, Seeds
 
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 
 ENCODER, DECODER = ".encoder.onnx", ".decoder.onnx"  # suffixes of a voice in two files
 MAX_NOISE_CHANNELS = 4096
+DIGEST_LENGTH = 16  # hexadecimal digits, of the name of an exported file
 NOISE_FRAMES = 4096  # length of given noise, after which it repeats: 47 seconds at 22,050 Hz and hop 256
 
 
@@ -110,6 +118,26 @@ class OnnxVoice(BaseVoice):
         return _run(self.decoder, ["output"], {**latent.content, "z": z}, self.path)[0].reshape(-1)
 
 
+def exported() -> Path:
+    """Return the ONNX file of the voice that comes with the code, which the first call exports to the user's cache.
+
+    Raises ValueError if the voice or a package that the export needs is missing.
+    """
+    file = pretrained_voice()
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:DIGEST_LENGTH]
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vits2", f"{digest}.onnx")
+    if not path.is_file():
+        for package in ("torch", "onnx"):
+            cli.extra(package)
+        import export_onnx
+        from synthesis import Voice
+
+        print(f"infer_onnx: exporting the voice to {path}, once", file=sys.stderr)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        export_onnx.export(Voice.load(file), path, noise_inputs=True)
+    return path
+
+
 def load_session(path: Path, threads: int) -> "InferenceSession":
     """Load a model on the CPU; 0 threads are all. Raises ValueError if there is none."""
     onnxruntime = cli.extra("onnxruntime")
@@ -134,7 +162,7 @@ def _run(session: "InferenceSession", outputs: Sequence[str], feed: Mapping[str,
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments, by default those of the command line."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("--model", required=True, metavar="ONNX", help="the .onnx file")
+    parser.add_argument("--model", metavar="ONNX", help="the .onnx file (default: the voice that comes with the code)")
     parser.add_argument("--config-path", metavar="JSON", help="config file, for files that do not describe themselves")
     wav = ".wav, .flac or .ogg file to write; - is standard output (default: speech.wav)"
     parser.add_argument("--output-wav-path", dest="output", metavar="FILE", help=wav)
@@ -144,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     with cli.errors_in_one_line("infer_onnx"):
         cli.check_speaking_options(args)
-        voice = OnnxVoice(args.model, args.config_path)
+        voice = OnnxVoice(args.model or exported(), args.config_path)
         cli.add_words(voice, args)
         text, path = cli.given_text(args.text, args), args.output or "speech.wav"
         output.speak_to_file(voice, text, path, args.timings, args.output_raw, **cli.speaking_options(args))

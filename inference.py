@@ -1,6 +1,7 @@
 """Speak with a trained voice.
 
 Examples:
+  python inference.py -t "Hello." -o hello.wav              (the voice that comes with the code)
   python inference.py -m NAME -t "Hello." -o hello.wav
   python inference.py -m NAME -f lines.txt -o folder        (one audio file per line; -f - reads standard input)
   python inference.py -m NAME -t "Hello." --output-raw | aplay -t raw -f S16_LE -r 22050        (streaming)
@@ -30,7 +31,7 @@ from tqdm import tqdm
 
 import synthesis
 from audio import save_audio
-from files import replacing, write_text
+from files import PRETRAINED, replacing, write_text
 from synthesis.output import report, save, speak_to_file, write_parts, write_raw
 from synthesis.output import subtitles as subtitles  # for notebooks
 from synthesis.speech import Scales, Speech
@@ -203,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     task.add_argument("-f", "--file", help="UTF-8 file with one text per line; - is standard input")
     task.add_argument("--convert", metavar="WAV", help="recording to convert to the voice of --speaker")
     task.add_argument("--list-speakers", action="store_true", help="print ids and names of the speakers")
-    cli.add_run(parser, "-m", "--model", required=True)
+    cli.add_run(parser, "-m", "--model", default=PRETRAINED.name)
     cli.add_config(parser, "-c", "--config")
     output = "audio file (.wav, .flac, .ogg; - is standard output), or folder with -f"
     add("-o", "--output", help=f"{output} (default: speech.wav, speech/ or converted.wav)")

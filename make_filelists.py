@@ -14,6 +14,7 @@ Examples:
   python make_filelists.py ljspeech /path/LJSpeech-1.1 --clean english_cleaners2
   python make_filelists.py vctk /path/VCTK-Corpus
   python make_filelists.py folder my_corpus --name my --clean phonemes_de
+  python make_filelists.py folder my_corpus --name my --voice pretrained      (to train on from that voice)
   python make_filelists.py folder my_corpus --layout texts --speaker-folders
   python make_filelists.py merge --name two --speaker anna=filelists/anna --speaker ben=filelists/ben --repeat ben=3
   python make_filelists.py folder --help
@@ -35,6 +36,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import config
+from conditions import Speaker
 from corpora import clips as reading
 from corpora.filelist import Clip, ListRecord, read_text, write_record
 from corpora.layouts import LAYOUTS, VCTK_AUDIO_FOLDERS, Options, recognize, seen, vctk_audio
@@ -205,21 +207,23 @@ def write_cleaned(
     counts: Counter[str] | None = None,
     sampling_rate: int | None = None,
     dictionary: Mapping[str, str] | None = None,
+    voice: Path | None = None,
 ) -> list[Path]:
     """Write the lists, their copies with cleaned text, records of how they were made, and a config. Return the paths.
 
     `speakers` are the ids of speakers; None numbers those of the lists. Clips of whose text the cleaners keep nothing
     are left out of both lists. `counts` are the clips that are left out already, by reason, for the records.
     `sampling_rate` of the voice in Hz is a key of `config.RATES`; None chooses by the recordings. `dictionary` has
-    words that are replaced before the cleaners run; None takes those of an existing config.
+    words that are replaced before the cleaners run; None takes those of an existing config. `voice` is the config to
+    start from.
     """
     counts = Counter() if counts is None else counts
     unknown: Counter[str] = Counter()
     kept, cleaned = {}, {}
     existing = out / f"{prefix}_config.json"
     words = dictionary or {}
-    if dictionary is None and existing.exists():
-        words = cast(dict[str, str], config.load(existing).data.dictionary)  # read from its file, if that is named
+    if dictionary is None and (voice or existing).exists():  # `load` reads the file that a config names
+        words = cast(dict[str, str], config.load(voice or existing).data.dictionary)
     for split, clips in splits.items():
         given = (clip.text for clip in clips)
         texts = list(clean_texts(given, cleaners, os.cpu_count() or 1, split, len(clips), words))
@@ -240,7 +244,7 @@ def write_cleaned(
         write_record(copy, ListRecord(tuple(cleaners), rate, counts, words))
     report_unknown(unknown)
     if kept["val"]:
-        write_config(kept, prefix, out, cleaners, rate, speakers, sampling_rate, dictionary)
+        write_config(kept, prefix, out, cleaners, rate, speakers, sampling_rate, dictionary, voice)
     else:
         stale = f"; {existing} of an earlier run does not fit the lists" if existing.exists() else ""
         print(f"No config is written, because training needs a validation list and there are no val clips{stale}")
@@ -256,18 +260,20 @@ def write_config(
     speakers: dict[str, int] | None = None,
     sampling_rate: int | None = None,
     dictionary: Mapping[str, str] | None = None,
+    voice: Path | None = None,
 ) -> Path:
     """Write `OUT/PREFIX_config.json` for the cleaned lists and return its path.
 
     An existing config keeps its other settings; if its rate changes, it gets those of `config.RATES`. `recorded` is the
     sampling rate of most recordings in Hz, and `sampling_rate` that of the voice, by default the one of `config.RATES`
-    that is next below. `dictionary` is that of the voice; None leaves that of an existing config. Raises ValueError if
-    an existing config is invalid.
+    that is next below. `dictionary` is that of the voice; None leaves that of an existing config. `voice` is the config
+    of a voice to train on from, in place of an existing one; the first of the new speakers becomes the default. Raises
+    ValueError if the config to start from is invalid.
     """
     speakers = _speaker_ids(splits) if speakers is None else speakers
     many = len(speakers) > 1
     path = out / f"{prefix}_config.json"
-    start = path if path.exists() else CONFIGS / (MANY_VOICES if many else ONE_VOICE)
+    start = voice if voice else path if path.exists() else CONFIGS / (MANY_VOICES if many else ONE_VOICE)
     earlier = config.load(start)
     given = json.loads(read_text(start))  # without defaults
     given.pop("$schema", None)
@@ -290,13 +296,39 @@ def write_config(
         given["data"]["dictionary"] = dict(dictionary)
     if many and not earlier.model.gin_channels:
         given["model"]["gin_channels"] = SPEAKER_CHANNELS
+    if voice and many:
+        new = [name for name in speakers if name not in Speaker().names(earlier.data)]
+        given["data"]["default_speaker"] = (new or [earlier.data.default_speaker])[0]
     config.from_dict(given, str(path))
     write_text(path, json.dumps(given, indent=2, ensure_ascii=False) + "\n")
     resampled = (
         f", to which the recordings at {recorded} Hz are resampled" if recorded not in (None, sampling_rate) else ""
     )
     voices = f"{len(speakers)} speakers" if many else "one voice"
-    print(f"{path}: config for {voices} at {sampling_rate} Hz{resampled}: python train.py -c {path} -m {prefix}")
+    command = f"python train.py -c {path} -m {prefix}{f' --init-from {voice.parent}' if voice else ''}"
+    print(f"{path}: config for {voices} at {sampling_rate} Hz{resampled}: {command}")
+    return path
+
+
+def with_speakers_of(voice: config.DataConfig, splits: Splits, name: str) -> tuple[Splits, dict[str, int] | None]:
+    """Return the clips for a voice to train on from, and its speakers, to which those of the clips are added.
+
+    Clips without a speaker get `name`. For a voice of a single speaker, the clips are as they were, and None.
+    """
+    if not voice.n_speakers:
+        return splits, None
+    named = {split: [clip._replace(speaker=clip.speaker or name) for clip in clips] for split, clips in splits.items()}
+    names = [*Speaker().names(voice), *_speaker_ids(named)]
+    return named, {name: i for i, name in enumerate(dict.fromkeys(names))}
+
+
+def config_of(run: str) -> Path:
+    """Return the path of the config of a run or voice. Raises ValueError if there is none."""
+    from synthesis import find_checkpoint  # imports PyTorch
+
+    path = find_checkpoint(run).with_name("config.json")
+    if not path.is_file():
+        raise ValueError(f"{run} has no config.json beside its checkpoint")
     return path
 
 
@@ -418,6 +450,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     # options of the last kind, folder
     add("--name", help="start of the files' names (default: the folder's name)")
+    of_voice = (
+        "write the config of this voice, a run or pretrained, with the new speakers; --clean is then as it has it"
+    )
+    add("--voice", metavar="RUN", help=of_voice)
     add("--layout", choices=LAYOUTS, metavar="NAME", help=f"one of {', '.join(LAYOUTS)} (default: recognized)")
     add("--metadata", metavar="FILE", help="name of the tables with the texts (default: that of the layout)")
     columns = "names of the columns of a table without header, such as id,speaker,text (default: by the layout)"
@@ -432,12 +468,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     speakers: dict[str, int] | None = None
     counts: Counter[str] = Counter()
+    voice = getattr(args, "voice", None)
     if args.sampling_rate and not args.clean:
         parser.error("--sampling-rate has no effect without --clean, which writes the config")
     if args.dictionary and not args.clean:
         parser.error("--dictionary has no effect without --clean, which replaces the words")
     with cli.errors_in_one_line("make_filelists"):
         words = read_dictionary(args.dictionary) if args.dictionary else None
+        start = config_of(voice) if voice else None
+        earlier = config.load(start).data if start else None
+        if earlier:
+            args.clean = args.clean or earlier.text_cleaners
+            args.sampling_rate = args.sampling_rate or earlier.sampling_rate
         for cleaner in args.clean or ():
             get_cleaner(cleaner)  # checked before anything is written
         if args.kind == "ljspeech":
@@ -473,9 +515,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 args.out / f"{prefix}_segments",
                 counts,
             )
+        if earlier:
+            splits, speakers = with_speakers_of(earlier, splits, prefix)
         if args.clean:
             rate = args.sampling_rate or RATE_OF.get(args.kind)
-            write_cleaned(splits, prefix, args.out, args.clean, speakers, counts, rate, words)
+            write_cleaned(splits, prefix, args.out, args.clean, speakers, counts, rate, words, start)
             return
         for path in write_filelists(splits, prefix, args.out):
             if Path(f"{path}.cleaned").exists():

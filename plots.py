@@ -205,12 +205,20 @@ def _draw_curve(axes: "Axes", steps: Sequence[int], values: Sequence[float], **s
 
 
 def save_overview(
-    path: str | Path, spectrogram: np.ndarray, speech: Speech, curves: Mapping[str, tuple[list[int], list[float]]]
+    path: str | Path,
+    spoken: Mapping[str, tuple[np.ndarray, Speech]],
+    curves: Mapping[str, tuple[list[int], list[float]]],
 ) -> None:
-    """Write a PNG of a speech, as `plot_speech_to_numpy` draws it, and of curves: steps and values by title."""
-    figure, axes = new_figure(2 + len(curves), (10, 6 + 2.2 * len(curves)))
-    draw_speech(axes[0], axes[1], spectrogram, speech)
-    for panel, (name, (steps, values)) in zip(axes[2:], curves.items()):
+    """Write a PNG of speeches, as `plot_speech_to_numpy` draws them, and of curves.
+
+    `spoken` has log-mel spectrograms `[bands, frames]` and speeches by speaker, and `curves` steps and values by title.
+    """
+    parts = 2 * len(spoken)
+    figure, axes = new_figure(parts + len(curves), (10, 3 * parts + 2.2 * len(curves)))
+    for above, below, (name, (spectrogram, speech)) in zip(axes[:parts:2], axes[1:parts:2], spoken.items()):
+        draw_speech(above, below, spectrogram, speech)
+        above.set(title=f"Spectrogram, {name}")
+    for panel, (name, (steps, values)) in zip(axes[parts:], curves.items()):
         _draw_curve(panel, steps, values)
         panel.set(xlabel="step", ylabel=name)
     figure.savefig(path, dpi=100)

@@ -40,9 +40,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--max-steps", type=int, metavar="N", help="stop after N steps in total (default: train.epochs of the config)"
     )
-    parser.add_argument(
-        "--init-from", metavar="RUN", help="start from the weights of this run or checkpoint G_STEP.pth that fit"
-    )
+    parser.add_argument("--init-from", metavar="RUN", help="start from the weights of this run or checkpoint that fit")
     parser.add_argument(
         "--init-discriminator", metavar="D.pth", help="copy the weights of this discriminator in the same way"
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 import checkpoint
 import config as configs
 from config import Config
+from files import VOICE
 from importers import architecture, coqui, huggingface, piper, vits
 from importers.source import Imported, config_beside, find_weights, read_config, read_pickled, read_safetensors
 from models import SynthesizerTrn
@@ -22,7 +23,7 @@ CONVERTERS: dict[str, Callable[..., Imported]] = {  # by the layout of the names
 }
 WEIGHT_FILES = (  # in a folder, the most likely first
     *("model.safetensors", "pytorch_model.bin", "best_model.pth", "model_file.pth", "model.pth", "G_latest.pth"),
-    *("G_*.pth", "*.onnx", "*.safetensors", "*.ckpt", "*.pth", "*.pt", "*.bin"),
+    *("G_*.pth", VOICE, "*.onnx", "*.safetensors", "*.ckpt", "*.pth", "*.pt", "*.bin"),
 )
 
 

@@ -62,5 +62,10 @@ class Take:
 
 
 def speaker_of(voice: "Voice", speaker: str | None, *other_names: str) -> str | None:
-    """Return the speaker that a client names. A voice of one speaker may be called by `other_names` instead."""
-    return None if not voice.data.n_speakers and speaker in (None, "", *other_names) else speaker
+    """Return the speaker that a client names.
+
+    A voice of one speaker, or the default speaker of several, may be called by `other_names` instead; both are None.
+    """
+    if voice.data.n_speakers and not voice.data.default_speaker:
+        return speaker
+    return None if speaker not in voice.speakers and speaker in (None, "", *other_names) else speaker

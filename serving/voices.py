@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import synthesis
-from files import PRETRAINED, RUNS
+from files import PRETRAINED, RUNS, pretrained_voice
 
 MAX_LOADED = 8  # voices kept in memory
 
@@ -17,7 +17,7 @@ class UnknownVoice(ValueError):
 
 
 class Voices:
-    """The runs with a checkpoint in `folder` and the voices in `pretrained/`, or only `model`.
+    """The runs with a checkpoint in `folder` and `pretrained`, the voice that comes with the code, or only `model`.
 
     A voice is loaded when it is first used. Raises ValueError if there are no voices.
     """
@@ -37,11 +37,12 @@ class Voices:
             file = synthesis.find_checkpoint(self.model)
             return {file.parent.name or file.stem: file}
         found: dict[str, Path] = {}
-        for folder in (self.folder, PRETRAINED):
-            for run in sorted(folder.iterdir()) if folder.is_dir() else []:
-                if run.is_dir() and run.name not in found:
-                    with contextlib.suppress(ValueError):  # no checkpoints
-                        found[run.name] = synthesis.find_checkpoint(run)
+        for run in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
+            if run.is_dir():
+                with contextlib.suppress(ValueError):  # no checkpoints
+                    found[run.name] = synthesis.find_checkpoint(run)
+        with contextlib.suppress(ValueError):
+            found.setdefault(PRETRAINED.name, pretrained_voice())
         return found
 
     def file(self, name: str) -> Path:

@@ -74,6 +74,13 @@ def texts(config: "Config") -> Iterator[str]:
         yield f"data.n_vocab is {data.n_vocab}; with this table it may be from {len(table.names)} to {MAX_SYMBOLS}"
 
 
+def speakers(config: "Config") -> Iterator[str]:
+    data, chosen = config.data, config.data.default_speaker
+    known = chosen in data.speakers or (chosen.isdecimal() and int(chosen) < data.n_speakers)
+    if chosen and not known and (data.speakers or not data.n_speakers):  # training fills in an empty table
+        yield f"data.default_speaker is {chosen!r}; the speakers are {', '.join(data.speakers) or 'not named'}"
+
+
 def network(config: "Config") -> Iterator[str]:
     data, model = config.data, config.model
     heads = FLOW_HEADS.get(model.transformer_flow_type, 1) if model.use_transformer_flows else 1
@@ -152,5 +159,5 @@ def unknown_cleaners(data: "DataConfig") -> Iterator[str]:
                 yield f"data.text_cleaners: {name} is a cleaner of {theirs}: clean the filelists there"
 
 
-CHECKS: "tuple[Check, ...]" = (training, spectrograms, texts, network, durations)
+CHECKS: "tuple[Check, ...]" = (training, spectrograms, texts, speakers, network, durations)
 DECODER_CHECKS: "dict[str, tuple[Check, ...]]" = {"hifigan": (hifigan,), "vocos": (vocos,)}  # in addition

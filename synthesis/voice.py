@@ -23,7 +23,7 @@ from audio import load_audio
 from cli import did_you_mean
 from conditions import CONDITIONS, Bundle, Values, resolve
 from config import Config
-from files import PRETRAINED, RUNS
+from files import PRETRAINED, RUNS, VOICE, pretrained_voice
 from kernels.convolutions import lay_out
 from mel_processing import log_mel, spectrogram_torch
 from models import SynthesizerTrn
@@ -97,7 +97,7 @@ class Voice(BaseVoice):
     @classmethod
     def load(
         cls,
-        path: str | Path,
+        path: str | Path = PRETRAINED.name,
         config_path: str | Path | None = None,
         device: str = "cpu",
         graphs: bool = True,
@@ -106,7 +106,8 @@ class Voice(BaseVoice):
         """Load a voice.
 
         Args:
-            path: a run's folder or its name in `logs`, whose newest `G_STEP.pth` is loaded, or a checkpoint.
+            path: a run's folder or its name in `logs`, whose newest `G_STEP.pth` is loaded, or a checkpoint; by default
+                the voice that comes with the code.
             config_path: config file; by default the config in the checkpoint, or `config.json` beside it.
             device: "cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one.
             graphs: on a GPU, use CUDA graphs. They are several times faster after the first sentence of a length.
@@ -116,7 +117,7 @@ class Voice(BaseVoice):
         Raises ValueError if there is no such file, it is of another kind, it has no config, or its weights do not fit.
         """
         file, place = find_checkpoint(path), find_device(device)
-        content = checkpoint.read(file)
+        content = checkpoint.read_generator(file)
         config = _find_config(file, content, config_path)
         weights = checkpoint.voice_weights(content)
         embedding = weights.get("enc_p.emb.weight")
@@ -289,24 +290,23 @@ class Voice(BaseVoice):
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """Return the generator's file for a run's folder, for its name in `logs` or `pretrained`, or for the file itself.
+    """Return the generator's file for a run's folder, for its name in `logs`, or for the file itself.
 
-    Raises ValueError, which names the nearest run, if there is none.
+    "pretrained" is the voice that comes with the code. Raises ValueError, naming the nearest run, if there is none.
     """
     path = Path(path)
+    if path == Path(PRETRAINED.name):
+        return pretrained_voice()
     empty = []
-    for folder in (
-        path,
-        RUNS / path,
-        PRETRAINED / path,
-    ):  # a folder without checkpoints must not hide a run of the same name
+    for folder in (path, RUNS / path):  # a folder without checkpoints must not hide a run of the same name
         if folder.is_file():
             return folder
         if folder.is_dir():
             with suppress(ValueError):
                 return Path(checkpoint.latest_checkpoint_path(folder))
-            if (folder / "G_best.pth").is_file():
-                return folder / "G_best.pth"
+            for name in ("G_best.pth", VOICE):
+                if (folder / name).is_file():
+                    return folder / name
             empty.append(folder)
     if empty:
         raise ValueError(f"{empty[-1]} holds no checkpoint G_*.pth")

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 import tiny
@@ -41,3 +42,9 @@ def workspace(tmp_path, monkeypatch):
 def no_noise(monkeypatch):
     """Make every random draw zero: segments start at frame 0 and samples are means."""
     tiny.no_noise(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def no_pretrained_voice(monkeypatch):
+    """Hide the voice that comes with the code, so that tests have only the voices that they make."""
+    monkeypatch.setattr("files.PRETRAINED", Path("nowhere/pretrained"))

@@ -17,7 +17,7 @@ import cli
 # every program, with a call that is a user error
 PROGRAMS = {
     "corpus.py": ["none.txt"],
-    "demo.py": ["--speakers", "9"],
+    "demo.py": ["--clips", "1"],
     "demo_corpus.py": ["--speakers", "99"],
     "evaluate.py": ["none.txt", "-m", "none", "--output", "out"],
     "export_onnx.py": ["--model-path", "none", "--output", "a.onnx"],

@@ -1,65 +1,82 @@
-"""Tests of the demo, from the corpus to the picture, with two training steps."""
+"""Tests of the demo, from the voice that comes with the code to the picture, with a tiny voice and few steps."""
+
+import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import tiny
+import test_pack
+import tiny_voices
 
 import config as configs
 import demo
-from audio import load_audio
-from corpus import read_filelist
+from corpora.filelist import read_filelist
+from recipes import pack
 from reporting import read_metrics
+from synthesis import Voice
+
+ARGUMENTS = ["--clips", "24", "--text", "On the bridge.", "--device", "cpu"]
 
 
-@pytest.mark.parametrize(("speakers", "name"), [(1, "demo"), tiny.slow(2, "demo_ms")])
-def test_the_demo_trains_speaks_and_resumes(tmp_path, monkeypatch, capsys, speakers, name):
+@pytest.fixture
+def workspace(tmp_path, monkeypatch) -> Path:
+    """Make a tiny voice of two speakers, at the rate of phonemes of English, the one that comes with the code."""
+    conf = test_pack.settings(text_cleaners=["english_cleaners2"])
+    pack.main([str(test_pack.write_run(tmp_path / "run", conf)), "--output", str(tmp_path / "pretrained")])
+    monkeypatch.setattr("files.PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setitem(demo.TRAIN, "segment_size", 1024)
+    monkeypatch.setitem(demo.TRAIN, "eval_interval", 2)
     monkeypatch.chdir(tmp_path)
-    arguments = ["--speakers", str(speakers), "--clips", "24", "--text", "On the bridge.", "--device", "cpu"]
-    folder = demo.main(["--steps", "2", *arguments])
-    told = capsys.readouterr().out
-    config = configs.load(folder / "config.json")
-    assert folder.name == name and f"{folder}/demo.wav" in told and f"{folder}/demo.png" in told
-    assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
-    sound = load_audio(folder / "demo.wav", config.data.sampling_rate)
-    assert soundfile.info(folder / "demo.wav").samplerate == config.data.sampling_rate
-    assert np.abs(sound).max() > 0
-    assert read_metrics(folder, "validation/mel")[0] == [2]
+    return tmp_path
 
-    (folder / "demo.wav").unlink()
-    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.pth")}
-    demo.main(["--steps", "2", *arguments])  # nothing is left to train: the demo only speaks, with the same result
-    assert np.array_equal(sound, load_audio(folder / "demo.wav", config.data.sampling_rate))
-    assert before == {path.name: path.stat().st_mtime_ns for path in folder.glob("*.pth")}
-    demo.main(["--steps", "3", *arguments])
+
+def test_the_demo_speaks_teaches_a_speaker_and_resumes(workspace, capsys):
+    folder = demo.main(["--steps", "2", *ARGUMENTS])
+    told = capsys.readouterr().out
+    assert folder == Path("logs/demo") and f"{folder}/demo.wav" in told and f"{folder}/demo.png" in told
+    config = configs.load(folder / "config.json")
+    assert config.data.speakers == {"anna": 0, "bo": 1, "espeak": 2} and config.data.default_speaker == "anna"
+    assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert "pretrained/G.pth" in (folder / "train.log").read_text("utf-8") and (folder / "G_2.pth").is_file()
+    before, both = (soundfile.read(folder / name)[0] for name in ("before.wav", "demo.wav"))
+    assert np.abs(before).max() > 0 and np.array_equal(both[: len(before)], before)
+    assert np.abs(both[len(before) + 4000 :]).max() > 0
+    assert read_metrics(folder, "validation/mel")[0] == [2]
+    assert list(Voice.load(folder).speakers) == ["anna", "bo", "espeak"]
+
+    demo.main(["--steps", "2", *ARGUMENTS])  # nothing is left to train: the demo only speaks, with the same result
+    assert np.array_equal(both, soundfile.read(folder / "demo.wav")[0])
+    demo.main(["--steps", "3", *ARGUMENTS])
     assert read_metrics(folder, "validation/mel")[0] == [2, 3]
 
 
-@pytest.mark.parametrize("name", ["demo", "demo_ms"])
-def test_the_corpus_fits_the_config_and_does_not_have_the_sentence(tmp_path, monkeypatch, name):
+def test_the_corpus_has_the_words_of_the_sentence_and_not_the_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = configs.load(demo.CONFIGS / f"{name}.json")
-    demo.make_lists(config, demo.CLIPS, max(config.data.n_speakers, 1))
-    clips = [
-        clip for path in (config.data.training_files, config.data.validation_files) for clip in read_filelist(path)
-    ]
-    plain = [clip for path in tmp_path.glob("corpora/*/*.txt") for clip in read_filelist(path)]
-    assert demo.SENTENCE not in {clip.text for clip in plain}
-    words = {word for clip in plain for word in clip.text.lower().strip(".?!").replace(",", "").split()}
+    conf = tiny_voices.settings(speakers={"anna": 0}, data={"text_cleaners": ["english_cleaners2"]})
+    config = configs.load(demo.make_corpus(conf, demo.CLIPS))
+    assert dataclasses.asdict(config.train).items() >= demo.TRAIN.items() and config.model == conf.model
+    lists = [config.data.training_files, config.data.validation_files]
+    assert {clip.speaker for path in lists for clip in read_filelist(path)} == {demo.SPEAKER}
+    plain = {clip.text for path in lists for clip in read_filelist(path.removesuffix(".cleaned"))}
+    assert len(plain) == demo.CLIPS and demo.SENTENCE not in plain
+    words = {word for text in plain for word in text.lower().strip(".?!").replace(",", "").split()}
     assert set(demo.SENTENCE.lower().strip(".").split()) <= words
-    assert len({clip.speaker for clip in clips}) == max(config.data.n_speakers, 1)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [
-        (["--speakers", "9"], "9 speakers are too many: configs/demo_ms.json has room for 4"),
-        (["--clips", "2"], "utterances are too few"),
-    ],
+    [(["--clips", "2"], "utterances are too few"), (["--text", "..."], "nothing in the text '...' can be pronounced")],
 )
-def test_user_errors_take_one_line(tmp_path, monkeypatch, capsys, arguments, message):
-    monkeypatch.chdir(tmp_path)
+def test_user_errors_take_one_line(workspace, capsys, arguments, message):
     with pytest.raises(SystemExit, match="2"):
         demo.main(arguments)
     error = capsys.readouterr().err
     assert error.startswith("demo: ") and message in error and error.count("\n") == 1
+
+
+def test_a_missing_voice_is_named(workspace, capsys):
+    (workspace / "pretrained/G.pth").unlink()
+    with pytest.raises(SystemExit, match="2"):
+        demo.main(ARGUMENTS)
+    assert "the voice that comes with the code" in capsys.readouterr().err

@@ -7,10 +7,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import soundfile
+import tiny
+import tiny_voices
 
 import config
 import corpus
 import make_filelists
+from corpora.filelist import read_filelist
 from make_filelists import FACTS, Clip
 
 # SHA-256 of the sorted names in the filelists of VITS, one per line; of speakers as "p225 101".
@@ -335,3 +339,46 @@ def test_lists_of_single_speakers_are_merged(tmp_path, capsys):
         with pytest.raises(SystemExit, match="2"):
             make_filelists.main([*command, *more])
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [None, "anna"])
+def test_a_config_to_train_on_from_a_voice_has_its_network_and_one_more_speaker(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    several = tiny_voices.settings(speakers={"lj": 0, "anna": 1}, data={"default_speaker": "lj"})
+    tiny_voices.save(Path("voice"), several, with_config=False)
+    Path("my/wavs").mkdir(parents=True)
+    rows = []
+    for i in range(4):
+        soundfile.write(f"my/wavs/{i}.wav", tiny.speech(0.5, i), tiny.RATE)
+        rows.append(f"{i}|{given}|Hello {i}." if given else f"{i}|Hello {i}.")
+    Path("my/metadata.csv").write_text("\n".join(rows), "utf-8")
+    columns = ["--columns", "id,speaker,text"] if given else []
+    make_filelists.main(["folder", "my", "--voice", "voice", *columns])
+    made = config.load("filelists/my_config.json")
+    new = {} if given else {"my": 2}
+    assert made.model == several.model and made.data.speakers == {"lj": 0, "anna": 1} | new
+    assert made.data.n_speakers == 2 + len(new) and made.data.default_speaker == next(iter(new), "lj")
+    assert made.data.sampling_rate == 8000 and made.data.text_cleaners == ["basic_cleaners"]
+    assert {clip.speaker for clip in read_filelist(made.data.training_files)} == {given or "my"}
+    assert "--init-from voice" in capsys.readouterr().out
+
+
+def test_a_config_to_train_on_from_a_voice_of_one_speaker(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    single = tiny_voices.settings()
+    tiny_voices.save(Path("voice"), single, with_config=False)
+    Path("my").mkdir()
+    for i in range(4):
+        soundfile.write(f"my/{i}.wav", tiny.speech(0.5, i), tiny.RATE)
+        Path(f"my/{i}.txt").write_text("Hello.", "utf-8")
+    make_filelists.main(["folder", "my", "--voice", "voice"])
+    made = config.load("filelists/my_config.json")
+    assert made.model == single.model and not made.data.n_speakers and not made.data.speakers
+
+
+def test_a_voice_without_config_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny_voices.save(Path("voice"), tiny_voices.settings())
+    with pytest.raises(SystemExit, match="2"):
+        make_filelists.main(["folder", "my", "--voice", "voice"])
+    assert "voice has no config.json" in capsys.readouterr().err

@@ -124,7 +124,7 @@ def test_inference_synthesizes_with_one_and_many_speakers(tmp_path, kernel):
     tiny_voices.save(tmp_path / "single", tiny_voices.settings(), with_config=False)
     many = tiny_voices.settings(speakers={"anna": 0, "bo": 1, "carla": 2}, use_sdp=True)
     tiny_voices.save(tmp_path / "many", many, with_config=False)
-    kernel.setenv("VITS_SINGLE", str(tmp_path / "single"))
+    kernel.setenv("VITS_VOICE", str(tmp_path / "single"))
     kernel.setenv("VITS_MANY", str(tmp_path / "many"))
     cells = run(read("inference"), tmp_path)
     assert_all_succeeded(cells)
@@ -138,7 +138,7 @@ def test_inference_synthesizes_with_one_and_many_speakers(tmp_path, kernel):
 
 def test_subtitles_have_the_times_of_sentences_and_words(tmp_path, kernel):
     tiny_voices.save(tmp_path / "single", tiny_voices.settings(data={"add_blank": True}))
-    kernel.setenv("VITS_SINGLE", str(tmp_path / "single"))
+    kernel.setenv("VITS_VOICE", str(tmp_path / "single"))
     cells = run(read("inference", "setup", "paths", "load", "single", "long", "subtitles"), tmp_path)
     text = printed(cells["subtitles"])
     times = [[seconds(time) for time in line.split(" --> ")] for line in text.splitlines() if "-->" in line]
@@ -158,13 +158,13 @@ def seconds(clock: str) -> float:
 
 
 def test_inference_skips_missing_voices_with_one_line(tmp_path, kernel):
-    kernel.setenv("VITS_SINGLE", "logs/nowhere")
+    kernel.setenv("VITS_VOICE", "logs/nowhere")
     (tmp_path / "empty").mkdir()
     kernel.setenv("VITS_MANY", "empty")
     cells = run(read("inference"), tmp_path)
     assert_all_succeeded(cells)
-    assert re.fullmatch(r"Skipped: .*logs/nowhere.* Train it with `python demo.py`.*\n", printed(cells["single"]))
-    assert re.fullmatch(r"Skipped: .*empty.* `python demo.py --speakers 2`.*\n", printed(cells["many"]))
+    assert re.fullmatch(r"Skipped: .*logs/nowhere.* Set another voice.*\n", printed(cells["single"]))
+    assert re.fullmatch(r"Skipped: .*empty.* Set another voice.*\n", printed(cells["many"]))
     assert not sounds(*cells.values()) and not pictures(*cells.values())
 
 

@@ -92,20 +92,17 @@ def test_a_voice_that_does_not_load_shows_the_error_and_leaves_the_others_usable
     assert voices.about("two")["speakers"] == ["anna", "bo"] and voices.about("one")["speakers"] == []
 
 
-def test_voices_that_come_with_the_code_are_offered_and_runs_hide_them(tmp_path, monkeypatch):
+def test_the_voice_that_comes_with_the_code_is_offered_and_a_run_hides_it(tmp_path, monkeypatch):
     logs, pretrained = tmp_path / "logs", tmp_path / "pretrained"
-    monkeypatch.setattr("serving.voices.PRETRAINED", pretrained)
-    monkeypatch.setattr("synthesis.voice.PRETRAINED", pretrained)
-    for folder, names in ((logs, "ab"), (pretrained, "bc")):
-        for name in names:
-            tiny_voices.save(folder / name, tiny_voices.settings())
-    assert {name: file.parents[1] for name, file in Voices(logs).files().items()} == {
-        "a": logs,
-        "b": logs,
-        "c": pretrained,
-    }
-    assert list(Voices(tmp_path / "none").files()) == ["b", "c"]
-    assert Voice.load("c").step == 7
+    monkeypatch.setattr("files.PRETRAINED", pretrained)
+    tiny_voices.save(logs / "a", tiny_voices.settings())
+    assert list(Voices(logs).files()) == ["a"]
+    tiny_voices.save(pretrained, tiny_voices.settings()).rename(pretrained / "G.pth")
+    assert Voices(logs).files() == {"a": logs / "a/G_7.pth", "pretrained": pretrained / "G.pth"}
+    assert list(Voices(tmp_path / "none").files()) == ["pretrained"]
+    assert Voice.load("pretrained").step == Voice.load().step == Voice.load(pretrained).step == 7
+    tiny_voices.save(logs / "pretrained", tiny_voices.settings())
+    assert Voices(logs).files()["pretrained"].parent == logs / "pretrained"
 
 
 def test_new_checkpoints_are_found(tmp_path):

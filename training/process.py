@@ -93,13 +93,16 @@ def start_from(trainer: Trainer, config: Config, args: argparse.Namespace) -> Co
 
     If the file has no posterior encoder, that of the run learns alone at first, unless the config decides otherwise.
     """
-    for given, name in ((args.init_from, "generator"), (args.init_discriminator, "discriminator")):
-        if not given:
+    networks = checkpoint.read_networks(find_checkpoint(args.init_from)) if args.init_from else {}
+    if args.init_discriminator:
+        path = Path(args.init_discriminator)
+        networks["discriminator"] = path, checkpoint.read(path)
+    for name, (path, content) in networks.items():
+        if name not in trainer.learners:
             continue
-        path = find_checkpoint(given) if name == "generator" else Path(given)
         network = trainer.learners[name].network
         with checkpoint.structure_of(path):
-            plan = transfer.plan(network, checkpoint.read(path), config, str(path))
+            plan = transfer.plan(network, content, config, str(path))
         transfer.apply(network, plan)
         logger.info("%s from %s:\n%s", name, path, plan.table())
         if plan.lacks_posterior and config.train.warm_up_steps is None:
