@@ -5,6 +5,7 @@ import re
 import numpy as np
 import onnx
 import pytest
+import tiny
 import tiny_voices
 from onnx import numpy_helper
 
@@ -19,6 +20,7 @@ WIDE = {"upsample_initial_channel": 128, "hidden_channels": 64, "filter_channels
 CASES = {
     "deterministic": WIDE,
     "stochastic, several speakers": {**WIDE, "use_sdp": True, "speakers": 2},
+    "mb_istft": {**WIDE, **tiny.DECODERS["mb_istft"]},
     "vocos": {**WIDE, "decoder": "vocos", "convnext_channels": 64},
 }
 # Highest size, as a share of fp32, and highest log-mel L1 error. Trained weights have a tenth of that error.
