@@ -469,9 +469,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     speakers: dict[str, int] | None = None
     counts: Counter[str] = Counter()
     voice = getattr(args, "voice", None)
-    if args.sampling_rate and not args.clean:
+    if args.sampling_rate and not (args.clean or voice):
         parser.error("--sampling-rate has no effect without --clean, which writes the config")
-    if args.dictionary and not args.clean:
+    if args.dictionary and not (args.clean or voice):
         parser.error("--dictionary has no effect without --clean, which replaces the words")
     with cli.errors_in_one_line("make_filelists"):
         words = read_dictionary(args.dictionary) if args.dictionary else None

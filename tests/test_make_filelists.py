@@ -353,13 +353,16 @@ def test_a_config_to_train_on_from_a_voice_has_its_network_and_one_more_speaker(
         rows.append(f"{i}|{given}|Hello {i}." if given else f"{i}|Hello {i}.")
     Path("my/metadata.csv").write_text("\n".join(rows), "utf-8")
     columns = ["--columns", "id,speaker,text"] if given else []
-    make_filelists.main(["folder", "my", "--voice", "voice", *columns])
+    Path("words.txt").write_text("Hello hallo\n", "utf-8")
+    make_filelists.main(["folder", "my", "--voice", "voice", "--dictionary", "words.txt", *columns])
     made = config.load("filelists/my_config.json")
     new = {} if given else {"my": 2}
     assert made.model == several.model and made.data.speakers == {"lj": 0, "anna": 1} | new
     assert made.data.n_speakers == 2 + len(new) and made.data.default_speaker == next(iter(new), "lj")
     assert made.data.sampling_rate == 8000 and made.data.text_cleaners == ["basic_cleaners"]
-    assert {clip.speaker for clip in read_filelist(made.data.training_files)} == {given or "my"}
+    clips = read_filelist(made.data.training_files)
+    assert {clip.speaker for clip in clips} == {given or "my"} and made.data.dictionary == {"Hello": "hallo"}
+    assert all(clip.text.startswith("hallo") for clip in clips)
     assert "--init-from voice" in capsys.readouterr().out
 
 
