@@ -32,8 +32,9 @@ class Decoder(modules.Recomputable):
       to audio `[b, 1, t * hop]` in [-1, 1]. Frame i yields the samples from `i * hop` on. It draws no random numbers.
     - **Streaming.** The samples of a frame depend on at most `context` latent frames on either side, so a long latent
       may be decoded in overlapping parts.
-    - **Half precision.** `half_copy` returns a decoder for inference in fp16. It takes and returns fp32. Where fp16
-      overflows, its output is not finite, and the caller decodes again in fp32.
+    - **Half precision.** `half_copy` returns a decoder for inference in fp16, with the parts named in `full_precision`
+      in fp32. It takes and returns fp32. Where fp16 overflows, its output is not finite, and the caller decodes again
+      in fp32.
     - **ONNX.** `onnx_form` returns the module that the exporter traces. With `flatten_convolutions`, the exporter
       rewrites its convolutions as two-dimensional ones of height 1, which ONNX Runtime computes faster. The operators
       between them must then accept tensors of four dimensions.
@@ -42,10 +43,8 @@ class Decoder(modules.Recomputable):
     hop: int  # samples for each latent frame; equals data.hop_length of the config
     context: int  # latent frames on either side that the audio of a frame depends on
     flatten_convolutions = True
-    noted_settings: tuple[
-        str, ...
-    ] = ()  # whole numbers of the config that ONNX files name, as weights do not show them
     full_precision: tuple[str, ...] = ()  # modules and buffers that `half_copy` leaves in fp32
+    noted_settings: tuple[str, ...] = ()  # keys of whole numbers that the weights do not show, for ONNX metadata
 
     @classmethod
     def from_config(cls, model: ModelConfig, gin_channels: int) -> "Decoder":

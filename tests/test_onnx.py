@@ -33,7 +33,7 @@ CASES = {
     "mb_istft": tiny.DECODERS["mb_istft"],
     "vocos, several speakers": {"decoder": "vocos", "use_sdp": True, "speakers": {"anna": 0, "bo": 1}},
 }
-SPLIT = ["deterministic pre_conv", "stochastic, several speakers", "vocos, several speakers", "mb_istft"]
+SPLIT = ["deterministic pre_conv", "stochastic, several speakers", "vocos, several speakers", tiny.slow("mb_istft")]
 
 
 @pytest.fixture(scope="module")
