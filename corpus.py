@@ -320,7 +320,8 @@ def _unused_speakers(lists: Sequence[Sequence[Clip]], data: Any) -> dict[str, li
     if not data.speakers:
         speaker_table(lists, data.n_speakers)
     trained = sorted({str(clip.speaker) for clip in lists[0]})
-    unused = f"data.n_speakers is {data.n_speakers}, and the training list has {len(trained)} speakers"
+    count = f"{len(trained)} speaker{'s' * (len(trained) != 1)}"
+    unused = f"data.n_speakers is {data.n_speakers}, and the training list has {count}"
     return {unused: trained} if data.n_speakers > len(trained) else {}
 
 

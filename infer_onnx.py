@@ -121,7 +121,7 @@ class OnnxVoice(BaseVoice):
 def exported() -> Path:
     """Return the ONNX file of the voice that comes with the code, which the first call exports to the user's cache.
 
-    Raises ValueError if the voice or a package that the export needs is missing.
+    Raises ValueError if the voice or a package that the export needs is missing, or the cache cannot be written.
     """
     file = pretrained_voice()
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:DIGEST_LENGTH]
@@ -133,7 +133,11 @@ def exported() -> Path:
         from synthesis import Voice
 
         print(f"infer_onnx: exporting the voice to {path}, once", file=sys.stderr)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            folder = f"{path.parent}, the folder of exported voices, cannot be created"
+            raise ValueError(f"{folder}: {error.strerror}; XDG_CACHE_HOME names another one") from error
         export_onnx.export(Voice.load(file), path, noise_inputs=True)
     return path
 

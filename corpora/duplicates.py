@@ -24,6 +24,7 @@ NEIGHBORS = (-8, -4, -2, 2, 4, 8)  # steps beside a shared word that are compare
 MIN_STEPS = 8  # of recordings that are compared
 SHARED = 0.8  # of the shorter recording, which must be in the other one
 MAX_ERRORS = 0.25  # share of different bits; at most 0.13 for the same speech, and above 0.36 for other speech
+PARTS, MAX_PART_ERRORS = 4, 0.3  # equal parts, and the share in each, because other speech may begin equally
 
 
 class Pair(NamedTuple):
@@ -91,7 +92,9 @@ def near_duplicates(fingerprints: Sequence[np.ndarray]) -> list[Pair]:
             shared, shorter = min(len(first), len(second)), min(lengths[a], lengths[b])
             if shorter < MIN_STEPS or shared < SHARED * shorter:
                 continue
-            if _bits(first[:shared] ^ second[:shared]).mean() <= MAX_ERRORS * BITS:
+            different = np.array_split(_bits(first[:shared] ^ second[:shared]), PARTS)
+            shares = [part.mean() / BITS for part in different]
+            if max(shares) <= MAX_PART_ERRORS and np.concatenate(different).mean() <= MAX_ERRORS * BITS:
                 found[min(a, b), max(a, b)] = bool(shorter < SHARED * max(lengths[a], lengths[b]))
     return [Pair(*pair, contained) for pair, contained in sorted(found.items())]
 

@@ -33,6 +33,7 @@ from synthesis import Voice, find_checkpoint
 MIB = 1 << 20
 MAX_VOICE, MAX_ALL = 16 * MIB, 32 * MIB  # bytes of G.pth, and of both files
 REPORTS = ("report.md", "report.json")  # of evaluate.py
+TRAINING = ("batch_size", "segment_size", "c_mel", "c_kl", "c_stft", "ema")  # keys of `train` that a voice keeps
 SENTENCE = "A new voice speaks."
 MAX_CHANGE = 0.2  # of the duration of the sentence, relative, by the rounding of weights
 SILENT = 1e-3  # root mean square of a voice that does not speak
@@ -75,6 +76,7 @@ def pack(source: Path, output: Path, speaker: str | None) -> list[Path]:
 def without_paths(config: Config, speaker: str | None) -> Config:
     """Return the config of a voice without the names of its filelists, and with a default speaker, if it has several.
 
+    Of its training, the sizes and the weights of losses remain; other runs need not repeat its schedule and intervals.
     Raises ValueError for an unknown speaker.
     """
     changed: dict[str, Any] = {"training_files": "", "validation_files": ""}
@@ -84,7 +86,10 @@ def without_paths(config: Config, speaker: str | None) -> Config:
         changed["default_speaker"] = names[int(Speaker().resolve(chosen, config.data))]
     elif speaker is not None:
         raise ValueError(f"there is no speaker {speaker!r}: this voice has a single speaker")
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **changed))
+    kept = {key: getattr(config.train, key) for key in TRAINING}
+    return dataclasses.replace(
+        config, train=configs.TrainConfig(**kept), data=dataclasses.replace(config.data, **changed)
+    )
 
 
 def discriminators(source: Path) -> dict[str, dict[str, Tensor]]:

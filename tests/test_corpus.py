@@ -357,6 +357,13 @@ def test_the_same_speech_in_another_encoding_level_and_cut_is_found(tmp_path):
     assert not [reason for reason in found if "clip" in reason or "speech" in reason]
 
 
+def test_recordings_that_only_begin_equally_are_no_duplicates():
+    first = voice(6, seed=1)
+    second = np.concatenate([first[: len(first) * 3 // 5], voice(6, seed=2)[len(first) * 3 // 5 :]])
+    prints = [duplicates.fingerprint(samples, RATE) for samples in (first, second)]
+    assert len(set(prints[0]) & set(prints[1])) > 10 and not duplicates.near_duplicates(prints)
+
+
 def test_fingerprints_hardly_depend_on_rate_and_cut_and_short_recordings_have_none():
     sounds_and_rates = [(voice(4, seed=seed), RATE) for seed in range(3)]
     given = sounds_and_rates[0][0]
@@ -473,7 +480,7 @@ def test_command_line_compares_speakers_with_the_config(tmp_path, capsys):
     path = tmp_path / "config.json"
     for speakers, n_speakers, code, message in (
         ({"0024": 0}, 1, 0, "2 recordings"),
-        ({"0024": 0, "anna": 1}, 2, 0, "warning: data.n_speakers is 2, and the training list has 1 speakers"),
+        ({"0024": 0, "anna": 1}, 2, 0, "warning: data.n_speakers is 2, and the training list has 1 speaker"),
         ({"anna": 0}, 1, 2, "speaker '0024' has no id below 1; data.speakers has anna"),
     ):
         data = lists | {"speakers": speakers, "n_speakers": n_speakers}

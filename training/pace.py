@@ -11,6 +11,7 @@ from trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
+MANY_HOURS = 48  # above which the time of a run is given in days
 SLOW = 10.0  # seconds of a step, from which a CPU is too slow for a config
 # A step takes as long as this many forward passes: the generator's with its backward pass; the discriminators' twice,
 # for their own update and the generator's, each with its backward pass.
@@ -26,12 +27,13 @@ def advise(trainer: Trainer, batch: Batch, total: int) -> None:
         return
     seconds = seconds_of_a_step(trainer, batch)
     if seconds >= SLOW:
-        left = (total - trainer.position.step) * seconds / 86400
+        hours = (total - trainer.position.step) * seconds / 3600
         logger.warning(
-            "a step takes about %.0f seconds on this CPU, and the rest of the run %.1f days: this config is for a GPU. "
-            "configs/vits2_small.json trains a smaller voice, and python demo.py trains for minutes",
+            "a step takes about %.0f seconds on this CPU, and the rest of the run %s: this config is for a GPU. "
+            "A smaller train.batch_size and frozen parts (train.lr_scale) take less, configs/vits2_small.json trains "
+            "a smaller voice, and python demo.py trains for minutes",
             seconds,
-            left,
+            f"{hours / 24:.0f} days" if hours > MANY_HOURS else f"{hours:.1f} hours",
         )
 
 

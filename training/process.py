@@ -16,6 +16,7 @@ import distributed
 from config import Config, changed
 from data_utils import ahead
 from evaluation.background import BackgroundEvaluation
+from files import REST, VOICE
 from importers import transfer
 from reporting import Meter, Reporter, set_up_logging, show_samples
 from synthesis.voice import find_checkpoint
@@ -110,6 +111,8 @@ def start_from(trainer: Trainer, config: Config, args: argparse.Namespace) -> Co
                 changed(each, "train", warm_up_steps=transfer.WARM_UP) for each in (config, trainer.config)
             )
             logger.info("the posterior encoder is new: it learns alone for %d steps", transfer.WARM_UP)
+            if path.name == VOICE and not path.with_name(REST).is_file():
+                logger.warning("%s, which has the posterior encoder of this voice, is missing", path.with_name(REST))
     return config
 
 
