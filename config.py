@@ -35,7 +35,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 FlowType = Literal["pre_conv", "pre_conv2", "fft", "mono_layer_inter_residual", "mono_layer_post_residual"]
 DurationDiscriminatorType = Literal["dur_disc_1", "dur_disc_2", "dur_disc_3"]
 ResblockType = Literal["1", "2"]
-DecoderType = Literal["hifigan", "vocos"]
+DecoderType = Literal["hifigan", "vocos", "mb_istft"]
 UnicodeForm = Literal["", "NFC", "NFD", "NFKC", "NFKD"]
 BestMeasure = Literal["auto", "mel", "kl", "dur", "duration_error", "cer", "wer", "dnsmos", "plcmos"]
 
@@ -167,12 +167,20 @@ class ModelConfig:
     n_layers: int = setting(6, "transformer layers of the text encoder")
     kernel_size: int = setting(3, "kernel size of the text encoder's feed-forward layers, in tokens")
     p_dropout: float = setting(0.1, "dropout probability of the text encoder", minimum=0, below=1)
-    resblock: ResblockType = setting("1", "HiFi-GAN: type of the residual blocks")
-    resblock_kernel_sizes: list[int] = setting([3, 7, 11], "HiFi-GAN: kernel size of each residual block")
-    resblock_dilation_sizes: list[list[int]] = setting([[1, 3, 5]] * 3, "HiFi-GAN: dilations of each residual block")
-    upsample_rates: list[int] = setting([8, 8, 2, 2], "HiFi-GAN: upsampling factors; their product is the hop length")
-    upsample_initial_channel: int = setting(512, "HiFi-GAN: channels before the first upsampling; each halves them")
-    upsample_kernel_sizes: list[int] = setting([16, 16, 4, 4], "HiFi-GAN: kernel size of each upsampling")
+    resblock: ResblockType = setting("1", "HiFi-GAN, MB-iSTFT: type of the residual blocks")
+    resblock_kernel_sizes: list[int] = setting([3, 7, 11], "HiFi-GAN, MB-iSTFT: kernel size of each residual block")
+    resblock_dilation_sizes: list[list[int]] = setting(
+        [[1, 3, 5]] * 3, "HiFi-GAN, MB-iSTFT: dilations of each residual block"
+    )
+    upsample_rates: list[int] = setting(
+        [8, 8, 2, 2],
+        "upsampling factors; their product is data.hop_length for HiFi-GAN, and for MB-iSTFT if multiplied by "
+        "istft_hop_length and subbands",
+    )
+    upsample_initial_channel: int = setting(
+        512, "HiFi-GAN, MB-iSTFT: channels before the first upsampling; each halves them"
+    )
+    upsample_kernel_sizes: list[int] = setting([16, 16, 4, 4], "HiFi-GAN, MB-iSTFT: kernel size of each upsampling")
     gin_channels: int = setting(0, "size of the speaker embedding", minimum=0)
     use_sdp: bool = setting(True, "stochastic duration predictor (VITS), not the deterministic one")
     use_transformer_flows: bool = setting(False, "transformer blocks in the flow (VITS2)")
@@ -194,13 +202,18 @@ class ModelConfig:
     decoder: DecoderType = setting("hifigan", "the decoder, from the latent to the waveform")
     convnext_channels: int = setting(512, "Vocos: channels of the ConvNeXt blocks")
     convnext_layers: int = setting(8, "Vocos: number of ConvNeXt blocks")
-    istft_n_fft: int = setting(1024, "Vocos: FFT size of the inverse STFT, a multiple of the hop length, in samples")
-    istft_hop_length: int = setting(256, "Vocos: hop length of the inverse STFT; must equal data.hop_length")
+    istft_n_fft: int = setting(
+        1024, "Vocos, MB-iSTFT: FFT size of the inverse STFT, a multiple of istft_hop_length, in samples of a band"
+    )
+    istft_hop_length: int = setting(
+        256, "Vocos, MB-iSTFT: hop length of the inverse STFT in samples of a band; for Vocos, data.hop_length"
+    )
     posterior_channels: int | None = setting(None, "hidden channels of the posterior encoder; null: hidden_channels")
     posterior_layers: int = setting(16, "WaveNet layers of the posterior encoder")
     stft_discriminator_channels: int = setting(
         0, "channels of the three discriminators of spectrograms, which train in addition; 0: none", minimum=0
     )
+    subbands: int = setting(4, "MB-iSTFT: number of frequency bands with an inverse STFT each", minimum=2)
 
 
 @dataclass(frozen=True)
@@ -223,8 +236,8 @@ class Config:
         return self.train.segment_size // self.data.hop_length
 
 
-# Settings of each sampling rate in Hz, for both decoders. As at 22,050 Hz in VITS, a frame lasts 10.7 to 12 ms, an FFT
-# has four hops, a segment 32, and each upsampling kernel has twice the length of its factor.
+# Settings of each sampling rate in Hz, for the decoders hifigan and vocos. As at 22,050 Hz in VITS, a frame lasts 10.7
+# to 12 ms, an FFT has four hops, a segment 32, and each upsampling kernel has twice the length of its factor.
 RATES: dict[int, dict[str, dict[str, Any]]] = {
     rate: {
         "train": {"segment_size": 32 * hop},

@@ -6,7 +6,8 @@ line there, and its name in `config.DecoderType`.
 
 import copy
 import math
-from typing import cast
+from dataclasses import fields
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +19,10 @@ import modules
 from attentions import LayerNorm
 from config import ModelConfig
 from kernels.convolutions import Conv1d, ConvTranspose1d
-from mel_processing import inverse_dft_bases, inverse_stft, overlap_add
+from mel_processing import band_synthesis, inverse_dft_bases, inverse_stft, overlap_add
 
 CONVNEXT_KERNEL, CONVNEXT_EXPANSION = 7, 3  # kernel size; hidden channels in times the channels of a ConvNeXt block
-MAX_MAGNITUDE = 100.0  # of the spectrum that `Vocos` inverts
+MAX_MAGNITUDE = 100.0  # of the spectra that are inverted
 
 
 class Decoder(modules.Recomputable):
@@ -31,8 +32,9 @@ class Decoder(modules.Recomputable):
       to audio `[b, 1, t * hop]` in [-1, 1]. Frame i yields the samples from `i * hop` on. It draws no random numbers.
     - **Streaming.** The samples of a frame depend on at most `context` latent frames on either side, so a long latent
       may be decoded in overlapping parts.
-    - **Half precision.** `half_copy` returns a decoder for inference in fp16. It takes and returns fp32. Where fp16
-      overflows, its output is not finite, and the caller decodes again in fp32.
+    - **Half precision.** `half_copy` returns a decoder for inference in fp16, with the parts named in `full_precision`
+      in fp32. It takes and returns fp32. Where fp16 overflows, its output is not finite, and the caller decodes again
+      in fp32.
     - **ONNX.** `onnx_form` returns the module that the exporter traces. With `flatten_convolutions`, the exporter
       rewrites its convolutions as two-dimensional ones of height 1, which ONNX Runtime computes faster. The operators
       between them must then accept tensors of four dimensions.
@@ -41,6 +43,8 @@ class Decoder(modules.Recomputable):
     hop: int  # samples for each latent frame; equals data.hop_length of the config
     context: int  # latent frames on either side that the audio of a frame depends on
     flatten_convolutions = True
+    full_precision: tuple[str, ...] = ()  # modules and buffers that `half_copy` leaves in fp32
+    noted_settings: tuple[str, ...] = ()  # keys of whole numbers that the weights do not show, for ONNX metadata
 
     @classmethod
     def from_config(cls, model: ModelConfig, gin_channels: int) -> "Decoder":
@@ -52,8 +56,11 @@ class Decoder(modules.Recomputable):
         raise NotImplementedError
 
     def half_copy(self) -> "HalfDecoder":
-        """Return a copy that computes in fp16."""
-        return HalfDecoder(copy.deepcopy(self).half())
+        """Return a copy that computes in fp16, except for the parts named in `full_precision`."""
+        half = copy.deepcopy(self).half()
+        for name in self.full_precision:
+            setattr(half, name, copy.deepcopy(getattr(self, name)))
+        return HalfDecoder(half)
 
     def onnx_form(self) -> nn.Module:
         """Return the module that the ONNX exporter traces, with the same `forward`."""
@@ -76,8 +83,12 @@ class HalfDecoder(nn.Module):
         return self.dec(z.half(), None if g is None else g.half()).float()
 
 
-class Generator(Decoder):
-    """HiFi-GAN's generator (Kong et al. 2020): upsampling stages, each followed by the mean of residual blocks."""
+class UpsamplingDecoder(Decoder):
+    """The trunk of HiFi-GAN's generator (Kong et al. 2020): upsampling stages, each with the mean of residual blocks.
+
+    A subclass converts the output of the last convolution, `conv_post`, to audio. It has `outputs` channels at the rate
+    of the last stage. The audio of one position of this rate depends on `reach` more positions on either side.
+    """
 
     def __init__(
         self,
@@ -89,44 +100,44 @@ class Generator(Decoder):
         upsample_initial_channel: int,
         upsample_kernel_sizes: list[int],
         gin_channels: int = 0,
+        outputs: int = 1,
+        bias: bool = False,
+        reach: int = 0,
     ):
         super().__init__()
-        self.hop = 1
+        self.hop = math.prod(upsample_rates)
         self.num_kernels = len(resblock_kernel_sizes)
         self.conv_pre = Conv1d(initial_channel, upsample_initial_channel, 7, padding=3)
         self.ups = nn.ModuleList()
         self.resblocks = nn.ModuleList()
         channels = upsample_initial_channel
         for rate, kernel in zip(upsample_rates, upsample_kernel_sizes):
-            self.hop *= rate
             up = ConvTranspose1d(channels, channels // 2, kernel, rate, padding=(kernel - rate) // 2)
             commons.init_weights(up)
             self.ups.append(weight_norm(up))
             channels //= 2
             for kernel_size, dilation in zip(resblock_kernel_sizes, resblock_dilation_sizes):
                 self.resblocks.append(modules.RESBLOCKS[str(resblock)](channels, kernel_size, dilation))
-        self.conv_post = Conv1d(channels, 1, 7, padding=3, bias=False)
+        self.conv_post = Conv1d(channels, outputs, 7, padding=3, bias=bias)
         if gin_channels:
             self.cond = Conv1d(gin_channels, upsample_initial_channel, 1)
-        self.context = self._receptive_radius()
+        self.context = self._receptive_radius(reach)
 
-    @classmethod
-    def from_config(cls, model: ModelConfig, gin_channels: int) -> "Generator":
-        """Build HiFi-GAN from the keys `resblock*` and `upsample_*` of a config."""
-        blocks = model.resblock, model.resblock_kernel_sizes, model.resblock_dilation_sizes
-        upsampling = model.upsample_rates, model.upsample_initial_channel, model.upsample_kernel_sizes
-        return cls(model.inter_channels, *blocks, *upsampling, gin_channels)
+    @staticmethod
+    def trunk_settings(model: ModelConfig, gin_channels: int) -> dict[str, Any]:
+        """Return the arguments of the trunk, from the keys `resblock*` and `upsample_*` of a config."""
+        keys = [declared.name for declared in fields(model) if declared.name.startswith(("resblock", "upsample_"))]
+        sizes = {key: getattr(model, key) for key in keys}
+        return {"initial_channel": model.inter_channels, "gin_channels": gin_channels, **sizes}
 
-    def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
-        """Args: z `[b, inter, t]`; g `[b, gin, 1]` or None. Returns `[b, 1, t * hop]` in [-1, 1]."""
+    def features(self, z: Tensor, g: Tensor | None) -> Tensor:
+        """Return the input of `conv_post`, `[b, c, t * rates]` in the type of its weight. Args: as `forward`."""
         x = self.conv_pre(z)
         if g is not None:
             x = x + self.cond(g)
         for up, blocks in self._stages():
             x = self.recomputable(self._upsampled, x, up, blocks)
-        x = F.leaky_relu(x).to(self.conv_post.weight.dtype)
-        with commons.without_autocast(x):  # half precision is too coarse for samples
-            return torch.tanh(self.conv_post(x))
+        return F.leaky_relu(x).to(self.conv_post.weight.dtype)
 
     def _stages(self) -> list[tuple[ConvTranspose1d, nn.ModuleList]]:
         n = self.num_kernels
@@ -138,21 +149,77 @@ class Generator(Decoder):
         first, *others = blocks
         return sum((block(x, y) for block in others), first(x, y)) / self.num_kernels
 
-    def _receptive_radius(self) -> int:
-        """Return the receptive radius in latent frames."""
-        radius = modules.receptive_radius(self.conv_post)
+    def _receptive_radius(self, reach: int) -> int:
+        """Return the receptive radius in latent frames; `reach` is that of the audio after the last convolution."""
+        radius = reach + modules.receptive_radius(self.conv_post)
         for up, blocks in reversed(self._stages()):
             radius += max(map(modules.receptive_radius, blocks))  # in samples after this upsampling
             radius = (radius + up.padding[0] - 1) // up.stride[0] + 1  # in samples before it
         return radius + modules.receptive_radius(self.conv_pre)
 
+
+class Generator(UpsamplingDecoder):
+    """HiFi-GAN's generator: the last convolution yields the samples."""
+
+    full_precision = ("conv_post",)
+
+    @classmethod
+    def from_config(cls, model: ModelConfig, gin_channels: int) -> "Generator":
+        """Build HiFi-GAN from the keys `resblock*` and `upsample_*` of a config."""
+        return cls(**cls.trunk_settings(model, gin_channels))
+
+    def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
+        """Args: z `[b, inter, t]`; g `[b, gin, 1]` or None. Returns `[b, 1, t * hop]` in [-1, 1]."""
+        x = self.features(z, g)
+        with commons.without_autocast(x):  # half precision is too coarse for samples
+            return torch.tanh(self.conv_post(x))
+
     def half_copy(self) -> HalfDecoder:
-        """Return a copy in fp16, except for the last convolution: half precision is too coarse for samples."""
-        half = copy.deepcopy(self).half()
-        half.conv_post = copy.deepcopy(self.conv_post)
-        # an infinite sum becomes NaN, which tanh cannot turn into an ordinary sample
-        half.conv_post.register_forward_hook(lambda module, inputs, output: output + 0 * output)
-        return HalfDecoder(half)
+        """As `Decoder.half_copy`; an infinite sum becomes NaN, which tanh cannot turn into an ordinary sample."""
+        half = super().half_copy()
+        half.get_submodule("dec.conv_post").register_forward_hook(lambda module, inputs, output: output + 0 * output)
+        return half
+
+
+class MultiBand(UpsamplingDecoder):
+    """The decoder of MB-iSTFT-VITS (Kawamura et al. 2022, arXiv 2210.15975): an inverse STFT in each of several bands.
+
+    The last convolution gives the log-magnitude and the phase of the `n_fft / 2 + 1` frequencies of each band. The
+    inverse STFT and the filter bank that adds the bands are linear, so together they are one transposed convolution.
+    Its kernel `synthesis` is fixed and not in checkpoints. The audio is clipped to [-1, 1].
+    """
+
+    full_precision = ("conv_post", "synthesis")
+    noted_settings = ("subbands", "istft_hop_length")
+
+    def __init__(self, subbands: int, n_fft: int, hop: int, **trunk: Any):
+        kernel, stride = band_synthesis(subbands, n_fft, hop), subbands * hop
+        outputs, _, length = kernel.shape
+        padding = -(-(length - stride) // 2)
+        reach = max(length - 1 - padding, padding + stride - 1) // stride
+        super().__init__(**trunk, outputs=outputs, bias=True, reach=reach)
+        self.hop *= stride
+        self.synthesis = nn.Buffer(kernel, persistent=False)
+        self.placement = stride, padding, 2 * padding + stride - length  # the last is the padding of the output
+
+    @classmethod
+    def from_config(cls, model: ModelConfig, gin_channels: int) -> "MultiBand":
+        """Build the decoder from the keys `resblock*`, `upsample_*`, `istft_*` and `subbands` of a config."""
+        bands = model.subbands, model.istft_n_fft, model.istft_hop_length
+        return cls(*bands, **cls.trunk_settings(model, gin_channels))
+
+    def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
+        """Args: z `[b, inter, t]`; g `[b, gin, 1]` or None. Returns `[b, 1, t * hop]` in [-1, 1]."""
+        x = self.features(z, g)
+        with commons.without_autocast(x):  # half precision is too coarse for phases
+            spectra = torch.cat(from_polar(self.conv_post(x)), 1)
+            return F.conv_transpose1d(spectra, self.synthesis, None, *self.placement).clamp(-1, 1)
+
+    def onnx_form(self) -> "MultiBand":
+        """Return a copy whose kernel is in the state, from which the exporter takes the kernels of convolutions."""
+        form = copy.deepcopy(self)
+        form.synthesis = nn.Buffer(self.synthesis)
+        return form
 
 
 class ConvNeXtBlock(nn.Module):
@@ -183,6 +250,7 @@ class Vocos(Decoder):
     """
 
     flatten_convolutions = False  # layer norm needs three dimensions
+    full_precision = ("conv_post",)
 
     def __init__(self, initial_channel: int, channels: int, n_layers: int, n_fft: int, hop: int, gin_channels: int = 0):
         super().__init__()
@@ -220,16 +288,7 @@ class Vocos(Decoder):
             x = self.recomputable(block, x)
         x = self.norm_post(x).to(self.conv_post.weight.dtype)
         with commons.without_autocast(x):  # half precision is too coarse for phases
-            log_magnitude, phase = self.conv_post(x).chunk(2, 1)
-            # limited before the exponential, whose gradient would be NaN where it overflows
-            magnitude = log_magnitude.clamp_max(math.log(MAX_MAGNITUDE)).exp()
-            return magnitude * phase.cos(), magnitude * phase.sin()
-
-    def half_copy(self) -> HalfDecoder:
-        """Return a copy in fp16, except for the last convolution and the inverse STFT."""
-        half = copy.deepcopy(self).half()
-        half.conv_post = copy.deepcopy(self.conv_post)
-        return HalfDecoder(half)
+            return from_polar(self.conv_post(x))
 
     def onnx_form(self) -> "VocosGraph":
         """Return the module that the ONNX exporter traces, which has real numbers only."""
@@ -252,4 +311,15 @@ class VocosGraph(nn.Module):
         return overlap_add(frames, self.dec.hop).clamp(-1, 1).unsqueeze(1)
 
 
-DECODERS: dict[str, type[Decoder]] = {"hifigan": Generator, "vocos": Vocos}
+def from_polar(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Convert log-magnitudes, in the first half of the channels, and phases to real and imaginary parts.
+
+    Args: x `[b, 2 n, t]` in fp32. Returns `[b, n, t]` each. Magnitudes are at most `MAX_MAGNITUDE`.
+    """
+    log_magnitude, phase = x.chunk(2, 1)
+    # limited before the exponential, whose gradient would be NaN where it overflows
+    magnitude = log_magnitude.clamp_max(math.log(MAX_MAGNITUDE)).exp()
+    return magnitude * phase.cos(), magnitude * phase.sin()
+
+
+DECODERS: dict[str, type[Decoder]] = {"hifigan": Generator, "vocos": Vocos, "mb_istft": MultiBand}

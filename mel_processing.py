@@ -18,6 +18,8 @@ from torch import Tensor
 from commons import without_autocast
 
 FFT_SIZES = (512, 1024, 2048)  # of losses and discriminators that use several spectrograms, in samples
+# of the filter bank: coefficients for each band, the cutoff in bandwidths, and the shape of the Kaiser window
+BAND_TAPS, BAND_CUTOFF, BAND_BETA = 16, 0.566, 9.0
 
 
 def spectrogram_torch(
@@ -147,6 +149,43 @@ def inverse_dft_bases(n_fft: int) -> tuple[Tensor, Tensor]:
     weight[[0, -1]] = 1.0
     scale = (weight / n_fft).unsqueeze(1)
     return (scale * angle.cos()).float(), (-scale * angle.sin()).float()
+
+
+def band_filters(bands: int) -> tuple[Tensor, Tensor]:
+    """Return the analysis and the synthesis filters, `[bands, taps]` each in fp64, of a filter bank of equal bands.
+
+    The filters are a Kaiser-windowed lowpass, modulated to the middle of each band (pseudo-QMF, Nguyen 1994). Analysis
+    keeps every `bands`-th sample. Synthesis restores the signal, `taps - 1` samples late, with an error of -62 dB.
+    Raises ValueError if there are less than two bands.
+    """
+    if bands < 2:
+        raise ValueError(f"a filter bank needs two or more bands, not {bands}")
+    length = BAND_TAPS * bands
+    n = torch.arange(length + 1, dtype=torch.float64) - length / 2
+    cutoff = BAND_CUTOFF / bands
+    lowpass = cutoff * torch.sinc(cutoff * n) * torch.kaiser_window(len(n), False, BAND_BETA, dtype=torch.float64)
+    band = torch.arange(bands, dtype=torch.float64).unsqueeze(1)
+    angle = (2 * band + 1) * (math.pi / (2 * bands)) * n
+    shift = (1 - 2 * (band % 2)) * (math.pi / 4)  # with alternating signs, the aliases of adjacent bands cancel
+    return 2 * lowpass * torch.cos(angle + shift), 2 * bands * lowpass * torch.cos(angle - shift)
+
+
+def band_synthesis(bands: int, n_fft: int, hop_size: int) -> Tensor:
+    """Return the kernel of a transposed convolution with stride `bands * hop_size` from spectra of bands to samples.
+
+    It is the inverse STFT of each band (see `inverse_stft`), followed by the synthesis filters. Its input channels are
+    the real parts of all frequencies of the first band, then of the others, and the imaginary parts in the same order.
+
+    Returns `[bands * (n_fft + 2), 1, length]` in fp32.
+    """
+    bins, around = n_fft // 2 + 1, n_fft // hop_size - 1  # frames on either side that overlap a frame
+    unit = F.pad(torch.eye(2 * bins, dtype=torch.float64).unsqueeze(2), (around, around))
+    start = around * hop_size - _reflection(n_fft, hop_size)[0]
+    responses = inverse_stft(unit[:, :bins], unit[:, bins:], hop_size)[
+        :, start + 1 : start + n_fft
+    ]  # a window starts at 0
+    kernel = F.conv_transpose1d(responses.unsqueeze(1), band_filters(bands)[1].unsqueeze(0), stride=bands)
+    return kernel.unflatten(0, (2, bins)).transpose(1, 2).flatten(0, 2).unsqueeze(1).float()
 
 
 def _full_precision(x: Tensor) -> Tensor:

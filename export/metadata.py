@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conditions import CONDITIONS
-from config import DataConfig, read_section
+from config import DataConfig, ModelConfig, field_names, read_section
 from synthesis.speech import Scales
 from text.cleaners import language_of
 from text.markup import check_dictionary
@@ -36,6 +36,7 @@ class Description(NamedTuple):
     """What a file says about its voice. `data` has only the settings that synthesis needs; the others are defaults."""
 
     data: DataConfig
+    model: dict[str, int]  # settings that the graph does not show, see `decoders.Decoder.noted_settings`
     n_vocab: int
     step: int | None
     context: int  # frames on either side that the audio of a frame depends on; 0 for a voice in one file
@@ -61,6 +62,7 @@ def facts(voice: "Voice", comment: str = "", split: bool = False) -> dict[str, s
         "n_vocab": str(voice.n_vocab),
         "add_blank": str(int(data.add_blank)),
         "scales": json.dumps(Scales()),
+        **{key: str(getattr(voice.config.model, key)) for key in voice.net.dec.noted_settings},
         "step": str(voice.step if voice.step is not None else ""),
         **({"context": str(voice.context), "weights": digest(voice)} if split else {}),
     }
@@ -97,7 +99,8 @@ def read(metadata: Mapping[str, str]) -> Description | None:
         _check("text_cleaners", described.text_cleaners, DataConfig().text_cleaners)
         step = int(metadata.get("step") or 0) or None
         n_vocab = _count("n_vocab", metadata["n_vocab"], 1)
-        return Description(described, n_vocab, step, _count("context", metadata.get("context", 0), 0))
+        model = {key: _count(key, metadata[key], 1) for key in field_names(ModelConfig) if key in metadata}
+        return Description(described, model, n_vocab, step, _count("context", metadata.get("context", 0), 0))
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise ValueError(f"its metadata is broken: {error}") from None
 

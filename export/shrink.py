@@ -44,7 +44,8 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
 def int8(model: onnx.ModelProto) -> onnx.ModelProto:
     """Store the kernels of convolutions in 8 bits with one scale for each output channel. Changes the model in place.
 
-    A cast and a product restore a kernel. ONNX Runtime computes these once, but DequantizeLinear at every call.
+    A cast and a product restore a kernel. ONNX Runtime computes these once, but DequantizeLinear at every call. Kernels
+    with one output channel, which yield the samples, are small and stay in fp32.
     """
     graph = model.graph
     output_axis = {"Conv": 0, "ConvTranspose": 1}
@@ -52,6 +53,8 @@ def int8(model: onnx.ModelProto) -> onnx.ModelProto:
     restored = []
     for tensor in [tensor for tensor in graph.initializer if tensor.name in axes]:
         name, kernel = tensor.name, numpy_helper.to_array(tensor)
+        if kernel.shape[axes[name]] == 1:
+            continue
         others = tuple(axis for axis in range(kernel.ndim) if axis != axes[name])
         scale = np.maximum(np.abs(kernel).max(axis=others, keepdims=True) / INT8_MAX, np.finfo(np.float32).tiny)
         graph.initializer.remove(tensor)

@@ -24,7 +24,7 @@ UNKNOWN = {  # beginnings of names of parts that this repository does not have, 
     "emb_l": "an embedding of languages (Coqui)",
     "ref_enc": "a reference encoder of speakers",
     "sdp.": "two duration predictors at once (Bert-VITS2)",
-    "dec.subband_conv_post": "a decoder of sub-bands (MB-iSTFT-VITS)",
+    "dec.subband_conv_post": "a decoder of sub-bands with the filter bank and the phases of MB-iSTFT-VITS",
     "dec.multistream_conv_post": "a decoder of several streams (MS-iSTFT-VITS)",
     "dec.reflection_pad": "a decoder with an inverse STFT (iSTFT-VITS)",
     "dec.conds": "a condition in every layer of the decoder",
@@ -121,14 +121,18 @@ def _decoder(weights: dict[str, Tensor], given: dict[str, Any], where: str) -> d
     first, ups = shape_of(weights, "dec.conv_pre"), indices(weights, r"dec\.ups\.(\d+)\.")
     blocks = indices(weights, r"dec\.resblocks\.(\d+)\.")
     if first is None or not ups or blocks % ups:
-        raise ValueError(f"{where} has no decoder of HiFi-GAN or Vocos that can be told from its weights")
+        raise ValueError(f"{where} has no decoder of HiFi-GAN, Vocos or MB-iSTFT that can be told from its weights")
     single = any(name.startswith("dec.resblocks.0.convs.") for name in weights)
     inner = "convs" if single else "convs1"
     kernels, depths = [], []
     for i in range(blocks // ups):
         kernels.append((shape_of(weights, f"dec.resblocks.{i}.{inner}.0") or (0, 0, 0))[2])
         depths.append(indices(weights, rf"dec\.resblocks\.{i}\.{inner}\.(\d+)\."))
-    for key, what in (("upsample_rates", "strides"), ("resblock_dilation_sizes", "dilations")):
+    outputs = (shape_of(weights, "dec.conv_post") or (1,))[0]
+    unknown = {"upsample_rates": "strides", "resblock_dilation_sizes": "dilations"}
+    if outputs > 1:
+        unknown |= {"subbands": "number of bands", "istft_hop_length": "hop length"}
+    for key, what in unknown.items():
         if not given.get(key):
             raise ValueError(f"{where}: its weights do not tell the {what} of its decoder ({key}): give its config")
     rates, dilations = list(given["upsample_rates"]), [list(d) for d in given["resblock_dilation_sizes"]]
@@ -138,7 +142,7 @@ def _decoder(weights: dict[str, Tensor], given: dict[str, Any], where: str) -> d
             f"but its config has upsample_rates {rates} and resblock_dilation_sizes {dilations}"
         )
     return {
-        "decoder": "hifigan",
+        **_output(outputs, given, where),
         "resblock": "2" if single else "1",
         "resblock_kernel_sizes": kernels,
         "resblock_dilation_sizes": dilations,
@@ -146,6 +150,16 @@ def _decoder(weights: dict[str, Tensor], given: dict[str, Any], where: str) -> d
         "upsample_initial_channel": first[0],
         "upsample_kernel_sizes": [(shape_of(weights, f"dec.ups.{i}") or (0, 0, 0))[2] for i in range(ups)],
     }
+
+
+def _output(outputs: int, given: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the settings of a decoder with the trunk of HiFi-GAN after its last convolution."""
+    if outputs == 1:
+        return {"decoder": "hifigan"}
+    bands = given["subbands"]
+    if outputs % bands:
+        raise ValueError(f"{where}: its decoder has {outputs} outputs, but its config has {bands} subbands")
+    return {"decoder": "mb_istft", "subbands": bands, "istft_n_fft": outputs // bands - 2}
 
 
 def data_section(weights: dict[str, Tensor], given: dict[str, Any], where: str) -> dict[str, Any]:

@@ -44,7 +44,8 @@ def from_graph(path: Path, config: Mapping[str, Any]) -> Imported:
     described = metadata.read({entry.key: entry.value for entry in graph.metadata_props})
     if described:  # exported here
         data = dataclasses.asdict(described.data)
-        model = {**reader.decoder(), "istft_hop_length": described.data.hop_length}
+        weights.pop("dec.synthesis.weight", None)  # of the decoder mb_istft, which makes it from the settings
+        model = {**reader.decoder(), "istft_hop_length": described.data.hop_length, **described.model}
         return Imported("ONNX file of this repository", weights, model, data)
     return _voice("Piper (ONNX)", path, weights, reader.decoder(), {}, config)
 

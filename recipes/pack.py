@@ -10,6 +10,7 @@ Examples:
 
 import argparse
 import dataclasses
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ import cli
 import config as configs
 from conditions import Speaker
 from config import Config
-from files import REST, VOICE
+from files import REST, VOICE, write_text
 from synthesis import Voice, find_checkpoint
 
 MIB = 1 << 20
@@ -156,7 +157,10 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f"there is no file {report}")
     output = Path(args.output)
     files = pack(find_checkpoint(args.run), output, args.speaker)
-    files += [Path(shutil.copy(report, output)) for report in reports]
+    for report in reports:
+        files.append(output / report.name)
+        # the pictures stay where they are
+        write_text(files[-1], re.sub(r"## Pictures\n.*?(?=## |\Z)", "", report.read_text("utf-8"), flags=re.DOTALL))
     for file in files:
         print(f"{file}: {file.stat().st_size / MIB:.2f} MiB")
 

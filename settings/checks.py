@@ -110,14 +110,40 @@ def durations(config: "Config") -> Iterator[str]:
 
 
 def hifigan(config: "Config") -> Iterator[str]:
+    rates, hop = config.model.upsample_rates, config.data.hop_length
+    yield from _upsampling(config)
+    if rates and hop != math.prod(rates):
+        yield f"data.hop_length is {hop}, but model.upsample_rates make {_product(rates)}"
+
+
+def vocos(config: "Config") -> Iterator[str]:
     model, hop = config.model, config.data.hop_length
+    if model.istft_hop_length != hop:
+        yield f"data.hop_length is {hop}, but model.istft_hop_length is {model.istft_hop_length}"
+    yield from _inverse_stft(config)
+
+
+def mb_istft(config: "Config") -> Iterator[str]:
+    model, hop = config.model, config.data.hop_length
+    factors = [*model.upsample_rates, model.istft_hop_length, model.subbands]
+    yield from _upsampling(config)
+    yield from _inverse_stft(config)
+    if hop != math.prod(factors):
+        names = "model.upsample_rates, istft_hop_length and subbands"
+        yield f"data.hop_length is {hop}, but {names} make {_product(factors)}"
+
+
+def _product(factors: list[int]) -> str:
+    return f"{' x '.join(map(str, factors))} = {math.prod(factors)}"
+
+
+def _upsampling(config: "Config") -> Iterator[str]:
+    """Yield errors of the upsampling stages of HiFi-GAN."""
+    model = config.model
     rates, kernels, channels = model.upsample_rates, model.upsample_kernel_sizes, model.upsample_initial_channel
     if not (rates and model.resblock_kernel_sizes and all(model.resblock_dilation_sizes)):
         yield "model.upsample_rates, resblock_kernel_sizes and each of resblock_dilation_sizes must not be empty"
         return
-    if hop != math.prod(rates):
-        product = f"{' x '.join(map(str, rates))} = {math.prod(rates)}"
-        yield f"data.hop_length is {hop}, but model.upsample_rates make {product}"
     if len(rates) != len(kernels):
         yield "model.upsample_rates and model.upsample_kernel_sizes have different lengths"
     for rate, kernel in zip(rates, kernels):
@@ -134,16 +160,10 @@ def hifigan(config: "Config") -> Iterator[str]:
         yield f"model.resblock_kernel_sizes are {model.resblock_kernel_sizes}; only odd ones keep the length"
 
 
-def vocos(config: "Config") -> Iterator[str]:
-    model, hop = config.model, config.data.hop_length
-    n_fft = model.istft_n_fft
-    if model.istft_hop_length != hop:
-        yield f"data.hop_length is {hop}, but model.istft_hop_length is {model.istft_hop_length}"
-    if n_fft % model.istft_hop_length or n_fft // model.istft_hop_length < 2 or n_fft % 2:
-        yield (
-            f"model.istft_n_fft ({n_fft}) must be even and two or more times model.istft_hop_length "
-            f"({model.istft_hop_length})"
-        )
+def _inverse_stft(config: "Config") -> Iterator[str]:
+    n_fft, hop = config.model.istft_n_fft, config.model.istft_hop_length
+    if n_fft % hop or n_fft // hop < 2 or n_fft % 2:
+        yield f"model.istft_n_fft ({n_fft}) must be even and two or more times model.istft_hop_length ({hop})"
 
 
 def unknown_cleaners(data: "DataConfig") -> Iterator[str]:
@@ -160,4 +180,8 @@ def unknown_cleaners(data: "DataConfig") -> Iterator[str]:
 
 
 CHECKS: "tuple[Check, ...]" = (training, spectrograms, texts, speakers, network, durations)
-DECODER_CHECKS: "dict[str, tuple[Check, ...]]" = {"hifigan": (hifigan,), "vocos": (vocos,)}  # in addition
+DECODER_CHECKS: "dict[str, tuple[Check, ...]]" = {  # in addition
+    "hifigan": (hifigan,),
+    "vocos": (vocos,),
+    "mb_istft": (mb_istft,),
+}

@@ -55,11 +55,11 @@ PROJECTS = (  # in the order in which they are tried
     Project(
         "MB-iSTFT-VITS",
         (
-            *("model.subbands", "model.istft", "model.mb_istft_vits", "model.ms_istft_vits", "model.istft_vits"),
+            *("model.istft", "model.mb_istft_vits", "model.ms_istft_vits", "model.istft_vits"),
             *("model.gen_istft_n_fft", "model.gen_istft_hop_size", "train.fft_sizes"),
         ),
-        "its recordings and filelists train here; the decoder vocos has an inverse STFT as well (model.decoder)",
-        "its decoders of sub-bands do not exist here, so its checkpoints and configs do not load",
+        "its recordings and filelists train here; the decoder mb_istft (model.decoder) is of the same kind",
+        "its decoders have other filter banks, phases and layers, so its checkpoints and configs do not load",
     ),
     Project(
         "emotional-vits",

@@ -108,7 +108,7 @@ FLOW = {name: {"use_transformer_flows": bool(name), "transformer_flow_type": nam
 CONDITION_CHANGES = {"sid": tiny.MANY_VOICES}
 ENTRIES = {  # changes of the tiny config that select each entry of each registry
     **{f"flow {name}": {"model": keys} for name, keys in FLOW.items()},
-    **{f"decoder {name}": {"model": {"decoder": name}} for name in DECODERS},
+    **{f"decoder {name}": {"model": tiny.DECODERS[name]} for name in DECODERS},
     **{name: {"model": {"duration_discriminator_type": name}} for name in DURATION_DISCRIMINATORS},
     **{f"resblock {name}": {"model": {"resblock": name}} for name in RESBLOCKS},
     **{f"condition {name}": CONDITION_CHANGES[name] for name in CONDITIONS},

@@ -256,6 +256,21 @@ def test_rules_of_vocos_apply_to_that_decoder_only(change, complaint):
     assert tiny.config(model={"decoder": "vocos", "upsample_rates": [3]}).model.upsample_rates == [3]
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"subbands": 8}, "data.hop_length is 64, but .*istft_hop_length and subbands make 4 x 4 x 8 = 128"),
+        ({"istft_n_fft": 10}, r"model.istft_n_fft \(10\) must be even and two or more times .*_hop_length \(4\)"),
+        ({"upsample_rates": []}, "model.upsample_rates, resblock_kernel_sizes and each of .* must not be empty"),
+        ({"upsample_kernel_sizes": [7]}, "an upsampling kernel of 7 cannot upsample by 4"),
+        ({"subbands": 1}, "model.subbands is 1, and should be 2 or more"),
+    ],
+)
+def test_rules_of_mb_istft(change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        tiny.config(model={**tiny.DECODERS["mb_istft"], **change})
+
+
 def test_all_contradictions_are_reported_together():
     with pytest.raises(ValueError) as raised:
         tiny.config(data={"hop_length": 100, "n_speakers": 2}, train={"precision": "fp8"})
@@ -323,7 +338,7 @@ def test_the_schema_rejects_what_loading_rejects(section, key, value):
 
 
 FOREIGN = {
-    "MB-iSTFT-VITS": {"model": {"subbands": 4, "gen_istft_n_fft": 16}},
+    "MB-iSTFT-VITS": {"model": {"subbands": 4, "gen_istft_n_fft": 16, "gen_istft_hop_size": 4}},
     "Bert-VITS2": {"data": {"spk2id": {"a": 0}}, "train": {"c_commit": 100}},
     "Plachtaa/VITS-fast-fine-tuning": {"symbols": ["_", "a"], "speakers": {"a": 0}},
     "daniilrobnikov/vits2": {"model": {"n_flows": 8, "speaker_cond_layer": 0}, "data": {"n_fft": 2048}},

@@ -1,4 +1,7 @@
-"""Vocos: spectrum, inverse STFT, precision, learning. Streams and exports of all decoders are tested elsewhere."""
+"""Vocos and MB-iSTFT: spectra, inverse STFT, filter bank, precision, learning.
+
+Streams and exports of all decoders are tested elsewhere.
+"""
 
 import numpy as np
 import onnx
@@ -11,12 +14,13 @@ from torch import nn
 import config as configs
 import export_onnx
 import mel_processing
-from decoders import DECODERS, MAX_MAGNITUDE, ConvNeXtBlock, Vocos
+from decoders import DECODERS, MAX_MAGNITUDE, ConvNeXtBlock, MultiBand, Vocos
 from models import SynthesizerTrn
 from synthesis import Voice
 from trainer import Trainer
 
 SMALL = tiny.ROOT / "configs/vits2_small.json"
+SMALL_IN_BANDS = tiny.ROOT / "configs/vits2_small_mb.json"
 SETTINGS = [(256, 64), (96, 32), (64, 32), (30, 6), (36, 12)]  # FFT size and hop
 
 
@@ -28,6 +32,25 @@ def vocos(n_fft=256, hop=64, gin_channels=0, channels=16, seed=0):
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         return Vocos(8, channels, 3, n_fft, hop, gin_channels)
+
+
+def mb_istft(subbands=4, n_fft=16, hop=4, gin_channels=0, channels=16, rates=(4, 2), seed=0):
+    trunk = {
+        "initial_channel": 8,
+        "resblock": "2",
+        "resblock_kernel_sizes": [3],
+        "resblock_dilation_sizes": [[1, 3]],
+        "upsample_rates": list(rates),
+        "upsample_initial_channel": channels,
+        "upsample_kernel_sizes": [2 * rate for rate in rates],
+        "gin_channels": gin_channels,
+    }
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return MultiBand(subbands, n_fft, hop, **trunk)
+
+
+BUILDERS = {"vocos": vocos, "mb_istft": mb_istft}
 
 
 def summed(spectrum, hop):
@@ -84,7 +107,7 @@ def test_the_inverse_stft_ignores_imaginary_parts_that_real_signals_do_not_have(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("decoder", sorted(DECODERS))
 def test_audio_on_the_gpu_equals_that_on_the_cpu(decoder):
-    model = tiny.config(model={"decoder": decoder}).model
+    model = tiny.config(model=tiny.DECODERS[decoder]).model
     dec = DECODERS[decoder].from_config(model, 0).eval()
     z = draws(2, model.inter_channels, 40)
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -123,6 +146,57 @@ def test_audio_is_the_inverse_stft_of_magnitude_and_phase(n_fft, hop, gin):
     np.testing.assert_allclose(audio.detach()[:, 0], expected.clip(-1, 1), atol=1e-5)
 
 
+def split(wav, bands):
+    """Return the signals of the bands of `[b, n * bands]` by the analysis filters: `[b, bands, n + ...]`."""
+    filters = mel_processing.band_filters(bands)[0]
+    return torch.conv1d(wav.unsqueeze(1), filters.flip(1).unsqueeze(1), stride=bands, padding=filters.size(1) - 1)
+
+
+@pytest.mark.parametrize("bands", [2, 3, 4, 5, 8])
+def test_the_filter_bank_restores_noise(bands):
+    wav = draws(1, 2000 * bands, dtype=torch.double)
+    synthesis = mel_processing.band_filters(bands)[1]
+    back = torch.conv_transpose1d(split(wav, bands), synthesis.unsqueeze(1), stride=bands)[:, 0]
+    delay = synthesis.size(1) - 1
+    error = back[:, delay : delay + wav.size(1)] - wav
+    assert 10 * (wav.square().sum() / error.square().sum()).log10() > 62
+
+
+@pytest.mark.parametrize("bands", [2, 4, 8])
+def test_each_band_has_its_range_of_frequencies(bands):
+    for band in range(bands):
+        tone = torch.sin((band + 0.5) * torch.pi / bands * torch.arange(400 * bands, dtype=torch.double)).unsqueeze(0)
+        power = split(tone, bands)[0, :, 50:-50].square().mean(1)
+        assert power[band] == pytest.approx(0.5, rel=0.02) and power.sum() - power[band] < 1e-6
+
+
+def test_a_filter_bank_has_two_or_more_bands():
+    with pytest.raises(ValueError, match="needs two or more bands, not 1"):
+        mel_processing.band_filters(1)
+
+
+@pytest.mark.parametrize("gin", [0, 6])
+@pytest.mark.parametrize(("bands", "n_fft", "hop"), [(4, 16, 4), (4, 16, 8), (2, 30, 6), (3, 12, 4)])
+def test_audio_is_the_sum_of_bands_of_inverse_stfts(bands, n_fft, hop, gin):
+    dec, outputs = mb_istft(bands, n_fft, hop, gin), []
+    dec.conv_post.weight.data *= 30
+    dec.conv_post.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    audio = dec(draws(2, 8, 13), draws(2, gin, 1) if gin else None)
+    assert audio.shape == (2, 1, 13 * dec.hop) and dec.hop == 8 * bands * hop
+    log_magnitude, phase = outputs[0].detach().double().chunk(2, 1)
+    magnitude = log_magnitude.exp().clamp_max(MAX_MAGNITUDE)
+    real, imaginary = (
+        (magnitude * part).unflatten(1, (bands, -1)).flatten(0, 1) for part in (phase.cos(), phase.sin())
+    )
+    signals = mel_processing.inverse_stft(real, imaginary, hop).unflatten(0, (2, bands))
+    filters = mel_processing.band_filters(bands)[1]
+    expected = torch.conv_transpose1d(signals, filters.unsqueeze(1), stride=bands)
+    expected = expected[:, :, (filters.size(1) + 1) // 2 :][:, :, : audio.size(2)]
+    inner = slice(bands * n_fft, -bands * n_fft)  # at the ends, the sum of the windows is incomplete
+    assert expected[:, :, inner].abs().max() > 1  # some samples are clipped
+    torch.testing.assert_close(audio[:, :, inner].double(), expected[:, :, inner].clamp(-1, 1), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("n_fft", [30, 256, 1024])
 def test_the_form_for_onnx_equals_the_decoder(n_fft):
     dec = vocos(n_fft, n_fft // 2).eval()
@@ -133,8 +207,13 @@ def test_the_form_for_onnx_equals_the_decoder(n_fft):
     assert not [name for name in dec.state_dict() if "sine" in name]
 
 
-def test_gradients_are_finite_where_the_magnitude_is_limited():
-    dec = vocos()
+def test_fixed_kernels_are_not_in_checkpoints():
+    assert not [name for name in mb_istft().state_dict() if "synthesis" in name]
+
+
+@pytest.mark.parametrize("decoder", BUILDERS)
+def test_gradients_are_finite_where_the_magnitude_is_limited(decoder):
+    dec = BUILDERS[decoder]()
     with torch.no_grad():
         dec.conv_post.bias[:3] = 200  # their exponential is infinite
     z = draws(1, 8, 5).requires_grad_()
@@ -146,8 +225,9 @@ def test_gradients_are_finite_where_the_magnitude_is_limited():
     assert not dec.conv_post.bias.grad[:3].any()
 
 
-def test_the_first_audio_is_neither_silent_nor_clipped():
-    config = configs.load(SMALL)
+@pytest.mark.parametrize("path", [SMALL, SMALL_IN_BANDS], ids=lambda path: path.stem)
+def test_the_first_audio_is_neither_silent_nor_clipped(path):
+    config = configs.load(path)
     torch.manual_seed(0)
     audio = SynthesizerTrn.from_config(config, 178).dec(draws(4, config.model.inter_channels, 100))
     assert 0.005 < audio.std() < 0.1 and audio.abs().max() < 0.5
@@ -165,8 +245,9 @@ def test_the_block_equals_its_formula():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_spectrum_and_audio_are_fp32_in_half_precision(dtype):
-    dec, seen = vocos(channels=64), {}
+@pytest.mark.parametrize("decoder", BUILDERS)
+def test_spectrum_and_audio_are_fp32_in_half_precision(decoder, dtype):
+    dec, seen = BUILDERS[decoder](channels=64), {}
     for name in ("conv_pre", "conv_post"):
         dec.get_submodule(name).register_forward_hook(lambda _, inputs, out, name=name: seen.update({name: out.dtype}))
     z = draws(2, 8, 12)
@@ -179,14 +260,19 @@ def test_spectrum_and_audio_are_fp32_in_half_precision(dtype):
     assert all(parameter.grad.isfinite().all() for parameter in dec.parameters())
 
 
-def test_the_half_copy_overflows_to_audio_that_is_not_finite():
-    dec = vocos().eval()
+LAYERS = {"vocos": ("conv_pre", "blocks.1.expand", "blocks.2.contract"), "mb_istft": ("conv_pre", "ups.1", "ups.0")}
+
+
+@pytest.mark.parametrize("decoder", BUILDERS)
+def test_the_half_copy_overflows_to_audio_that_is_not_finite(decoder):
+    dec = BUILDERS[decoder]().eval()
+    dec.remove_weight_norm()
     z = draws(1, 8, 12)
     with torch.no_grad():
         expected, spoken = dec(z), dec.half_copy()(z)
         assert spoken.dtype == torch.float32
         assert 0 < (spoken - expected).abs().max() < 5e-3 * expected.abs().max()
-        for layer in (dec.conv_pre, dec.blocks[1].expand, dec.blocks[-1].contract):
+        for layer in map(dec.get_submodule, LAYERS[decoder]):
             weight = layer.weight.clone()
             layer.weight *= 6e4 / weight.abs().max()
             assert all(parameter.isfinite().all() for parameter in dec.half_copy().parameters())
@@ -194,8 +280,9 @@ def test_the_half_copy_overflows_to_audio_that_is_not_finite():
             layer.weight.copy_(weight)
 
 
-def test_recomputation_gives_the_same_gradients():
-    dec, z = vocos(gin_channels=4), draws(2, 8, 12)
+@pytest.mark.parametrize("decoder", BUILDERS)
+def test_recomputation_gives_the_same_gradients(decoder):
+    dec, z = BUILDERS[decoder](gin_channels=4), draws(2, 8, 12)
     gradients = []
     for recompute in (False, True):
         dec.recompute = recompute
@@ -207,10 +294,11 @@ def test_recomputation_gives_the_same_gradients():
 
 
 @pytest.mark.slow
-def test_it_learns_an_utterance_inside_the_network():
+@pytest.mark.parametrize("decoder", BUILDERS)
+def test_it_learns_an_utterance_inside_the_network(decoder):
     config = tiny.config(
         train={"learning_rate": 2e-3, "segment_size": 40 * tiny.HOP},
-        model={"decoder": "vocos", "convnext_channels": 32},
+        model={**tiny.DECODERS[decoder], "convnext_channels": 32},
     )
     run, data = Trainer(config, torch.device("cpu")), tiny.batch(config, (40,), (6,))
     data.wav.copy_(torch.from_numpy(tiny.speech(40 * tiny.HOP / tiny.RATE)))
@@ -221,13 +309,14 @@ def test_it_learns_an_utterance_inside_the_network():
     assert np.mean(errors[-5:]) < 0.5 * np.mean(errors[:5])
 
 
-def test_sizes_of_the_small_config():
-    config = configs.load(SMALL)
+@pytest.mark.parametrize("decoder", BUILDERS)
+def test_sizes_of_the_small_configs(decoder):
+    config = configs.load({"vocos": SMALL, "mb_istft": SMALL_IN_BANDS}[decoder])
     run = Trainer(config, torch.device("cpu"))
     count = {name: sum(p.numel() for p in learner.network.parameters()) for name, learner in run.learners.items()}
     posterior = sum(p.numel() for p in run.generator.network.enc_q.parameters())
-    assert config.model.decoder == "vocos"
-    assert 6e6 < count["generator"] - posterior <= 7e6
+    assert config.model.decoder == decoder
+    assert 4e6 < count["generator"] - posterior <= 7e6
     assert 2 * sum(count.values()) <= 32 * 2**20  # bytes in fp16
 
 

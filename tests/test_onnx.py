@@ -30,9 +30,10 @@ CASES = {
     "several speakers, fft": {"speakers": 3, "flow": "fft", "resblock": "2", "resblock_dilation_sizes": [[1, 3]]},
     "mono_layer_inter_residual": {"flow": "mono_layer_inter_residual"},
     "vocos": {"decoder": "vocos"},
+    "mb_istft": tiny.DECODERS["mb_istft"],
     "vocos, several speakers": {"decoder": "vocos", "use_sdp": True, "speakers": {"anna": 0, "bo": 1}},
 }
-SPLIT = ["deterministic pre_conv", "stochastic, several speakers", "vocos, several speakers"]
+SPLIT = ["deterministic pre_conv", "stochastic, several speakers", "vocos, several speakers", tiny.slow("mb_istft")]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_equals_pytorch_for_batches_of_different_lengths(exported, case):
         np.testing.assert_allclose(audio[:, 0], expected.numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["stochastic, several speakers", "several speakers, fft"])
+@pytest.mark.parametrize("case", ["stochastic, several speakers", "several speakers, fft", "mb_istft"])
 def test_only_the_decoders_convolutions_are_two_dimensional(exported, case):
     model = onnx.load(exported(case)[1])
     kernels = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}

@@ -228,7 +228,7 @@ def test_the_report_is_copied_and_a_single_speaker_packs(tmp_path, monkeypatch, 
     checkpoint.save_checkpoint(build_discriminator(conf), None, 1e-4, 1, "run/D_30.pth")
     Path("report").mkdir()
     for name in pack.REPORTS:
-        Path("report", name).write_text(name, "utf-8")
+        Path("report", name).write_text("## Values\n\n1\n\n## Pictures\n\n![a](a.png)\n\n## Conditions\n", "utf-8")
     pack.main(["run", "--output", "out", "--report", "report"])
     assert sorted(path.name for path in Path("out").iterdir()) == [
         VOICE,
@@ -237,5 +237,6 @@ def test_the_report_is_copied_and_a_single_speaker_packs(tmp_path, monkeypatch, 
         "report.md",
         REST,
     ]
+    assert Path("out/report.md").read_text("utf-8") == "## Values\n\n1\n\n## Conditions\n"
     assert "out/G.pth: " in capsys.readouterr().out
     assert "duration_discriminator" not in checkpoint.read(Path("out", REST)) and Voice.load("out").step == 9

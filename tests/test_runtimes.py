@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import soundfile
+import tiny
 import tiny_voices
 import torch
 
@@ -53,6 +54,7 @@ CASES = {
     "German": {"data": GERMAN},
     "German, blanks": {"data": GERMAN | BLANKS, "flow": None},
 }
+SLOW = {"mb_istft": {"data": ENGLISH, **tiny.DECODERS["mb_istft"]}}
 CHARACTERS = {
     "characters": {"data": {"extra_symbols": "éù"}},
     "characters, blanks": {"data": {"extra_symbols": "éù"} | BLANKS},
@@ -89,7 +91,7 @@ def exported(tmp_path_factory):
 
 
 def settings(case):
-    return tiny_voices.settings(**{**CASES, **CHARACTERS}[case])
+    return tiny_voices.settings(**{**CASES, **CHARACTERS, **SLOW}[case])
 
 
 def last_speaker(voice):
@@ -121,7 +123,7 @@ def sent(path, *texts):
     return x, np.array([len(row) for row in rows])
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *map(tiny.slow, SLOW)])
 def test_the_graph_accepts_the_ids_of_the_runtimes(exported, case):
     voice, path = exported(case)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -232,7 +234,7 @@ def piper_says(piper, voice, path, text):
     return list(loaded.synthesize(text, piper.SynthesisConfig(**how), include_alignments=True))
 
 
-@pytest.mark.parametrize("case", [*CASES, *CHARACTERS])
+@pytest.mark.parametrize("case", [*CASES, *CHARACTERS, *map(tiny.slow, SLOW)])
 def test_piper_speaks(exported, piper, case):
     voice, path = exported(case)
     text, speech = expected(voice)
@@ -317,7 +319,7 @@ def sherpa_says(sherpa, voice, path, text):
     return tts.generate("", how)
 
 
-@pytest.mark.parametrize("case", [*CASES, *CHARACTERS])
+@pytest.mark.parametrize("case", [*CASES, *CHARACTERS, *map(tiny.slow, SLOW)])
 def test_sherpa_speaks(exported, sherpa, case):
     voice, path = exported(case)
     text, speech = expected(voice)

@@ -112,7 +112,7 @@ def differences(config, batches, device, precision, steps):
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_fast_and_plain_steps_agree(precision, most, least, decoder):
     device = distributed._device("cuda", 0)
-    config = tiny.config(DURATION_DISCRIMINATOR, MANY_VOICES, model={"decoder": decoder})
+    config = tiny.config(DURATION_DISCRIMINATOR, MANY_VOICES, model=tiny.DECODERS[decoder])
     torch.backends.cudnn.benchmark = False
     try:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import soundfile
+import tiny
 import tiny_voices
 import torch
 
@@ -84,6 +85,13 @@ STREAMS = {
     "resblock 2": {"resblock": "2", "resblock_kernel_sizes": [3, 7], "resblock_dilation_sizes": [[1, 2], [2, 6]]},
     "several speakers, stochastic": {"speakers": TABLE, "use_sdp": True, "resblock_kernel_sizes": [11]},
     "vocos": {"decoder": "vocos"},
+    "mb_istft": tiny.DECODERS["mb_istft"],
+    "mb_istft, several speakers": {
+        **tiny.DECODERS["mb_istft"],
+        "speakers": TABLE,
+        "subbands": 2,
+        "istft_hop_length": 8,
+    },
     "vocos, several speakers": {"decoder": "vocos", "speakers": TABLE, "convnext_layers": 1, "istft_n_fft": 128},
 }
 

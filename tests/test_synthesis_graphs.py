@@ -122,7 +122,7 @@ def test_padded_steps_equal_the_network(kind):
 @pytest.mark.parametrize("frames", [1, 25, 26, 45, 58, 59, 64, 90, 129, 154, 282, 538, 2048, 2049])
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_decoding_in_two_windows_equals_decoding_in_one(frames, decoder):
-    conf = tiny_voices.settings(decoder=decoder)
+    conf = tiny_voices.settings(**tiny.DECODERS[decoder])
     net = tiny_voices.network(conf)
     z = torch.randn(1, conf.model.inter_channels, frames)
     with torch.inference_mode():
@@ -246,7 +246,7 @@ def test_steps_do_not_synchronize_with_the_host(flow, speakers, predictor):
 @pytest.mark.parametrize("speakers", [0, 2])
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_decoders_do_not_synchronize_with_the_host(decoder, speakers):
-    check_steps(tiny_voices.settings(speakers=speakers, decoder=decoder))
+    check_steps(tiny_voices.settings(speakers=speakers, **tiny.DECODERS[decoder]))
 
 
 def check_steps(conf):
@@ -293,7 +293,7 @@ def test_graphs_equal_the_network(kind):
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_gpu_decodes_in_half_precision(graphs, decoder):
-    conf = tiny_voices.settings(**KINDS[1], decoder=decoder)
+    conf = tiny_voices.settings(**KINDS[1], **tiny.DECODERS[decoder])
     half, full = (Voice(tiny_voices.network(conf).cuda(), conf, graphs=graphs, half=half) for half in (True, False))
     spoken, expected = (voice.speak(ids(90), "bo", **QUIET).audio for voice in (half, full))
     assert half.half and not full.half

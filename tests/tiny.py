@@ -64,6 +64,17 @@ SECTIONS = {
     },
 }
 MANY_VOICES = {"data": {"n_speakers": 2}, "model": {"gin_channels": 6, "use_spk_conditioned_encoder": True}}
+DECODERS = {  # keys of the model section that select each decoder; the sections above are for hifigan and vocos
+    "hifigan": {"decoder": "hifigan"},
+    "vocos": {"decoder": "vocos"},
+    "mb_istft": {
+        "decoder": "mb_istft",
+        "upsample_rates": [4],
+        "upsample_kernel_sizes": [8],
+        "istft_n_fft": 16,
+        "istft_hop_length": 4,
+    },
+}
 DURATION_DISCRIMINATOR = {"model": {"use_duration_discriminator": True}}
 
 
