@@ -64,7 +64,7 @@ def test_texts_are_spoken_once(installed, tmp_path):
     [
         ("a|One.\na|Two.", [], "texts.txt, line 2: the name 'a' occurs twice"),
         ("", [], "there is nothing to speak"),
-        ("One.", ["--jobs", "0"], "--jobs are at least 1"),
+        ("One.", ["--jobs", "0"], "all numbers are at least 1"),
     ],
 )
 def test_errors(texts, options, message, installed, tmp_path, capsys):
