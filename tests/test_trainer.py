@@ -66,7 +66,8 @@ def test_every_parameter_of_every_shipped_config_gets_a_gradient(path):
         for learner in run.learners.values():
             for parameter in learner.network.parameters():
                 parameter.add_(0.01 * torch.randn_like(parameter))
-    run.position.step = config.train.duration_discriminator_start
+    if config.train.duration_stage_start is None:
+        run.position.step = config.train.duration_discriminator_start
     run.step(batch(config, (12, 10)))
     gradients = {id(p): p.grad for learner in run.learners.values() for p in learner.network.parameters()}
     if config.train.duration_stage_start:  # the duration discriminator starts with that stage
