@@ -104,7 +104,7 @@ class Speaker(Condition):
         number = int(given) if isinstance(given, int) or str(given).isdecimal() else -1
         if 0 <= number < data.n_speakers:
             return number
-        raise ValueError(f"there is no speaker {given!r}{did_you_mean(str(given), names) or ';'} Choices: {choices}")
+        raise ValueError(f"there is no speaker {given!r}{did_you_mean(str(given), names) or '.'} Choices: {choices}")
 
 
 CONDITIONS: dict[str, Condition] = {"sid": Speaker()}

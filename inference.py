@@ -138,7 +138,10 @@ def start_folder(folder: Path, entries: list[str], settings: dict[str, Any]) -> 
 
 def read_lines(source: str) -> list[str]:
     """Read the non-blank lines of a UTF-8 file, or of standard input for "-"."""
-    content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    try:
+        content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {source}: {error.strerror}") from None
     try:
         lines = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:

@@ -49,7 +49,7 @@ class Voices:
         """Return the checkpoint of a voice. Raises UnknownVoice for a name that is not in the list."""
         files = self.files()
         if not isinstance(name, str) or name not in files:  # clients may send anything
-            raise UnknownVoice("there is no such voice; reload the page to update the list")
+            raise UnknownVoice("there is no such voice; the list of voices may have changed")
         return files[name]
 
     def get(self, name: str) -> "synthesis.Voice":

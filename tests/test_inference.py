@@ -293,3 +293,8 @@ def test_the_warning_about_unknown_symbols_takes_one_line(runs, tmp_path, capsys
     warnings.simplefilter("default")
     inference.main(["-m", str(runs / "one"), "-t", "Hi 你.", "-o", str(tmp_path / "o.wav"), *QUIET])
     assert capsys.readouterr().err == "inference: symbol '你' (U+4F60) is not in the table and is left out\n"
+
+
+def test_a_file_of_lines_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot read .*nolines\.txt: No such file"):
+        inference.read_lines(str(tmp_path / "nolines.txt"))

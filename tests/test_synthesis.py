@@ -314,7 +314,7 @@ def test_speakers_by_name_and_id(several, single):
     assert other.shape != by_id.shape or not np.array_equal(other, by_id)
     for speaker, message in [
         ("carl", "no speaker 'carl'; did you mean carla\\? Choices: anna, bo, carla"),
-        (3, "no speaker 3; Choices"),
+        (3, "no speaker 3. Choices"),
         (-1, "no speaker -1"),
         (None, "choose one of anna, bo, carla"),
     ]:
