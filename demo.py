@@ -1,6 +1,6 @@
-"""Speak with the voice that comes with the code, and teach it a new speaker on the CPU in some minutes.
+"""Speak with the pretrained voice, and train it for a new speaker on the CPU, which takes minutes.
 
-The new speaker is a voice of espeak-ng, which speaks a small corpus on the spot. The run is an ordinary run in
+The recordings of the new speaker are synthetic: espeak-ng speaks them first. The run is an ordinary run in
 logs/demo, with demo.wav and demo.png beside its files: the sentence by the default speaker, and by the new one.
 
 Examples:
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
 def demo(steps: int, clips: int, text: str, device: str) -> Path:
     """Speak `text`, create the corpus, train up to `steps`, which resumes an earlier run, and speak `text` again.
 
-    Returns the run's folder. Raises ValueError for too few clips, or if the voice that comes with the code is missing.
+    Returns the run's folder. Raises ValueError for too few clips, or if the pretrained voice is missing.
     """
     import torch  # takes seconds, and --help does not need it
 
@@ -80,7 +80,7 @@ def demo(steps: int, clips: int, text: str, device: str) -> Path:
     torch.set_num_threads(max(1, min(MAX_THREADS, torch.get_num_threads() // 2)))
     folder = run_folder(NAME)
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"1. Speaking with the voice that comes with the code: {text}", flush=True)
+    print(f"1. Speaking with the pretrained voice: {text}", flush=True)
     voice = synthesis.Voice.load(device=device)
     default = voice.data.default_speaker or next(iter(voice.speakers))
     spoken = {default: voice.speak(text, default, seed=1)}

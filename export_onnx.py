@@ -16,7 +16,7 @@ conditions, `g` [batch, channels, 1] in place of `output`. NAME.decoder.onnx map
 in parts, with `context` more frames (see the metadata) on either side, whose audio it discards.
 
 Examples:
-  python export_onnx.py --output voice.onnx                                           the voice that comes with the code
+  python export_onnx.py --output voice.onnx                                           the pretrained voice
   python export_onnx.py --model-path logs/NAME --output NAME.onnx
   python export_onnx.py --model-path logs/NAME --output NAME.onnx --half              half the size; prints the error
   python export_onnx.py --model-path logs/NAME --output NAME.onnx --runtime piper     also writes NAME.onnx.json

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 RUNS = Path("logs")  # one folder per run
-PRETRAINED = Path(__file__).with_name("pretrained")  # folder of the voice that comes with the code
+PRETRAINED = Path(__file__).with_name("pretrained")  # folder of the pretrained voice
 # The two files of a voice in a folder of its own, in fp16 without optimizers: what speaks, and beside it the rest, with
 # the weights of the generator that only training uses as `model`, and those of the discriminators by their learners
 VOICE, REST = "G.pth", "training.pth"
@@ -23,7 +23,7 @@ def run_folder(name: str) -> Path:
 
 
 def pretrained_voice() -> Path:
-    """Return the file of the voice that comes with the code. Raises ValueError if it is missing."""
+    """Return the file of the pretrained voice. Raises ValueError if it is missing."""
     file = PRETRAINED / VOICE
     if not file.is_file():
         whole = "it belongs to a complete clone or package. Name another voice, or train one"

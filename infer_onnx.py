@@ -2,7 +2,7 @@
 
 Files of export_onnx.py describe themselves; files of other VITS code need --config-path. PyTorch is not needed.
 
-Without --model the voice that comes with the code speaks. It is exported once, which needs PyTorch and onnx.
+Without --model the pretrained voice speaks. It is exported once, which needs PyTorch and onnx.
 
 Examples:
   python infer_onnx.py --text "Hello." --output-wav-path hello.wav
@@ -119,7 +119,7 @@ class OnnxVoice(BaseVoice):
 
 
 def exported() -> Path:
-    """Return the ONNX file of the voice that comes with the code, which the first call exports to the user's cache.
+    """Return the ONNX file of the pretrained voice, which the first call exports to the user's cache.
 
     Raises ValueError if the voice or a package that the export needs is missing, or the cache cannot be written.
     """
@@ -166,7 +166,7 @@ def _run(session: "InferenceSession", outputs: Sequence[str], feed: Mapping[str,
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program with the given arguments, by default those of the command line."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("--model", metavar="ONNX", help="the .onnx file (default: the voice that comes with the code)")
+    parser.add_argument("--model", metavar="ONNX", help="the .onnx file (default: the pretrained voice)")
     parser.add_argument("--config-path", metavar="JSON", help="config file, for files that do not describe themselves")
     wav = ".wav, .flac or .ogg file to write; - is standard output (default: speech.wav)"
     parser.add_argument("--output-wav-path", dest="output", metavar="FILE", help=wav)

@@ -1,7 +1,7 @@
 """Speak with a trained voice.
 
 Examples:
-  python inference.py -t "Hello." -o hello.wav              (the voice that comes with the code)
+  python inference.py -t "Hello." -o hello.wav              (the pretrained voice)
   python inference.py -m NAME -t "Hello." -o hello.wav
   python inference.py -m NAME -f lines.txt -o folder        (one audio file per line; -f - reads standard input)
   python inference.py -m NAME -t "Hello." --output-raw | aplay -t raw -f S16_LE -r 22050        (streaming)

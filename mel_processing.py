@@ -180,10 +180,8 @@ def band_synthesis(bands: int, n_fft: int, hop_size: int) -> Tensor:
     """
     bins, around = n_fft // 2 + 1, n_fft // hop_size - 1  # frames on either side that overlap a frame
     unit = F.pad(torch.eye(2 * bins, dtype=torch.float64).unsqueeze(2), (around, around))
-    start = around * hop_size - _reflection(n_fft, hop_size)[0]
-    responses = inverse_stft(unit[:, :bins], unit[:, bins:], hop_size)[
-        :, start + 1 : start + n_fft
-    ]  # a window starts at 0
+    start = around * hop_size - _reflection(n_fft, hop_size)[0]  # of the frame, whose window begins with a zero
+    responses = inverse_stft(unit[:, :bins], unit[:, bins:], hop_size)[:, start + 1 : start + n_fft]
     kernel = F.conv_transpose1d(responses.unsqueeze(1), band_filters(bands)[1].unsqueeze(0), stride=bands)
     return kernel.unflatten(0, (2, bins)).transpose(1, 2).flatten(0, 2).unsqueeze(1).float()
 

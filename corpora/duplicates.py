@@ -92,9 +92,9 @@ def near_duplicates(fingerprints: Sequence[np.ndarray]) -> list[Pair]:
             shared, shorter = min(len(first), len(second)), min(lengths[a], lengths[b])
             if shorter < MIN_STEPS or shared < SHARED * shorter:
                 continue
-            different = np.array_split(_bits(first[:shared] ^ second[:shared]), PARTS)
-            shares = [part.mean() / BITS for part in different]
-            if max(shares) <= MAX_PART_ERRORS and np.concatenate(different).mean() <= MAX_ERRORS * BITS:
+            errors = _bits(first[:shared] ^ second[:shared]) / BITS
+            parts = np.array_split(errors, PARTS)
+            if errors.mean() <= MAX_ERRORS and max(part.mean() for part in parts) <= MAX_PART_ERRORS:
                 found[min(a, b), max(a, b)] = bool(shorter < SHARED * max(lengths[a], lengths[b]))
     return [Pair(*pair, contained) for pair, contained in sorted(found.items())]
 

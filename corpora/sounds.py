@@ -115,7 +115,7 @@ def silence(samples: np.ndarray, rate: int) -> tuple[float, float]:
 
 
 def _cut_off(path: str, file: soundfile.SoundFile) -> str:
-    """Return what is missing at the end of an opened file that libsndfile reads without an error; empty if nothing is.
+    """Describe what is missing at the end of a file that libsndfile reads without an error; "" for a complete file.
 
     RIFF and AIFF declare a size, and the last page of Ogg has a flag.
     """

@@ -1,11 +1,11 @@
 """Train the small voice of this repository, from recordings to an evaluated checkpoint.
 
 The voice has the speakers that are given, in this order, and a synthetic one, `teacher`, which speaks lines of TEXTS
-(recipes/teacher.py). Its recordings teach the text encoder what little real speech cannot. All recordings are copied
-without silence at the ends and at one loudness. OUTPUT receives the copies, their lists and the config; the run is
+(recipes/teacher.py). Its recordings add pronunciations that a small corpus lacks. All recordings are copied without
+silence at the ends and at one loudness. OUTPUT receives the copies, their lists and the config; the run is
 logs/NAME. The same command continues after an interruption: finished stages are quick, and training resumes.
 
-The voice in pretrained/ has been made of LJ Speech (public domain; 38 minutes), Kathleen
+The voice in pretrained/ was trained on LJ Speech (public domain; 38 minutes), Kathleen
 (github.com/rhasspy/dataset-voice-kathleen, CC0) and hibari (Apache-2.0) speaking transcripts of LJ Speech.
 
 Examples:

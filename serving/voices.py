@@ -17,7 +17,7 @@ class UnknownVoice(ValueError):
 
 
 class Voices:
-    """The runs with a checkpoint in `folder` and `pretrained`, the voice that comes with the code, or only `model`.
+    """The runs with a checkpoint in `folder` and `pretrained`, the pretrained voice, or only `model`.
 
     A voice is loaded when it is first used. Raises ValueError if there are no voices.
     """

@@ -107,7 +107,7 @@ class Voice(BaseVoice):
 
         Args:
             path: a run's folder or its name in `logs`, whose newest `G_STEP.pth` is loaded, or a checkpoint; by default
-                the voice that comes with the code.
+                the pretrained voice.
             config_path: config file; by default the config in the checkpoint, or `config.json` beside it.
             device: "cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one.
             graphs: on a GPU, use CUDA graphs. They are several times faster after the first sentence of a length.
@@ -292,7 +292,7 @@ class Voice(BaseVoice):
 def find_checkpoint(path: str | Path) -> Path:
     """Return the generator's file for a run's folder, for its name in `logs`, or for the file itself.
 
-    "pretrained" is the voice that comes with the code. Raises ValueError, naming the nearest run, if there is none.
+    "pretrained" is the pretrained voice. Raises ValueError, naming the nearest run, if there is none.
     """
     path = Path(path)
     if path == Path(PRETRAINED.name):

@@ -46,5 +46,5 @@ def no_noise(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_pretrained_voice(monkeypatch):
-    """Hide the voice that comes with the code, so that tests have only the voices that they make."""
+    """Hide the pretrained voice, so that tests have only the voices that they make."""
     monkeypatch.setattr("files.PRETRAINED", Path("nowhere/pretrained"))

@@ -1,4 +1,4 @@
-"""Tests of the demo, from the voice that comes with the code to the picture, with a tiny voice and few steps."""
+"""Tests of the demo, from the pretrained voice to the picture, with a tiny voice and few steps."""
 
 import dataclasses
 from pathlib import Path

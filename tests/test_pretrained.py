@@ -1,4 +1,4 @@
-"""The voice that comes with the code speaks varied texts: none is silent, clipped, cut off or drawn out."""
+"""The pretrained voice speaks varied texts: none is silent, clipped, cut off or drawn out."""
 
 from pathlib import Path
 
