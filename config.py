@@ -35,7 +35,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 FlowType = Literal["pre_conv", "pre_conv2", "fft", "mono_layer_inter_residual", "mono_layer_post_residual"]
 DurationDiscriminatorType = Literal["dur_disc_1", "dur_disc_2", "dur_disc_3"]
 ResblockType = Literal["1", "2"]
-DecoderType = Literal["hifigan", "vocos", "mb_istft"]
+DecoderType = Literal["hifigan", "vocos", "harmonic_vocos", "mb_istft"]
 UnicodeForm = Literal["", "NFC", "NFD", "NFKC", "NFKD"]
 BestMeasure = Literal["auto", "mel", "kl", "dur", "duration_error", "cer", "wer", "dnsmos", "plcmos"]
 

@@ -28,8 +28,11 @@ MAX_MAGNITUDE = 100.0  # of the spectra that are inverted
 class Decoder(modules.Recomputable):
     """The interface of all decoders, which training, streaming synthesis and export rely on.
 
-    - **Input and output.** `forward(z, g)` maps latents z `[b, inter, t]` and the condition g `[b, gin, 1]`, or None,
-      to audio `[b, 1, t * hop]` in [-1, 1]. Frame i yields the samples from `i * hop` on. It draws no random numbers.
+    - **Input and output.** `forward(z, g)` maps latents z `[b, inter + extra_channels, t]` and the condition g
+      `[b, gin, 1]`, or None, to audio `[b, 1, t * hop]` in [-1, 1]. Frame i yields the samples from `i * hop` on. It
+      draws no random numbers.
+    - **Extra channels.** `excite` appends to the latent of a whole utterance what depends on more than its neighboring
+      frames, such as the phase of the voice. Most decoders need nothing.
     - **Streaming.** The samples of a frame depend on at most `context` latent frames on either side, so a long latent
       may be decoded in overlapping parts.
     - **Half precision.** `half_copy` returns a decoder for inference in fp16, with the parts named in `full_precision`
@@ -43,6 +46,7 @@ class Decoder(modules.Recomputable):
     hop: int  # samples for each latent frame; equals data.hop_length of the config
     context: int  # latent frames on either side that the audio of a frame depends on
     flatten_convolutions = True
+    extra_channels = 0  # that `excite` appends to the latent
     full_precision: tuple[str, ...] = ()  # modules and buffers that `half_copy` leaves in fp32
     noted_settings: tuple[str, ...] = ()  # keys of whole numbers that the weights do not show, for ONNX metadata
 
@@ -51,8 +55,15 @@ class Decoder(modules.Recomputable):
         """Build the decoder that a config describes; `gin_channels` is 0 without conditions."""
         raise NotImplementedError
 
+    def excite(self, z: Tensor, z_mask: Tensor, g: Tensor | None = None, f0: Tensor | None = None) -> Tensor:
+        """Append `extra_channels` to latents: z `[b, inter, t]` becomes the input of `forward`.
+
+        Args: z_mask `[b, 1, t]`; g `[b, gin, 1]` or None; f0: see `HarmonicVocos.excite`.
+        """
+        return z
+
     def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
-        """Args: z `[b, inter, t]`; g `[b, gin, 1]` or None. Returns `[b, 1, t * hop]` in [-1, 1]."""
+        """Args: z `[b, inter + extra_channels, t]`; g `[b, gin, 1]` or None. Returns `[b, 1, t * hop]` in [-1, 1]."""
         raise NotImplementedError
 
     def half_copy(self) -> "HalfDecoder":
@@ -80,7 +91,7 @@ class HalfDecoder(nn.Module):
 
     def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
         """As `Decoder.forward`. Where fp16 overflows, the audio is not finite."""
-        return self.dec(z.half(), None if g is None else g.half()).float()
+        return self.dec(z, None if g is None else g.half()).float()
 
 
 class UpsamplingDecoder(Decoder):
@@ -132,7 +143,7 @@ class UpsamplingDecoder(Decoder):
 
     def features(self, z: Tensor, g: Tensor | None) -> Tensor:
         """Return the input of `conv_post`, `[b, c, t * rates]` in the type of its weight. Args: as `forward`."""
-        x = self.conv_pre(z)
+        x = self.conv_pre(z.to(self.conv_pre.weight.dtype))
         if g is not None:
             x = x + self.cond(g)
         for up, blocks in self._stages():
@@ -280,15 +291,19 @@ class Vocos(Decoder):
 
         Args: as `forward`.
         """
-        x = self.conv_pre(z)
+        x = self.features(z, g)
+        with commons.without_autocast(x):  # half precision is too coarse for phases
+            return from_polar(self.conv_post(x))
+
+    def features(self, z: Tensor, g: Tensor | None) -> Tensor:
+        """Return the input of `conv_post`, `[b, channels, t]` in the type of its weight. Args: as `forward`."""
+        x = self.conv_pre(z.to(self.conv_pre.weight.dtype))
         if g is not None:
             x = x + self.cond(g)
         x = self.norm_pre(x)
         for block in self.blocks:
             x = self.recomputable(block, x)
-        x = self.norm_post(x).to(self.conv_post.weight.dtype)
-        with commons.without_autocast(x):  # half precision is too coarse for phases
-            return from_polar(self.conv_post(x))
+        return self.norm_post(x).to(self.conv_post.weight.dtype)
 
     def onnx_form(self) -> "VocosGraph":
         """Return the module that the ONNX exporter traces, which has real numbers only."""
@@ -311,6 +326,101 @@ class VocosGraph(nn.Module):
         return overlap_add(frames, self.dec.hop).clamp(-1, 1).unsqueeze(1)
 
 
+class PitchPredictor(nn.Module):
+    """Predict the fundamental frequency of each frame from the latent, and whether the frame is voiced."""
+
+    n_layers, kernel_size = 3, 5
+    typical = math.log(0.01)  # log frequency to which the output is relative: 220 Hz at 22,050 samples a second
+
+    def __init__(self, channels: int, gin_channels: int = 0):
+        super().__init__()
+        padding = commons.get_padding(self.kernel_size)
+        self.convs = nn.ModuleList(
+            Conv1d(channels, channels, self.kernel_size, padding=padding) for _ in range(self.n_layers)
+        )
+        self.norms = nn.ModuleList(LayerNorm(channels) for _ in range(self.n_layers))
+        self.proj = Conv1d(channels, 2, 1)
+        if gin_channels:
+            self.cond = Conv1d(gin_channels, channels, 1)
+
+    def forward(self, z: Tensor, z_mask: Tensor, g: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Args: z `[b, inter, t]`; z_mask `[b, 1, t]`; g `[b, gin, 1]` or None.
+
+        Returns the logarithm of the frequency in cycles a sample, and a score that is above 0 for voiced frames, `[b, 1, t]` each.
+        """
+        x = z if g is None else z + self.cond(g)
+        for conv, norm in zip(self.convs, self.norms):
+            x = F.gelu(norm(conv(x * z_mask)))
+        with commons.without_autocast(x):
+            log_f0, voicing = self.proj(x.to(self.proj.weight.dtype)).chunk(2, 1)
+        return log_f0 + self.typical, voicing
+
+
+class HarmonicVocos(Vocos):
+    """`Vocos` whose spectra are the sum of the harmonics of a fundamental frequency and of a free part.
+
+    A network at the rate of the frames learns the phases of harmonics slowly, because they follow from the frequencies
+    of all frames before. Here they are computed: the phase of harmonic h is h times the integral of the fundamental
+    frequency. `pitch` predicts this frequency from the latent, and training gives that of the recording.
+
+    In the spectrum of a frame, a harmonic is the transform of the Hann window around its frequency, four bins wide. The
+    last convolution gives its log-magnitude and a shift of its phase for every bin, and log-magnitude and phase of the
+    free part, which has noise and all unvoiced sounds. The model is that of Stylianou (2001) with a neural envelope.
+    """
+
+    extra_channels = 2  # fundamental frequency in cycles a sample, 0 if unvoiced, and its phase in cycles
+
+    def __init__(self, initial_channel: int, channels: int, n_layers: int, n_fft: int, hop: int, gin_channels: int = 0):
+        super().__init__(initial_channel, channels, n_layers, n_fft, hop, gin_channels)
+        self.conv_post = Conv1d(channels, 2 * (n_fft + 2), 1)
+        self.pitch = PitchPredictor(initial_channel, gin_channels)
+        self.bins = nn.Buffer(torch.arange(n_fft // 2 + 1.0).unsqueeze(1), persistent=False)
+
+    def excite(self, z: Tensor, z_mask: Tensor, g: Tensor | None = None, f0: Tensor | None = None) -> Tensor:
+        """Append the fundamental frequency and its phase to latents, `[b, inter + 2, t]`.
+
+        Args: z `[b, inter, t]`; z_mask `[b, 1, t]`; g `[b, gin, 1]` or None; f0: fundamental frequency in cycles a
+        sample, 0 where unvoiced, `[b, 1, t]`; None predicts it.
+        """
+        if f0 is None:
+            log_f0, voicing = self.pitch(z, z_mask, g)
+            f0 = torch.where(voicing > 0, log_f0.exp(), 0.0) * z_mask
+        with commons.without_autocast(z):
+            cycles = f0 * self.hop  # in a hop; the phase is that of the middle of the frame
+            phase = ((cycles + F.pad(cycles[:, :, :-1], (1, 0))) / 2).cumsum(2)
+            return torch.cat([z.to(f0.dtype), f0, phase - phase.floor()], 1)
+
+    def pitch_loss(self, z: Tensor, z_mask: Tensor, g: Tensor | None, f0: Tensor) -> Tensor:
+        """Return the mean error of predicted log frequencies plus the cross-entropy of the voicing.
+
+        Args: as `excite`, with the measured f0 `[b, 1, t]`.
+        """
+        log_f0, voicing = (x.float() for x in self.pitch(z, z_mask, g))
+        voiced = (f0 > 0).float() * z_mask
+        error = (log_f0 - torch.where(f0 > 0, f0, 1.0).log()).abs()
+        entropy = F.binary_cross_entropy_with_logits(voicing, voiced, reduction="none")
+        return (error * voiced).sum() / voiced.sum().clamp_min(1.0) + (entropy * z_mask).sum() / z_mask.sum()
+
+    def spectrum(self, z: Tensor, g: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `Vocos.spectrum`, for latents with the channels of `excite`."""
+        z, f0, phase = z.split([z.size(1) - 2, 1, 1], 1)
+        x = self.features(z, g)
+        with commons.without_autocast(x):
+            harmonics, free = self.conv_post(x).chunk(2, 1)
+            spacing = (f0 * self.n_fft).clamp_min(1.0)  # of harmonics, in bins
+            number = torch.round(self.bins / spacing)  # of the harmonic nearest to each bin
+            distance = (self.bins - number * spacing).clamp(-2, 2)  # in bins, within the main lobe of the window
+            # a squared cosine is within 1 % of the transform of the window; the signs move its center to the middle
+            signs = 1 - 2 * (self.bins % 2)
+            lobe = signs * (f0 > 0) * (number > 0) * torch.cos(distance * (math.pi / 4)).square()
+            log_magnitude, shift = harmonics.chunk(2, 1)
+            turns = number * phase
+            angle = 2 * math.pi * (turns - turns.floor()) + shift
+            real, imaginary = from_polar(torch.cat([log_magnitude, angle], 1))
+            free_real, free_imaginary = from_polar(free)
+            return free_real + lobe * real, free_imaginary + lobe * imaginary
+
+
 def from_polar(x: Tensor) -> tuple[Tensor, Tensor]:
     """Convert log-magnitudes, in the first half of the channels, and phases to real and imaginary parts.
 
@@ -322,4 +432,9 @@ def from_polar(x: Tensor) -> tuple[Tensor, Tensor]:
     return magnitude * phase.cos(), magnitude * phase.sin()
 
 
-DECODERS: dict[str, type[Decoder]] = {"hifigan": Generator, "vocos": Vocos, "mb_istft": MultiBand}
+DECODERS: dict[str, type[Decoder]] = {
+    "hifigan": Generator,
+    "vocos": Vocos,
+    "harmonic_vocos": HarmonicVocos,
+    "mb_istft": MultiBand,
+}

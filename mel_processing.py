@@ -1,6 +1,7 @@
 """Spectrograms: linear magnitude and log-mel (Slaney), of single waveforms and of padded batches, on any device.
 
-The inverse short-time Fourier transform of spectra with phases is here too.
+The fundamental frequency of spectrograms and the inverse short-time Fourier transform of spectra with phases are here
+too.
 
 As in HiFi-GAN and VITS: reflect padding of (n_fft - hop) / 2 samples at both ends, periodic Hann window, magnitude
 sqrt(re^2 + im^2 + 1e-6), mel magnitudes clamped to at least 1e-5. The result has `samples // hop_size` frames. The
@@ -18,6 +19,8 @@ from torch import Tensor
 from commons import without_autocast
 
 FFT_SIZES = (512, 1024, 2048)  # of losses and discriminators that use several spectrograms, in samples
+F0_RANGE = (65.0, 500.0)  # Hz, of speech
+VOICED, OCTAVE_COST = 0.6, 0.05  # of the fundamental frequency: autocorrelation, and its part taken for each octave
 # of the filter bank: coefficients for each band, the cutoff in bandwidths, and the shape of the Kaiser window
 BAND_TAPS, BAND_CUTOFF, BAND_BETA = 16, 0.566, 9.0
 
@@ -98,6 +101,36 @@ def log_mel(wav: Tensor, data: Any) -> Tensor:
     n_fft, rate = data.filter_length, data.sampling_rate
     spec = spectrogram_torch(wav, n_fft, rate, data.hop_length, data.win_length)
     return spec_to_mel_torch(spec, n_fft, data.n_mel_channels, rate, data.mel_fmin, data.mel_fmax)
+
+
+def fundamental_frequency(spec: Tensor, sampling_rate: int) -> Tensor:
+    """Estimate the fundamental frequency of each frame of magnitude spectrograms `[b, n_fft // 2 + 1, t]`.
+
+    The period is the lag of the highest peak of the autocorrelation, divided by that of the Hann window, with a small
+    preference for short lags (Boersma 1993, without the search for a path). Frames are independent. A frame is voiced
+    if this peak is at least `VOICED`. `sampling_rate` is in Hz; the FFT should hold three periods of the lowest voice.
+
+    Returns `[b, 1, t]` in Hz, 0 where unvoiced.
+    """
+    spec = _full_precision(spec)
+    n_fft = 2 * (spec.size(1) - 1)
+    lowest, highest = F0_RANGE
+    first, last = max(int(sampling_rate / highest), 2), min(int(sampling_rate / lowest) + 1, n_fft // 2 - 1)
+    with without_autocast(spec):
+        window = torch.fft.irfft(torch.fft.rfft(_hann_window(n_fft, spec.dtype, spec.device)).abs().square())
+        r = torch.fft.irfft(spec.square().transpose(1, 2), n_fft)[:, :, : last + 2]
+        r = r / (r[:, :, :1] * (window / window[0])[: last + 2]).clamp_min(1e-9)
+        before, at, after = r[:, :, first - 1 : last], r[:, :, first : last + 1], r[:, :, first + 1 :]
+        lag = torch.arange(first, last + 1, device=spec.device)
+        # the vertex of the parabola through three points
+        shift = ((before - after) / (2 * (before - 2 * at + after)).clamp_max(-1e-9)).clamp(-0.5, 0.5)
+        height = at - (before - after) * shift / 4
+        peak = (at >= before) & (at > after)
+        score = torch.where(peak, height - OCTAVE_COST * torch.log2(lag * (lowest / sampling_rate)), -torch.inf)
+        best = score.argmax(2, keepdim=True)
+        f0 = sampling_rate / (lag[best] + shift.gather(2, best))
+        voiced = peak.gather(2, best) & (height.gather(2, best) > VOICED)
+        return torch.where(voiced, f0, 0.0).transpose(1, 2)
 
 
 def inverse_stft(real: Tensor, imaginary: Tensor, hop_size: int) -> Tensor:

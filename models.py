@@ -281,11 +281,18 @@ class SynthesizerTrn(nn.Module):
         self.current_mas_noise_scale = max(self.mas_noise_scale_initial - self.noise_scale_delta * step, 0.0)
 
     def forward(
-        self, x: Tensor, x_lengths: Tensor, y: Tensor, y_lengths: Tensor, sid: Tensor | Bundle | None = None
+        self,
+        x: Tensor,
+        x_lengths: Tensor,
+        y: Tensor,
+        y_lengths: Tensor,
+        sid: Tensor | Bundle | None = None,
+        f0: Tensor | None = None,
     ) -> TrainingOutput:
         """Compute one training pass, in which a random segment of each utterance is decoded.
 
-        Args: x `[b, t_s]`, token ids; y `[b, spec, t_t]`; lengths `[b]`; sid: see `condition`.
+        Args: x `[b, t_s]`, token ids; y `[b, spec, t_t]`; lengths `[b]`; sid: see `condition`; f0 `[b, 1, t_t]`:
+        measured fundamental frequency for decoders that use it, see `HarmonicVocos.excite`.
         """
         g = self.condition(sid)
         x, m_p, logs_p, x_mask = self.enc_p(x, x_lengths, g if self.conditions_text else None)
@@ -298,7 +305,8 @@ class SynthesizerTrn(nn.Module):
         token = attn.squeeze(1).argmax(2)  # [b, t_t]
         m_p, logs_p = pick_tokens(m_p, token) * y_mask, pick_tokens(logs_p, token) * y_mask
         z_slice, ids_slice = commons.rand_slice_segments(z, y_lengths, self.segment_size)
-        o = self.dec(z_slice, g)
+        f0_slice = None if f0 is None else commons.slice_segments(f0, ids_slice, self.segment_size)
+        o = self.dec(self.dec.excite(z_slice, torch.ones_like(z_slice[:, :1]), g, f0_slice), g)
         latents = Latents(z, z_p, m_p, logs_p, m_q, logs_q)
         return TrainingOutput(o, l_length, attn, ids_slice, x_mask, y_mask, latents, durations)
 
@@ -326,7 +334,7 @@ class SynthesizerTrn(nn.Module):
         attn_mask = planned.x_mask.unsqueeze(2) * y_mask.unsqueeze(3)
         attn = commons.generate_path(planned.durations.unsqueeze(1), attn_mask)
         o = self.dec(z[:, :, :max_len], planned.g)
-        return o, attn, y_mask, (z, z_p, m_p, logs_p)
+        return o, attn, y_mask, (z[:, : z_p.size(1)], z_p, m_p, logs_p)
 
     def plan(
         self,
@@ -350,14 +358,15 @@ class SynthesizerTrn(nn.Module):
 
         Args: t_t: frames to compute; None is the longest item, which reads a number back from the device.
 
-        Returns z, z_p, m_p, logs_p `[b, inter, t_t]` and y_mask `[b, 1, t_t]`. All but z_p, which is noise there, are
-        zero beyond the last frame of each item.
+        Returns the decoder's input z `[b, inter + extra, t_t]`, z_p, m_p, logs_p `[b, inter, t_t]` and y_mask
+        `[b, 1, t_t]`. All but z_p, which is noise there, are zero beyond the last frame of each item.
         """
         token, spoken = commons.tokens_of_frames(planned.durations, t_t)
         y_mask = spoken.unsqueeze(1).to(planned.m_p.dtype)
         m_p, logs_p = (pick_tokens(x, token) * y_mask for x in (planned.m_p, planned.logs_p))
         z_p = m_p + torch.randn_like(m_p) * torch.exp(logs_p) * noise_scale
         z = self.flow(z_p, y_mask, planned.g, reverse=True) * y_mask
+        z = self.dec.excite(z, y_mask, planned.g) * y_mask
         return z, z_p, m_p, logs_p, y_mask
 
     def voice_conversion(
@@ -374,7 +383,7 @@ class SynthesizerTrn(nn.Module):
         z, _, _, y_mask = self.enc_q(y, y_lengths, g_src)
         z_p = self.flow(z, y_mask, g_src)
         z_hat = self.flow(z_p, y_mask, g_tgt, reverse=True)
-        return self.dec(z_hat * y_mask, g_tgt), y_mask, (z, z_p, z_hat)
+        return self.dec(self.dec.excite(z_hat * y_mask, y_mask, g_tgt), g_tgt), y_mask, (z, z_p, z_hat)
 
     def condition(self, sid: Tensor | Bundle | None) -> Tensor | None:
         """Embed the conditions of a batch as g `[b, gin, 1]`; None for a model without conditions.

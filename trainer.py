@@ -17,11 +17,12 @@ import losses
 from checkpoint import Position
 from config import HIGHER_IS_BETTER, Config, TrainConfig
 from data_utils import Batch
+from decoders import HarmonicVocos
 from discriminators import DURATION_DISCRIMINATORS
 from durations import dequantize
 from kernels import fused
 from kernels.step_graphs import DDP_WARM_UP, GraphedSteps
-from mel_processing import log_mel, spec_to_mel_torch, spectrogram_of_batch
+from mel_processing import fundamental_frequency, log_mel, spec_to_mel_torch, spectrogram_of_batch
 from models import SynthesizerTrn, TrainingOutput
 from modules import set_recompute
 from monotonic_align import fastest
@@ -32,6 +33,7 @@ from training.networks import build_discriminator, build_duration_discriminator,
 logger = logging.getLogger(__name__)
 
 MAX_SAMPLE_LENGTH = 10  # times the recording's length, for the sample that training synthesizes
+PITCH_WEIGHT = 10.0  # of the loss of the predicted fundamental frequency
 STFT_WEIGHT = 0.1  # of the losses by the spectrogram discriminators, as in Vocos
 NO_SCALE_GROWTH = 2**31 - 1  # steps after which a scaler of 1 would grow
 SMALLEST_SPREAD = 1e-6  # of aligned log durations, to divide by
@@ -39,6 +41,19 @@ VALIDATION_SUMS = (  # over all frames or tokens of the validation set
     *("frames", "mel_error", "kl", "tokens", "dur", "duration_error"),
     *("predicted", "predicted_squared", "aligned", "aligned_squared"),  # log durations
 )
+
+
+class Spectra(NamedTuple):
+    """What training needs of recordings, zero after the end of each.
+
+    y `[b, spec, t_t]` the posterior's input; mel `[b, bands, t_t]` log-mel; lengths `[b]` in frames; f0 `[b, 1, t_t]`
+    the fundamental frequency in cycles a sample, 0 where unvoiced, or None if the decoder does not use it.
+    """
+
+    y: Tensor
+    mel: Tensor
+    lengths: Tensor
+    f0: Tensor | None
 
 
 class Sample(NamedTuple):
@@ -154,7 +169,7 @@ class Trainer:
 
         for part in accumulating(parts, discriminators.values()):
             with torch.set_grad_enabled(whole):
-                mel, out = self.generate(part)
+                spectra, out = self.generate(part)
             for name, loss in self.discriminator_losses(part, out):
                 discriminators[name].accumulate(loss / len(parts), self.scaler)
                 record[f"loss/{name}/total"].append(loss.detach())
@@ -163,8 +178,8 @@ class Trainer:
 
         for part in accumulating(parts, [self.generator]):
             if not whole:
-                mel, out = self.generate(part)
-            terms = self.generator_losses(part, mel, out)
+                spectra, out = self.generate(part)
+            terms = self.generator_losses(part, spectra, out)
             self.generator.accumulate(terms["total"] / len(parts), self.scaler)
             for name, loss in terms.items():
                 record[f"loss/g/{name}"].append(loss.detach())
@@ -244,11 +259,12 @@ class Trainer:
             active["dur_d"] = self.learners["duration_discriminator"]
         return active
 
-    def generate(self, batch: Batch) -> tuple[Tensor, TrainingOutput]:
-        """Return the log-mel of the recordings `[b, bands, t_t]` and the generator's output."""
-        spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
+    def generate(self, batch: Batch) -> tuple[Spectra, TrainingOutput]:
+        """Return the spectra of the recordings and the generator's output."""
+        spectra = self.spectra(batch.wav, batch.wav_lengths)
+        given = batch.text, batch.text_lengths, spectra.y, spectra.lengths, batch.conditions, spectra.f0
         with self.autocast():
-            return mel, self.generator.wrapped(batch.text, batch.text_lengths, spec, spec_lengths, batch.conditions)
+            return spectra, self.generator.wrapped(*given)
 
     def discriminator_losses(self, batch: Batch, out: TrainingOutput) -> Iterator[tuple[str, Tensor]]:
         """Yield name and loss of each discriminator; each is computed when it is requested."""
@@ -266,10 +282,10 @@ class Trainer:
             scores_r, scores_g = discriminators["dur_d"].wrapped(x, out.x_mask, logw_, logw.detach(), condition)
             yield "dur_d", losses.discriminator_loss(scores_r, scores_g, out.x_mask.transpose(1, 2))[0]
 
-    def generator_losses(self, batch: Batch, mel: Tensor, out: TrainingOutput) -> dict[str, Tensor]:
+    def generator_losses(self, batch: Batch, spectra: Spectra, out: TrainingOutput) -> dict[str, Tensor]:
         """Return the generator's weighted losses by name, after their sum `total`."""
         discriminators = self.discriminators()
-        terms = self.acoustic_losses(batch, mel, out) if "d" in discriminators else {}
+        terms = self.acoustic_losses(batch, spectra, out) if "d" in discriminators else {}
         terms["dur"] = out.l_length.sum()
         if "d" in discriminators:
             terms |= self.adversarial_losses(discriminators["d"], batch, out)
@@ -277,23 +293,29 @@ class Trainer:
             terms["dur_gen"] = self.duration_adversarial_loss(discriminators["dur_d"], batch, out)
         train = self.config.train
         weights = {"mel": train.c_mel, "kl": train.c_kl, "stft": train.c_stft}
-        weights |= {"gen_stft": STFT_WEIGHT, "fm_stft": STFT_WEIGHT}
+        weights |= {"gen_stft": STFT_WEIGHT, "fm_stft": STFT_WEIGHT, "pitch": PITCH_WEIGHT}
         weighted = {name: weights.get(name, 1.0) * loss for name, loss in terms.items()}
         return {"total": torch.stack(list(weighted.values())).sum()} | weighted
 
-    def acoustic_losses(self, batch: Batch, mel: Tensor, out: TrainingOutput) -> dict[str, Tensor]:
-        """Return the distances of the decoded segment to the recording, and the KL divergence of the whole utterance.
+    def acoustic_losses(self, batch: Batch, spectra: Spectra, out: TrainingOutput) -> dict[str, Tensor]:
+        """Return the distances of the decoded segment to the recording.
 
-        mel `[b, bands, t_t]` is that of the recordings.
+        The KL divergence and the error of the fundamental frequency, if the decoder predicts it, are those of the whole
+        utterance. `spectra` are those of the recordings.
         """
         z, y_hat = out.latents, out.o.squeeze(1)
-        mel_slice = commons.slice_segments(mel, out.ids_slice, self.config.segment_frames)
+        mel_slice = commons.slice_segments(spectra.mel, out.ids_slice, self.config.segment_frames)
         terms = {
             "mel": losses.mel_loss(mel_slice, log_mel(y_hat, self.config.data)),
             "kl": losses.kl_loss(z.z_p, z.logs_q, z.m_p, z.logs_p, out.y_mask),
         }
         if self.config.train.c_stft:
             terms["stft"] = losses.stft_loss(self.real_segments(batch.wav, out).squeeze(1), y_hat)
+        if spectra.f0 is not None:
+            net = self.generator.network
+            with self.autocast():
+                g = net.condition(batch.conditions)
+                terms["pitch"] = cast(HarmonicVocos, net.dec).pitch_loss(z.z, out.y_mask, g, spectra.f0)
         return terms
 
     def adversarial_losses(self, discriminator: Learner[Any], batch: Batch, out: TrainingOutput) -> dict[str, Tensor]:
@@ -326,8 +348,8 @@ class Trainer:
         with torch.no_grad():
             return self.generator.network.condition(batch.conditions)
 
-    def spectrograms(self, wav: Tensor, wav_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the posterior's input and the log-mel of `[b, 1, samples]`, each `[b, c, t_t]`, and frame counts."""
+    def spectra(self, wav: Tensor, wav_lengths: Tensor) -> Spectra:
+        """Compute what training needs of recordings `[b, 1, samples]`."""
         data = self.config.data
         spec, lengths = spectrogram_of_batch(
             wav.squeeze(1), wav_lengths, data.filter_length, data.hop_length, data.win_length
@@ -335,7 +357,9 @@ class Trainer:
         mel = spec_to_mel_torch(
             spec, data.filter_length, data.n_mel_channels, data.sampling_rate, data.mel_fmin, data.mel_fmax
         )
-        return (mel if data.use_mel_posterior_encoder else spec), mel, lengths
+        uses_f0 = isinstance(self.generator.network.dec, HarmonicVocos)
+        f0 = fundamental_frequency(spec, data.sampling_rate) / data.sampling_rate if uses_f0 else None
+        return Spectra(mel if data.use_mel_posterior_encoder else spec, mel, lengths, f0)
 
     def real_segments(self, wav: Tensor, out: TrainingOutput) -> Tensor:
         """Cut from recordings `[b, 1, samples]` the segments that the generator decoded, `[b, 1, segment]`."""
@@ -388,15 +412,16 @@ class Trainer:
 
     def _validation_sums(self, net: SynthesizerTrn, batch: Batch) -> dict[str, Tensor]:
         """Return sums over the frames and tokens of a batch, by the names in `VALIDATION_SUMS`."""
-        spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
+        spectra = self.spectra(batch.wav, batch.wav_lengths)
+        mel = spectra.mel
         with self.autocast():
-            out = net(batch.text, batch.text_lengths, spec, spec_lengths, batch.conditions)
+            out = net(batch.text, batch.text_lengths, spectra.y, spectra.lengths, batch.conditions)
             g = net.condition(batch.conditions)
-            o = net.dec(out.latents.z, g)
+            o = net.dec(net.dec.excite(out.latents.z, out.y_mask, g), g)
             x, logw_ = out.durations.x, out.durations.logw_
             mean = net.predict_durations(x, out.x_mask, g, 0.0).float()
             logw = net.predict_durations(x, out.x_mask, g, Scales().noise_scale_w).float()
-        mel_hat = self.spectrograms(o, batch.wav_lengths)[1]
+        mel_hat = self.spectra(o, batch.wav_lengths).mel
         z, y_mask, x_mask = out.latents, out.y_mask, out.x_mask
         frames, tokens = y_mask.sum(), x_mask.sum()
         w = out.attn.sum(2)
@@ -418,13 +443,14 @@ class Trainer:
         """Synthesize the text of a batch of one recording, in one process."""
         scales = Scales()
         with self.evaluating() as net, self.autocast():
-            spec, mel, spec_lengths = self.spectrograms(batch.wav, batch.wav_lengths)
+            spectra = self.spectra(batch.wav, batch.wav_lengths)
+            mel, spec_lengths = spectra.mel, spectra.lengths
             planned = net.plan(batch.text, batch.text_lengths, batch.conditions, noise_scale_w=scales.noise_scale_w)
             # the durations of an untrained predictor may exceed any memory
             longest = (MAX_SAMPLE_LENGTH * spec_lengths / batch.text_lengths).ceil()
             durations = planned.durations.nan_to_num(1.0).minimum(longest)
             o, attn, _, _ = net.speak(planned._replace(durations=durations), scales.noise_scale)
-            out = net(batch.text, batch.text_lengths, spec, spec_lengths, batch.conditions)
+            out = net(batch.text, batch.text_lengths, spectra.y, spec_lengths, batch.conditions, spectra.f0)
         frames, tokens = int(spec_lengths[0]), int(batch.text_lengths[0])
         return Sample(
             audio=o[0, 0].cpu().numpy(),

@@ -141,8 +141,8 @@ def extract(device: torch.device, args: argparse.Namespace) -> None:
         with trainer.evaluating() as net:
             for batch in batches:
                 batch = batch.to(device)
-                spec, _, spec_lengths = trainer.spectrograms(batch.wav, batch.wav_lengths)
-                out = net(batch.text, batch.text_lengths, spec, spec_lengths, batch.conditions)
+                spectra = trainer.spectra(batch.wav, batch.wav_lengths)
+                out = net(batch.text, batch.text_lengths, spectra.y, spectra.lengths, batch.conditions)
                 for i, tokens in enumerate(batch.text_lengths.tolist()):
                     x, w = out.durations.x[i, :, :tokens], out.attn[i, 0, :, :tokens].sum(0)
                     clips[int(batch.index[i])] = x.half().cpu(), w.short().cpu()

@@ -88,7 +88,7 @@ def check_speech(voice: Voice) -> None:
 
 def example_latent(voice: Voice) -> dict[str, Tensor]:
     """Return inputs of `Decoder` by name."""
-    z = torch.zeros(1, voice.config.model.inter_channels, EXAMPLE_FRAMES)
+    z = torch.zeros(1, voice.config.model.inter_channels + voice.net.dec.extra_channels, EXAMPLE_FRAMES)
     return {"z": z, "g": torch.zeros(1, voice.config.model.gin_channels, 1)} if voice.net.conditions else {"z": z}
 
 

@@ -183,5 +183,6 @@ CHECKS: "tuple[Check, ...]" = (training, spectrograms, texts, speakers, network,
 DECODER_CHECKS: "dict[str, tuple[Check, ...]]" = {  # in addition
     "hifigan": (hifigan,),
     "vocos": (vocos,),
+    "harmonic_vocos": (vocos,),
     "mb_istft": (mb_istft,),
 }

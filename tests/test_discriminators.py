@@ -42,9 +42,9 @@ def test_every_weight_and_the_waveform_get_gradients(spectral):
 def test_they_have_losses_of_their_own_with_a_weight():
     config = tiny.config(STFT)
     run, data = Trainer(config, CPU), tiny.batch(config)
-    mel, out = run.generate(data)
+    spectra, out = run.generate(data)
     plain = run.adversarial_losses(run.learners["discriminator"], data, out)
-    terms = run.generator_losses(data, mel, out)
+    terms = run.generator_losses(data, spectra, out)
     assert set(plain) == {"gen", "fm", "gen_stft", "fm_stft"}
     for name, loss in plain.items():
         weight = STFT_WEIGHT if name.endswith("_stft") else 1

@@ -431,8 +431,8 @@ def test_the_duration_spread_is_a_ratio_of_standard_deviations_over_all_tokens()
     predicted, aligned = [], []
     with run.evaluating() as net, torch.no_grad():
         for one in batches:
-            spec, _, lengths = run.spectrograms(one.wav, one.wav_lengths)
-            out = net(one.text, one.text_lengths, spec, lengths, one.conditions)
+            spectra = run.spectra(one.wav, one.wav_lengths)
+            out = net(one.text, one.text_lengths, spectra.y, spectra.lengths, one.conditions)
             predicted.append(out.durations.logw.flatten())
             aligned.append(out.attn.sum(2).flatten().log())
     expected = torch.cat(predicted).std(correction=0) / torch.cat(aligned).std(correction=0)
@@ -747,8 +747,8 @@ def test_helpers_for_several_processes_work_in_one(monkeypatch):
 def test_the_distance_of_spectrograms_is_a_term_where_it_has_a_weight():
     config = tiny.config(train={"c_stft": 2.5})
     run, data = Trainer(config, CPU), tiny.batch(config)
-    mel, out = run.generate(data)
+    spectra, out = run.generate(data)
     expected = losses.stft_loss(run.real_segments(data.wav, out).squeeze(1), out.o.squeeze(1))
-    torch.testing.assert_close(run.generator_losses(data, mel, out)["stft"], 2.5 * expected)
+    torch.testing.assert_close(run.generator_losses(data, spectra, out)["stft"], 2.5 * expected)
     plain = Trainer(tiny.config(), CPU)
-    assert "stft" not in plain.generator_losses(data, mel, out)
+    assert "stft" not in plain.generator_losses(data, spectra, out)

@@ -67,6 +67,7 @@ MANY_VOICES = {"data": {"n_speakers": 2}, "model": {"gin_channels": 6, "use_spk_
 DECODERS = {  # keys of the model section that select each decoder; the sections above are for hifigan and vocos
     "hifigan": {"decoder": "hifigan"},
     "vocos": {"decoder": "vocos"},
+    "harmonic_vocos": {"decoder": "harmonic_vocos"},
     "mb_istft": {
         "decoder": "mb_istft",
         "upsample_rates": [4],
