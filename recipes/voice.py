@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--output", required=True, type=Path, metavar="FOLDER", help="folder of recordings, lists, config and report")
     add("-m", "--model", required=True, metavar="NAME", help="name of the run")
     add("-c", "--config", metavar="JSON", default=str(REPOSITORY / "configs/vits2_small.json"), help="the network")
+    add("--init-from", metavar="RUN", help="as in train.py: a run with a network of almost the same parts")
     add("--steps", default="36000", metavar="N", help="training steps")
     add("--stages", nargs="+", choices=STAGES, default=[*STAGES], metavar="STAGE", help=f"any of {', '.join(STAGES)}")
     args = parser.parse_args(arguments)
@@ -80,7 +81,8 @@ def train_voice(args: argparse.Namespace) -> None:
     configs.save(
         configs.changed(configs.changed(voice, "model", **SPEAKER_CONDITION), "train", lr_decay=LR_DECAY), path
     )
-    run("train.py", "-c", str(path), "-m", args.model, "--max-steps", args.steps)
+    start = ["--init-from", args.init_from] if args.init_from else []
+    run("train.py", "-c", str(path), "-m", args.model, "--max-steps", args.steps, *start)
 
 
 def evaluate(args: argparse.Namespace) -> None:
