@@ -58,6 +58,7 @@ class Panel(NamedTuple):
 
 LEAST_SQUARES = f"least-squares loss\n{BALANCE}"
 NORM = f"L2 norm of the gradient\n{BALANCE}"
+GIGABYTES = "gigabytes\nconstant is good"
 PANELS = (
     Panel("Validation", "Spectrogram", f"log-mel L1 distance\n{LOWER}", "loss/g/mel", "validation/mel", "c_mel"),
     Panel(
@@ -94,6 +95,10 @@ PANELS = (
         "Rates and speed", "Alignment noise", "scale of the noise, no unit\nset by the config", "scale/alignment_noise"
     ),
     Panel("Rates and speed", "Speed", f"seconds per step\n{LOWER}", "seconds_a_step"),
+    Panel("Memory", "Training process", GIGABYTES, "memory/process_gb"),
+    Panel("Memory", "Data workers", GIGABYTES, "memory/workers_gb"),
+    Panel("Memory", "Tensors on the GPU", GIGABYTES, "memory/gpu_allocated_gb"),
+    Panel("Memory", "Pools on the GPU", GIGABYTES, "memory/gpu_reserved_gb"),
 )
 LETTER_SPACE = 0.08  # of the height of an alignment, below it for the letters of its first symbols
 PICTURES = {  # of a validation utterance in the TensorBoard events of training

@@ -21,7 +21,7 @@ from importers import transfer
 from reporting import Meter, Reporter, set_up_logging, show_samples
 from synthesis.voice import find_checkpoint
 from trainer import Trainer
-from training import pace
+from training import memory, pace
 from training.evaluations import collect, recall_evaluations, start_evaluation
 from training.guard import PROGRESS_INTERVAL, SCALE_SEARCH, StepGuard
 from training.loaders import end_workers, make_loaders
@@ -169,6 +169,7 @@ def train_until_end(run: Run, stop: StopRequest) -> None:
             values = meter.means() | {"learning_rate": trainer.generator.learning_rate}
             values["seconds_a_step"] = timer.seconds_a_step(position.step)
             values["scale/alignment_noise"] = trainer.generator.network.current_mas_noise_scale
+            values |= memory.in_use(trainer.device)
             run.reporter.show(position.epoch, values)
             run.reporter.scalars(position.step, values)
         if position.batch == epoch_length:
