@@ -2,7 +2,7 @@
 
 A case is good if the reader accepts the input or raises ValueError, OSError or SystemExit with a short message, within
 20 seconds of processor time and 4 GB of memory. Cases run in a process of their own, so that a crash or a hang is one
-failed case. The exit code is 1 if a case failed, or if no input of a kind was accepted, because then nothing was tested.
+failed case. The exit code is 1 if a case failed, or if no input of a kind was accepted: then nothing was tested.
 
 Examples:
   python tests/fuzz.py --cases 2000                              every kind of input

@@ -896,8 +896,10 @@ def test_a_table_of_symbols_from_a_file_is_kept_in_the_run_and_speaks(workspace)
 
 def test_steps_that_are_not_finite_are_skipped_and_end_the_run_if_frequent(workspace, capsys):
     write(np.full(6000, np.nan, np.float32))(workspace / "train0.wav")
+    write(np.full(6000, np.nan, np.float32))(workspace / "val1.wav")
     with_config(name="one", train={"batch_size": 1})("--skip-check", "--max-steps", 7)
     said = capsys.readouterr().err
+    assert re.search(r"recordings with samples that are not finite: \S*val1.wav\n", said)
     assert re.search(r"an update before step 7 was skipped: not finite. Utterances: \S*train0.wav", said)
     weights = torch.load("logs/one/G_7.pth", weights_only=True)["model"]
     assert all(value.isfinite().all() for value in weights.values())
