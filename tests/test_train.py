@@ -1,6 +1,8 @@
 """The program train.py: published configs, resuming, other weights, wrong input, several processes."""
 
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
 import re
 import resource
@@ -17,6 +19,7 @@ import soundfile
 import tiny
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader
 
 import checkpoint
 import config as configs
@@ -24,6 +27,7 @@ import corpus
 import data_utils
 import train
 import trainer
+import training.loaders
 import training.process
 import training.run
 import training.stop
@@ -683,6 +687,19 @@ def test_an_error_in_a_loader_process_prints_one_line_and_ends_the_program(works
     assert done.returncode == 2
     assert re.fullmatch(r"train: train\d\.wav: removed since", done.stderr.splitlines()[-1]), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_workers_that_are_killed_at_the_end_raise_no_error():
+    batches = iter(DataLoader(range(9), num_workers=1))  # type: ignore[arg-type]
+    next(batches)
+    handler, workers = signal.getsignal(signal.SIGCHLD), multiprocessing.active_children()
+    try:
+        training.loaders.end_workers()
+        multiprocessing.connection.wait([worker.sentinel for worker in workers])
+        time.sleep(0.1)  # PyTorch's handler of the signal would raise here
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+    assert workers and not multiprocessing.active_children()
 
 
 SHORT_OF_MEMORY = """
