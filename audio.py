@@ -22,7 +22,8 @@ WRITE_BLOCK = 1 << 16  # samples per call; libsndfile's Vorbis encoder overflows
 MAX_FRAMES = 1 << 48  # libsndfile reports more if the length is unknown, as in FLAC that was encoded from a pipe
 MAX_PEAK = 16.0  # a recording above it is not on the scale of -1..1
 READ_BLOCK = 1 << 20  # samples of all channels that are decoded at once
-MIN_RATE, MAX_RATE, MAX_CHANNELS = 1000, 96_000, 2  # of recordings whose duration is limited
+MIN_RATE = 1000  # Hz, below which a few kilobytes are hours, and resampling needs gigabytes
+MAX_RATE, MAX_CHANNELS = 96_000, 2  # of recordings whose duration is limited
 FULL_SCALE = 32768  # the scale of reading, so that 16-bit audio that is read and written again stays the same
 
 
@@ -38,7 +39,7 @@ def resampled_frames(frames: int, rate: int, sampling_rate: int) -> int:
 def read_header(path: str | Path) -> tuple[int, int]:
     """Return the samples per channel of a recording and its rate in Hz, without decoding it.
 
-    Raises ValueError if the file is missing, is not audio, or does not state its length.
+    Raises ValueError if the file is missing, is not audio, does not state its length, or has a rate below `MIN_RATE`.
     """
     with open_audio(path) as file:
         return file.frames, file.samplerate
@@ -52,8 +53,6 @@ def refuse_long(path: str | Path, seconds: float) -> None:
     with open_audio(path) as file:
         if file.frames > seconds * file.samplerate:
             raise ValueError(f"the recording is longer than {seconds:g} seconds")
-        if file.samplerate < MIN_RATE:
-            raise ValueError(f"{file.samplerate} Hz are no sampling rate of speech; the least is {MIN_RATE}")
         if file.frames * file.channels > seconds * MAX_RATE * MAX_CHANNELS:
             raise ValueError(
                 f"{file.channels} channels at {file.samplerate} Hz are too much to decode; "
@@ -147,7 +146,8 @@ def open_audio(path: str | Path, required_rate: int | None = None) -> Iterator[s
     """Open a recording for reading.
 
     Errors until it is closed become ValueErrors, or OffScale, that begin with the path. They are raised for a file that
-    is missing, is not audio, does not state its length, or has another rate than `required_rate`, in Hz.
+    is missing, is not audio, does not state its length, or has a rate below `MIN_RATE` or another one than
+    `required_rate`, in Hz.
     """
     try:
         if not os.path.isfile(shards.file_of(path)):
@@ -157,6 +157,8 @@ def open_audio(path: str | Path, required_rate: int | None = None) -> Iterator[s
         with shards.opened(path) as source, soundfile.SoundFile(source) as file:
             if file.frames > MAX_FRAMES:
                 raise ValueError("the header does not state the length: encode the recording again, not through a pipe")
+            if file.samplerate < MIN_RATE:
+                raise ValueError(f"{file.samplerate} Hz are no sampling rate of speech; the least is {MIN_RATE}")
             if required_rate not in (None, file.samplerate):
                 rates = f"sampled at {file.samplerate} Hz, the configuration says {required_rate} Hz"
                 raise ValueError(f"{rates}: convert the file, or set data.resample to true")

@@ -18,6 +18,7 @@ from corpora import shards
 from files import probable_encoding, write_text
 
 MAX_SHOWN = 200  # characters of a line in an error message
+MAX_PATH = 4096  # bytes of a path that Linux opens
 BLOCK = 1 << 22  # bytes of a filelist that are read at once
 LINES = 1 << 10  # of a filelist that are decoded at once
 
@@ -207,7 +208,7 @@ class Filelist(Computed[Clip]):
     def _usual_lines(self, block: bytes) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the ends and the numbers, from 1, of lines that are not blank, and note the first of each speaker.
 
-        Returns None if a line has another number of columns or an empty path, or ends in another way.
+        Returns None if a line has another number of columns, an empty or a too long path, or ends in another way.
         """
         if b"\0" in block or block.count(b"\r") != block.count(b"\r\n"):
             return None
@@ -222,6 +223,8 @@ class Filelist(Computed[Clip]):
         if not 2 <= self.width <= 3 or any(block[starts[i] : ends[i]].strip() for i in np.flatnonzero(~usual)):
             return None
         starts, bars = starts[usual], bars.reshape(-1, self.width - 1)
+        if (bars[:, 0] - starts > MAX_PATH).any():
+            return None
         # spaces, and the first byte of others in UTF-8; a path that begins with a letter is not empty
         begins = content[starts]
         unsure = np.flatnonzero((begins <= ord(" ")) | (begins == ord("|")) | (begins > 127))
@@ -248,6 +251,8 @@ class Filelist(Computed[Clip]):
                 raise ValueError(f"{path}, line {number}: {len(columns)} columns; {expected}")
             if not columns[0]:
                 raise ValueError(f"{path}, line {number}: the path is empty")
+            if (size := len(columns[0].encode())) > MAX_PATH:
+                raise ValueError(f"{path}, line {number}: the path has {size} bytes; the most is {MAX_PATH}")
             yield number, columns
             if convert:
                 columns[-1] = convert(columns[-1])
@@ -280,7 +285,7 @@ def read_filelist(path: str | Path) -> list[Clip]:
 
     White space around columns is removed. A recording that is not found from the working directory is looked for
     beside the filelist. Raises ValueError as `read_rows` and, with file and line, for another number of columns, a `|`
-    in a text, or an empty path.
+    in a text, or an empty or too long path.
     """
     return list(Filelist(path))
 

@@ -2,7 +2,7 @@
 
 A case is good if the reader accepts the input or raises ValueError, OSError or SystemExit with a short message, within
 20 seconds of processor time and 4 GB of memory. Cases run in a process of their own, so that a crash or a hang is one
-failed case. The exit code is 1 if a case failed.
+failed case. The exit code is 1 if a case failed, or if no input of a kind was accepted: then nothing was tested.
 
 Examples:
   python tests/fuzz.py --cases 2000                              every kind of input
@@ -50,6 +50,7 @@ import corpus
 import preprocess
 import trainer
 from data_utils import DistributedBucketSampler, SpeechDataset
+from importers import transfer
 from synthesis import Voice
 from synthesis.output import subtitles
 
@@ -540,7 +541,9 @@ def checkpoints(folder: Path) -> Case:
                 case 1:
                     return checkpoint.resume_run(run, Path("mutant"))
                 case 2:
-                    return checkpoint.transfer(learner.network, path, dataclasses.asdict(conf.model))
+                    content = checkpoint.read(path)
+                    with checkpoint.structure_of(path):
+                        return transfer.plan(learner.network, content, conf, str(path))
                 case _:
                     return checkpoint.load_checkpoint(path, learner.network, learner.optimizer)
         finally:
@@ -552,7 +555,7 @@ def checkpoints(folder: Path) -> Case:
 
 
 def onnx_files(folder: Path) -> Case:
-    """ONNX files: damaged, with other metadata, or with another graph, spoken by infer_onnx.py."""
+    """ONNX files: damaged, with other metadata, or with another graph, that speak."""
     import onnx
     import onnxruntime
 
@@ -616,8 +619,7 @@ def onnx_files(folder: Path) -> Case:
                 constant.dims[0] = draw.choice([0, -1, 2**40, constant.dims[0] + 1])
             data = changed.SerializeToString()
         Path("x.onnx").write_bytes(data)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            return infer_onnx.main(["--model", "x.onnx", "--output", "x.wav", "--text", "ten tones."])
+        return infer_onnx.OnnxVoice("x.onnx", threads=1).speak("ten tones.")
 
     return case
 
@@ -649,8 +651,11 @@ def fault_of(error: BaseException) -> str | None:
     return None
 
 
-def run_cases(kind: str, seed: int, first: int, count: int, current: Any, faults: Any) -> None:
-    """Run cases in this process, which ends at the first that takes too long. `current` is the number of the case."""
+def run_cases(kind: str, seed: int, first: int, count: int, current: Any, accepted: Any, faults: Any) -> None:
+    """Run cases in this process, which ends at the first that takes too long.
+
+    `current` is the number of the case, and `accepted` counts the inputs that raised no error.
+    """
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
@@ -668,6 +673,7 @@ def run_cases(kind: str, seed: int, first: int, count: int, current: Any, faults
             signal.alarm(PATIENCE)
             try:
                 case(Random(f"{seed} {kind} {i}"))
+                accepted.value += 1
             except BaseException as error:
                 if fault := fault_of(error):
                     faults.put((i, fault, str(error)[:200]))
@@ -678,12 +684,13 @@ def run_cases(kind: str, seed: int, first: int, count: int, current: Any, faults
 
 
 def fuzz(kind: str, seed: int, count: int) -> dict[str, Any]:
-    """Run the cases of one kind. Returns their number, the failed ones by fault, and the seconds taken."""
+    """Run the cases of one kind. Returns their number, the accepted ones, the failed ones by fault, and the seconds."""
     context, began = multiprocessing.get_context("fork"), time.monotonic()
-    current, faults = context.Value("q", 0), context.SimpleQueue()
+    current, accepted, faults = context.Value("q", 0), context.Value("q", 0), context.SimpleQueue()
     found: list[tuple[int, str, str]] = []
     while current.value < count:
-        process = context.Process(target=run_cases, args=(kind, seed, current.value, count, current, faults))
+        arguments = (kind, seed, current.value, count, current, accepted, faults)
+        process = context.Process(target=run_cases, args=arguments)
         process.start()
         while process.is_alive() or not faults.empty():
             process.join(0.05)
@@ -704,6 +711,7 @@ def fuzz(kind: str, seed: int, count: int) -> dict[str, Any]:
         "kind": kind,
         "cases": count,
         "seed": seed,
+        "accepted": accepted.value,
         "failed": len(found),
         "faults": listed,
         "seconds": round(time.monotonic() - began),
@@ -727,7 +735,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     failed = 0
     for kind in args.kinds or KINDS:
         result = fuzz(kind, args.seed, args.cases)
-        failed += result["failed"]
+        failed += result["failed"] or not result["accepted"]
         print(json.dumps(result, ensure_ascii=False), flush=True)
     raise SystemExit(1 if failed else 0)
 

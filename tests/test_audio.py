@@ -89,6 +89,14 @@ def test_recordings_that_decode_to_more_than_their_duration_needs_are_refused(tm
         audio.refuse_long(path, 60)
 
 
+@pytest.mark.parametrize("read", [audio.read_header, lambda path: audio.load_audio(path, RATE)])
+def test_a_rate_at_which_few_samples_are_hours_is_refused(tmp_path, read):
+    path = tmp_path / "slow.wav"
+    soundfile.write(path, np.zeros(9000), 1)
+    with pytest.raises(ValueError, match=r"slow\.wav: 1 Hz are no sampling rate of speech; the least is 1000"):
+        read(path)
+
+
 def test_only_a_block_of_a_recording_has_all_channels_in_memory(tmp_path):
     path, frames, channels = tmp_path / "wide.flac", 2_000_000, 8
     with soundfile.SoundFile(path, "w", RATE, channels) as file:

@@ -98,6 +98,7 @@ def test_lists_are_read_the_same_in_blocks_as_line_by_line(tmp_path, monkeypatch
         ("a.wav|0|x\nb.wav|x\nc.wav|0|x", r"list\.txt, line 2: 2 columns where most lines have 3"),
         ("a.wav x", r"list\.txt, line 1: 1 columns; expected path\|text"),
         ("a.wav|x\n|y", r"list\.txt, line 2: the path is empty"),
+        ("a.wav|x\n" + "a" * 5000 + "|y", r"list\.txt, line 2: the path has 5000 bytes; the most is 4096$"),
         ("\n \n", r"list\.txt has no lines"),
     ],
 )

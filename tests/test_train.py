@@ -1,6 +1,8 @@
 """The program train.py: published configs, resuming, other weights, wrong input, several processes."""
 
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
 import re
 import resource
@@ -17,6 +19,7 @@ import soundfile
 import tiny
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader
 
 import checkpoint
 import config as configs
@@ -24,6 +27,7 @@ import corpus
 import data_utils
 import train
 import trainer
+import training.loaders
 import training.process
 import training.run
 import training.stop
@@ -685,6 +689,19 @@ def test_an_error_in_a_loader_process_prints_one_line_and_ends_the_program(works
     assert "Traceback" not in done.stderr
 
 
+def test_workers_that_are_killed_at_the_end_raise_no_error():
+    batches = iter(DataLoader(range(9), num_workers=1))  # type: ignore[arg-type]
+    next(batches)
+    handler, workers = signal.getsignal(signal.SIGCHLD), multiprocessing.active_children()
+    try:
+        training.loaders.end_workers()
+        multiprocessing.connection.wait([worker.sentinel for worker in workers])
+        time.sleep(0.1)  # PyTorch's handler of the signal would raise here
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+    assert workers and not multiprocessing.active_children()
+
+
 SHORT_OF_MEMORY = """
 import torch, train
 
@@ -896,8 +913,10 @@ def test_a_table_of_symbols_from_a_file_is_kept_in_the_run_and_speaks(workspace)
 
 def test_steps_that_are_not_finite_are_skipped_and_end_the_run_if_frequent(workspace, capsys):
     write(np.full(6000, np.nan, np.float32))(workspace / "train0.wav")
+    write(np.full(6000, np.nan, np.float32))(workspace / "val1.wav")
     with_config(name="one", train={"batch_size": 1})("--skip-check", "--max-steps", 7)
     said = capsys.readouterr().err
+    assert re.search(r"recordings with samples that are not finite: \S*val1.wav\n", said)
     assert re.search(r"an update before step 7 was skipped: not finite. Utterances: \S*train0.wav", said)
     weights = torch.load("logs/one/G_7.pth", weights_only=True)["model"]
     assert all(value.isfinite().all() for value in weights.values())

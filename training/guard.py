@@ -1,13 +1,14 @@
-"""Training steps with losses or gradients that are not finite."""
+"""Training steps with losses or gradients that are not finite, and validation recordings that are not."""
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 import distributed
+from data_utils import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -15,6 +16,16 @@ PROGRESS_INTERVAL = 25  # steps between two readings of the losses, for the prog
 MAX_SKIPPED_STEPS = 5  # updates that may be skipped in such an interval before training stops
 SCALE_SEARCH = 16  # further ones in fp16, which lowers its scale from 65536 to 1 by overflows
 MAX_LISTED = 8  # utterances of a step, in a message
+
+
+def warn_of_recordings(batches: Iterable[Batch], names: Sequence[str]) -> None:
+    """Log the recordings of `batches` that have samples which are not finite. `names` are those of the dataset."""
+    broken = [
+        names[i] for batch in batches for i, wav in zip(batch.index.tolist(), batch.wav) if not wav.isfinite().all()
+    ]
+    if broken:
+        more = f" and {len(broken) - MAX_LISTED} more" if broken[MAX_LISTED:] else ""
+        logger.warning("recordings with samples that are not finite: %s%s", ", ".join(broken[:MAX_LISTED]), more)
 
 
 class StepGuard:

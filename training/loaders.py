@@ -56,6 +56,8 @@ def ignore_signals(worker: int) -> None:
 
 
 def end_workers() -> None:
-    """Kill the workers that an error has left; the interpreter would wait for them."""
+    """Kill the workers that an error has left; the interpreter would wait for them. Only for the end of the program."""
+    if hasattr(signal, "SIGCHLD"):  # PyTorch's handler would raise an error for each killed worker
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for worker in multiprocessing.active_children():
         worker.kill()

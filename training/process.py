@@ -3,11 +3,14 @@
 import argparse
 import contextlib
 import logging
+import math
 import multiprocessing.util
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import torch
+from torch.utils.data import Subset
 
 import checkpoint
 import config as configs
@@ -23,7 +26,7 @@ from synthesis.voice import find_checkpoint
 from trainer import Trainer
 from training import memory, pace
 from training.evaluations import collect, recall_evaluations, start_evaluation
-from training.guard import PROGRESS_INTERVAL, SCALE_SEARCH, StepGuard
+from training.guard import PROGRESS_INTERVAL, SCALE_SEARCH, StepGuard, warn_of_recordings
 from training.loaders import end_workers, make_loaders
 from training.record import write_start
 from training.run import Run, locked, save, save_before_end
@@ -195,6 +198,9 @@ def validate_and_save(run: Run, stop: StopRequest) -> None:
     trainer = run.trainer
     results = trainer.evaluate(stop.waits(run.validation_loader))
     run.reporter.scalars(trainer.position.step, {f"validation/{name}": value for name, value in results.items()})
+    if not all(map(math.isfinite, results.values())):
+        whole: Any = cast(Subset, run.validation_loader.dataset).dataset
+        warn_of_recordings(stop.waits(run.validation_loader), whole.names)
     if trainer.update_best(results):
         checkpoint.save_voice(trainer, run.folder / "G_best.pth")
     if run.evaluation and trainer.position.step % run.evaluate_every == 0:
