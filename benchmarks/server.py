@@ -62,8 +62,8 @@ class Server:
                 self.voice = self.ask("GET", "/v1/models")[1]["data"][0]["id"]
             except ConnectionError:
                 time.sleep(0.2)
-        speakers = self.ask("GET", f"/v1/voices/{quote(self.voice)}")[1]["speakers"]
-        self.speaker = speakers[0] if speakers else None
+        about = self.ask("GET", f"/v1/voices/{quote(self.voice)}")[1]
+        self.speaker = about["default_speaker"] or next(iter(about["speakers"]), None)
 
     def close(self) -> None:
         """End the program."""

@@ -346,6 +346,22 @@ def test_a_new_voice_is_in_the_list_of_a_new_page(page, address, folder):
     page.evaluate("localStorage.clear()")
 
 
+def test_the_default_speaker_of_a_voice_is_chosen(page, address, folder):
+    names = {"anna": 0, "bo": 1, "cy": 2}
+    path = tiny_voices.save(folder / "three", tiny_voices.settings(speakers=names, data={"default_speaker": "bo"}))
+    visit(page, address)
+    choose_voice(page, "three", "3 speakers")
+    speaker = page.get_by_label("Speaker", exact=True)
+    expect(speaker).to_have_value("bo")
+    speaker.select_option("cy")
+    page.reload()
+    expect(speaker).to_have_value("cy")
+    choose_voice(page, "two", "2 speakers")
+    expect(speaker).to_have_value("anna")
+    path.unlink()
+    page.evaluate("localStorage.clear()")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_narrow_window_shows_one_column_and_the_picture_follows_the_colors(opened, scheme):
     opened.emulate_media(color_scheme=scheme)

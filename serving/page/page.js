@@ -445,7 +445,8 @@ async function chooseVoice(speaker) {
   byId("speaker-field").hidden = byId("conversion").hidden = !speakers.length;
   byId("single").hidden = speakers.length || !usable;
   for (const id of ["speaker", "source", "target"]) byId(id).replaceChildren(...speakers.map((one) => new Option(one)));
-  if (speakers.includes(speaker)) byId("speaker").value = speaker;
+  const chosen = [speaker, voice.default_speaker].find((one) => speakers.includes(one));
+  if (chosen !== undefined) byId("speaker").value = chosen;
   byId("target").selectedIndex = Math.min(1, speakers.length - 1);
   busy();
 }
