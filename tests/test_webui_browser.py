@@ -373,6 +373,9 @@ def test_a_narrow_window_shows_one_column_and_the_picture_follows_the_colors(ope
     take = opened.locator("#latest article").bounding_box()
     assert 0 < take["y"] - button["y"] - button["height"] < 40 and take["x"] + take["width"] <= 390
     picture = opened.locator("#latest .picture")
+    boxes = [one.bounding_box() for one in opened.locator("#latest .symbols span").all()]
+    assert len(boxes) > 20
+    assert all(one["x"] + one["width"] <= after["x"] + 0.1 for one, after in zip(boxes, boxes[1:]))
     *_, last = opened.locator("#latest .symbols span").all()
     picture.evaluate("one => one.scrollLeft = one.scrollWidth")
     inside = picture.bounding_box()
