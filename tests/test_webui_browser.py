@@ -7,6 +7,7 @@ docs/webui.png is created here as well, from the voices in a folder, for example
 WEBUI_SCREENSHOT=docs/webui.png WEBUI_VOICES=logs make test ARGS="-k screenshot"
 """
 
+import itertools
 import json
 import os
 import re
@@ -375,7 +376,7 @@ def test_a_narrow_window_shows_one_column_and_the_picture_follows_the_colors(ope
     picture = opened.locator("#latest .picture")
     boxes = [one.bounding_box() for one in opened.locator("#latest .symbols span").all()]
     assert len(boxes) > 20
-    assert all(one["x"] + one["width"] <= after["x"] + 0.1 for one, after in zip(boxes, boxes[1:]))
+    assert all(one["x"] + one["width"] <= after["x"] + 0.1 for one, after in itertools.pairwise(boxes))
     *_, last = opened.locator("#latest .symbols span").all()
     picture.evaluate("one => one.scrollLeft = one.scrollWidth")
     inside = picture.bounding_box()
