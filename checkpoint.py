@@ -206,15 +206,31 @@ def read_networks(path: Path) -> dict[str, tuple[Path, dict]]:
     That of a voice in a folder (`VOICE`) has its other weights and the discriminators in the file `REST` beside it, if
     that is there. Raises Unreadable as `read`, or if the two files are not of one voice.
     """
-    content, rest = read(path), path.with_name(REST)
+    content = read(path)
     networks = {"generator": (path, content)}
-    if path.name == VOICE and rest.is_file():
-        more = read(rest)
-        if more.get("step") != content.get("step"):
-            raise Unreadable(f"{rest} and {path} are not of one voice: their steps differ")
+    if rest_of(path):
+        rest, more = read_rest(path, content.get("step"))
         content["model"] |= more["model"]
         networks |= {name: (rest, {"model": more[name]}) for name in FILES if name in more}
     return networks
+
+
+def rest_of(path: Path) -> Path | None:
+    """Return the second file of a voice in a folder of its own, or None if `path` is no such voice or has none."""
+    rest = path.with_name(REST)
+    return rest if path.name == VOICE and rest.is_file() else None
+
+
+def read_rest(path: Path, step: int | None) -> tuple[Path, dict]:
+    """Return name and content of the second file of a voice, whose first file `path` has the given step.
+
+    Raises Unreadable as `read`, or if the two files are not of one voice.
+    """
+    rest = path.with_name(REST)
+    more = read(rest)
+    if more.get("step") != step:
+        raise Unreadable(f"{rest} and {path} are not of one voice: their steps differ")
+    return rest, more
 
 
 def read_generator(path: str | Path) -> dict:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DICTIONARY = "words and their [[phonemes]] or respellings, one word a line, or JSON"  # help of --dictionary
 INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
+INSTALLED = "vits2-"  # with which the names of the commands of `programs` begin
 _LONG_OPTION = re.compile(r"(--[^\W\d][\w-]*)(=.*)?", re.DOTALL)
 
 
@@ -33,7 +34,8 @@ class Parser(argparse.ArgumentParser):
     """An argument parser with the conventions of this repository.
 
     Long options may be written with `-` or `_` between words; declare them with `-`. The error for an unknown option
-    names the nearest option. Errors take one line. Help texts end with the option's default.
+    names the nearest option. Errors take one line. Help texts end with the option's default. The examples of an
+    installed command have its name.
 
     Args: `doc` is the program's docstring, of which the part after a line `Examples:` is shown after the options;
     `options` are arguments of `argparse.ArgumentParser`.
@@ -44,6 +46,8 @@ class Parser(argparse.ArgumentParser):
         options.setdefault("description", description.strip())
         options.setdefault("epilog", f"Examples:\n{examples.rstrip()}" if examples else None)
         super().__init__(formatter_class=_HelpFormatter, **options)
+        if self.epilog and self.prog.startswith(INSTALLED):
+            self.epilog = re.sub(r"python \w+\.py", Path(self.prog).stem, self.epilog)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse arguments as `argparse.ArgumentParser` does, with either spelling of long options."""
@@ -97,16 +101,23 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
     os._exit(INTERRUPTED)
 
 
+def command(program: str) -> str:
+    """Return the name of the running program for its messages: the installed command that was called, or `program`."""
+    typed = Path(sys.argv[0]).stem
+    return typed if typed.startswith(INSTALLED) else program
+
+
 @contextmanager
 def errors_in_one_line(program: str) -> Iterator[None]:
     """Print user errors (ValueError, OSError) as one line and exit with code 2; print each warning as one line.
 
     Other exceptions are crashes: they pass with their traceback, and Python exits with code 1. Ctrl-C prints one
-    line, and the exit code is 130. If the reader of standard output has closed it, the program exits with code 0.
+    line, and the exit code is 130. If the reader of standard output has closed it, the program exits with code 0. Lines
+    begin with `command(program)`.
     """
 
     def show(message: Warning | str, *_args: Any, **_options: Any) -> None:
-        print(f"{program}: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"{command(program)}: {' '.join(str(message).split())}", file=sys.stderr)
 
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -133,7 +144,8 @@ def extra(module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
             raise
-        raise ValueError(f"this program needs the package {module}: pip install -r requirements-extras.txt") from None
+        install = "-r requirements-extras.txt" if not command("") else '"vits2[serve]"'
+        raise ValueError(f"this program needs the package {module}: pip install {install}") from None
 
 
 class Extra:

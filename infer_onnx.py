@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 ENCODER, DECODER = ".encoder.onnx", ".decoder.onnx"  # suffixes of a voice in two files
 MAX_NOISE_CHANNELS = 4096
 DIGEST_LENGTH = 16  # hexadecimal digits, of the name of an exported file
+EXPORTED = f"{'[0-9a-f]' * DIGEST_LENGTH}.onnx"  # pattern of these names
+KEPT_EXPORTS = 2  # files of the pretrained voice in the cache
 NOISE_FRAMES = 4096  # length of given noise, after which it repeats: 47 seconds at 22,050 Hz and hop 256
 
 
@@ -121,6 +123,8 @@ class OnnxVoice(BaseVoice):
 def exported() -> Path:
     """Return the ONNX file of the pretrained voice, which the first call exports to the user's cache.
 
+    The export removes those of earlier voices, except for the newest, which another installation may use.
+
     Raises ValueError if the voice or a package that the export needs is missing, or the cache cannot be written.
     """
     file = pretrained_voice()
@@ -139,6 +143,8 @@ def exported() -> Path:
             folder = f"{path.parent}, the folder of exported voices, cannot be created"
             raise ValueError(f"{folder}: {error.strerror}; XDG_CACHE_HOME names another one") from error
         export_onnx.export(Voice.load(file), path, noise_inputs=True)
+        for earlier in sorted(path.parent.glob(EXPORTED), key=lambda one: one.stat().st_mtime)[:-KEPT_EXPORTS]:
+            earlier.unlink(missing_ok=True)
     return path
 
 

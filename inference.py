@@ -112,7 +112,8 @@ def speak_lines(voice: "synthesis.Voice", args: argparse.Namespace) -> None:
                     done += 1
                     bar.update()
     except KeyboardInterrupt:
-        print(f"inference: stopped after {done} of {len(entries)} lines; the same command goes on", file=sys.stderr)
+        program = cli.command("inference")
+        print(f"{program}: stopped after {done} of {len(entries)} lines; the same command goes on", file=sys.stderr)
         raise SystemExit(cli.INTERRUPTED) from None
     report(folder, seconds, elapsed)
 
@@ -226,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name, number in voice.speakers.items():
                 print(f"{number}\t{name}")
             if not voice.speakers:
-                print("inference: this voice has a single speaker", file=sys.stderr)
+                print(f"{cli.command('inference')}: this voice has a single speaker", file=sys.stderr)
         elif args.convert is not None:
             convert(voice, args)
         elif args.file is not None:

@@ -29,6 +29,9 @@ MAX_SESSIONS = 100  # of gradio's clients, whose last values it remembers
 MAX_PORT = (1 << 16) - 1
 SHARED = "*"  # gradio's tunnel has a new name every time
 CACHE, KEY = "GRADIO_TEMP_DIR", "VITS2_API_KEY"  # environment variables
+# oneDNN keeps compiled convolutions by their shapes, 1,024 by default. Almost every text has shapes of its own, so that
+# they fill the memory and are hardly used again.
+KEPT_CONVOLUTIONS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"
 
 
 def serve(
@@ -110,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add("--share", action="store_true", help="create a public address through gradio's tunnel")
     args = parser.parse_args(arguments)
+    os.environ.setdefault(*KEPT_CONVOLUTIONS)  # PyTorch reads it when it is first used
     with cli.errors_in_one_line("webui"), own_cache():
         cli.extra("gradio")
         from serving.voices import Voices

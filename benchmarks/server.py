@@ -1,7 +1,8 @@
 """Load the server of webui.py, and print one line of JSON. Runs on Linux, which tells the memory of a process.
 
 Without `--model`, the voice has the network of `--config` with random weights. The output has the milliseconds until a
-sentence of 10 seconds begins to sound, of an idle server; the answers to many requests at once, and the growth of the
+sentence of 10 seconds begins to sound, of an idle server, and the processor time that the server takes for it, which
+other programs hardly affect; the answers to many requests at once, and the growth of the
 server's memory after the first hundred; and how long a short text takes after long ones that were abandoned, beside
 the time it takes without them.
 
@@ -40,6 +41,7 @@ LONG = "This is a long text whose request is abandoned. " * 99
 WARM_UP = 100  # requests before the memory is noted
 ABANDONED = 20
 REPEATS = 9
+HEADER = 44  # bytes of a WAV file
 PATIENCE = 600  # seconds
 
 
@@ -62,8 +64,8 @@ class Server:
                 self.voice = self.ask("GET", "/v1/models")[1]["data"][0]["id"]
             except ConnectionError:
                 time.sleep(0.2)
-        speakers = self.ask("GET", f"/v1/voices/{quote(self.voice)}")[1]["speakers"]
-        self.speaker = speakers[0] if speakers else None
+        about = self.ask("GET", f"/v1/voices/{quote(self.voice)}")[1]
+        self.speaker = about["default_speaker"] or next(iter(about["speakers"]), None)
 
     def close(self) -> None:
         """End the program."""
@@ -87,6 +89,24 @@ class Server:
         answer.read(read)
         return answer.status, time.perf_counter() - begin, connection
 
+    def first_sound(self) -> tuple[float, float]:
+        """Return seconds, and seconds of processor time of all threads, until the first samples of a sentence of 10 s.
+
+        The server is idle before, which it is not at once after an answer that was not read to its end.
+        """
+        while self.ask("GET", "/health")[1]["requests"]:
+            time.sleep(0.01)
+        before = self.processor_seconds()
+        _, seconds, connection = self.speak(SENTENCES[-1], HEADER + 100)
+        processor = self.processor_seconds() - before
+        connection.close()
+        return seconds, processor
+
+    def processor_seconds(self) -> float:
+        """Return the processor time that the program has used."""
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
+        return sum(int(task.read_text("ascii").split()[0]) for task in tasks) / 1e9
+
     def megabytes(self) -> float:
         """Return the memory that the program occupies."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text("ascii").split()[1])
@@ -95,7 +115,7 @@ class Server:
 
 def measure(server: Server, requests: int, at_once: int) -> dict[str, Any]:
     """Return what the server does under load."""
-    first = [server.speak(SENTENCES[-1], 100 + 44)[1] for _ in range(REPEATS)]
+    first, processor = zip(*(server.first_sound() for _ in range(REPEATS)))
     texts = [f"Request number {i} of many." for i in range(WARM_UP + requests)]
     with ThreadPoolExecutor(at_once) as clients:
         list(clients.map(server.speak, texts[:WARM_UP]))
@@ -108,6 +128,7 @@ def measure(server: Server, requests: int, at_once: int) -> dict[str, Any]:
     abandoned = server.speak(SHORT)[1]
     return {
         "first_sound_ms": round(1000 * statistics.median(first[1:]), 1),
+        "first_sound_processor_ms": round(1000 * statistics.median(processor[1:]), 1),
         "answers": {str(status): count for status, count in answers.items()},
         "at_once": at_once,
         "seconds": round(elapsed, 1),

@@ -15,7 +15,7 @@ from audio import to_pcm
 from serving.api import convert_file
 from serving.gate import Listeners
 from serving.studio import Studio
-from serving.takes import Take
+from serving.takes import Take, speaker_of
 from serving.voices import Voices
 from synthesis.speech import Scales, Speech
 
@@ -80,7 +80,7 @@ class Calls:
         with messages(), self.studio.open() as job:
             voice, number = self.voices.get(name), seed_of(seed)
             scales = Scales(noise_scale, length_scale, noise_scale_w)._asdict()
-            speaker = speaker if voice.data.n_speakers else None
+            speaker = speaker_of(voice, speaker) if voice.speakers else None
             take = await job.run(lambda: Take(voice, text, speaker=speaker, seed=number, **scales))
             parts = []
             async for part in job.iterate(take.parts):

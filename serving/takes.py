@@ -66,6 +66,6 @@ def speaker_of(voice: "Voice", speaker: str | None, *other_names: str) -> str | 
 
     A voice of one speaker, or the default speaker of several, may be called by `other_names` instead; both are None.
     """
-    if voice.data.n_speakers and not voice.data.default_speaker:
+    if voice.speakers and voice.default_speaker is None:
         return speaker
     return None if speaker not in voice.speakers and speaker in (None, "", *other_names) else speaker

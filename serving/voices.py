@@ -70,7 +70,8 @@ class Voices:
             raise
         except ValueError as error:
             return described | {"error": str(error)}
-        return described | {"speakers": list(voice.speakers), "sampling_rate": voice.sampling_rate}
+        speakers = {"speakers": list(voice.speakers), "default_speaker": voice.default_speaker}
+        return described | speakers | {"sampling_rate": voice.sampling_rate}
 
     def first(self) -> str:
         """Return the name of the first voice that loads. Raises ValueError if none does."""

@@ -217,6 +217,13 @@ class BaseVoice(ABC):
         return Speaker().resolve(speaker, self.data) if self.data.n_speakers or speaker is not None else None
 
     @property
+    def default_speaker(self) -> str | None:
+        """Name of the speaker that speaks where none is given; None if one must be given, or there is a single one."""
+        if not self.data.n_speakers or not self.data.default_speaker:
+            return None
+        return list(self.speakers)[Speaker().resolve(None, self.data)]
+
+    @property
     def symbols(self) -> tuple[str, ...]:
         """Symbol of each id, "" for an id without one; empty if the network has its own table, which is unknown."""
         names, size = symbol_table(self.data).names, vocabulary(self.data)

@@ -114,17 +114,21 @@ class Voice(BaseVoice):
             half: on a GPU, decode in fp16, which is faster and about as accurate as TF32. Audio for which fp16
                 overflows is decoded again in fp32. Voice conversion stays in fp32.
 
+        The posterior encoder of a voice in a folder of its own is in a second file, which its first use reads.
+
         Raises ValueError if there is no such file, it is of another kind, it has no config, or its weights do not fit.
         """
         file, place = find_checkpoint(path), find_device(device)
-        content = checkpoint.read_generator(file)
+        content = checkpoint.read(file)
         config = _find_config(file, content, config_path)
         weights = checkpoint.voice_weights(content)
         embedding = weights.get("enc_p.emb.weight")
         n_vocab = 1 if embedding is None else len(embedding)  # without it, load_weights reports what the file holds
         with torch.random.fork_rng([]):  # the initial weights are drawn and replaced
             net = SynthesizerTrn.from_config(config, n_vocab)
-        if not any(name.startswith(checkpoint.POSTERIOR) for name in weights):
+        if checkpoint.rest_of(file):
+            _read_posterior_later(net, file, content)
+        elif not any(name.startswith(checkpoint.POSTERIOR) for name in weights):
             net.add_module("enc_q", MissingPosterior())
         checkpoint.load_weights(net, weights, str(file), speech=True)
         checkpoint.refuse_other_flow(content, asdict(config.model), str(file))
@@ -287,6 +291,23 @@ class Voice(BaseVoice):
             for generator in generators:
                 generator.set_state(torch.Generator(generator.device).manual_seed(seed).get_state())
             yield
+
+
+def _read_posterior_later(net: SynthesizerTrn, file: Path, content: dict[str, Any]) -> None:
+    """Let the first use of the posterior encoder read its weights from the second file of a voice.
+
+    `content` is that of the first. The use raises ValueError if the second is damaged or of another voice.
+    """
+    step = content.get("step")  # the hook does not keep the weights
+
+    def read(encoder: nn.Module, _inputs: object) -> None:
+        rest, more = checkpoint.read_rest(file, step)
+        prefix = checkpoint.POSTERIOR
+        weights = {name.removeprefix(prefix): x for name, x in more["model"].items() if name.startswith(prefix)}
+        checkpoint.load_weights(encoder, weights, str(rest))
+        hook.remove()
+
+    hook = net.enc_q.register_forward_pre_hook(read)
 
 
 def find_checkpoint(path: str | Path) -> Path:

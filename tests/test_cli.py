@@ -157,6 +157,14 @@ def test_errors_in_one_line(capsys):
         raise KeyError("name")
 
 
+def test_an_installed_command_has_its_own_name_in_messages(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/vits2-speak.exe"])
+    with pytest.raises(SystemExit, match="2"), cli.errors_in_one_line("inference"):
+        cli.extra("no_such_package")
+    message = 'vits2-speak: this program needs the package no_such_package: pip install "vits2[serve]"\n'
+    assert capsys.readouterr().err == message
+
+
 def test_did_you_mean():
     assert cli.did_you_mean("batchsize", ["epochs", "batch_size"]) == "; did you mean batch_size?"
     assert cli.did_you_mean("zzz", ["epochs"]) == ""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 
@@ -105,7 +106,28 @@ def test_files_of_two_voices_are_refused(folder, tmp_path):
         content = torch.load(folder / name, weights_only=True)
         torch.save(content | {"step": 3 if name == REST else 9}, tmp_path / name)
     with pytest.raises(ValueError, match="are not of one voice"):
-        Voice.load(tmp_path)
+        checkpoint.read_generator(tmp_path / VOICE)
+    with pytest.raises(ValueError, match="are not of one voice"):
+        Voice.load(tmp_path).convert(tiny.speech(1, rate=8000), "anna", "bo")
+
+
+def test_the_other_file_is_read_by_the_first_conversion_only(folder, tmp_path):
+    (tmp_path / VOICE).write_bytes((folder / VOICE).read_bytes())
+    rest, tone = tmp_path / REST, tiny.speech(1, rate=8000)
+    rest.write_bytes(b"damaged")
+    voice = Voice.load(tmp_path)
+    assert len(voice.speak("Hello there.").audio)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"{rest} does not load"):
+            voice.convert(tone, "anna", "bo")
+    rest.write_bytes((folder / REST).read_bytes())
+    converted = voice.convert(tone, "anna", "bo", seed=1)
+    rest.unlink()
+    assert np.array_equal(voice.convert(tone, "anna", "bo", seed=1), converted)
+    whole = SynthesizerTrn.from_config(configs.load(folder / "config.json"), 178)
+    utils.load_checkpoint(folder / VOICE, whole)
+    expected = Voice(whole, voice.config).convert(tone, "anna", "bo", seed=1)
+    np.testing.assert_allclose(converted, expected, atol=1e-5)
 
 
 def test_programs_speak_with_it_by_default(shipped):
@@ -126,10 +148,16 @@ def test_exports_have_the_default_speaker_and_the_first_use_exports(shipped, tmp
     np.testing.assert_allclose(spoken, Voice.load().speak("Hello there.", "bo", **QUIET).audio, atol=1e-3)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     capsys.readouterr()
+    others = [Path("cache/vits2", f"{i:016x}.onnx") for i in range(4)] + [Path("cache/vits2/mine.onnx")]
+    for age, other in enumerate(others):
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.touch()
+        os.utime(other, (age, age))
     for name in ("0.wav", "1.wav"):
         infer_onnx.main(["--text", "Hello there.", "--seed", "7", "--output-wav-path", name])
     assert Path("0.wav").read_bytes() == Path("1.wav").read_bytes()
-    assert capsys.readouterr().err.count("exporting the voice") == 1 and len(list(Path("cache/vits2").iterdir())) == 1
+    assert capsys.readouterr().err.count("exporting the voice") == 1
+    assert [other.exists() for other in others] == [False, False, False, True, True] and infer_onnx.exported().is_file()
 
 
 @pytest.mark.parametrize("program", [inference.main, infer_onnx.main, export_onnx.main])
@@ -168,6 +196,7 @@ def test_training_starts_from_both_files_with_one_more_speaker(shipped):
     rows = re.findall(r"^([\w.]+) +([\d-]+) +([\d-]+) +([\d-]+) +([\d-]+)", log, re.MULTILINE)
     assert [row[0] for row in rows if row[1] == "-"] == ["emb_g"] and {row[4] for row in rows} == {"-"}
     before, after = Voice.load(shipped), Voice.load("my")
+    before.convert(clips[0][1], "anna", "bo")  # which reads the posterior encoder
     assert list(after.speakers) == ["anna", "bo", "carla"]
     for weight, start in ((after.net.dec, before.net.dec), (after.net.enc_q, before.net.enc_q)):
         assert all(torch.equal(a, b) for a, b in zip(weight.state_dict().values(), start.state_dict().values()))
@@ -179,7 +208,8 @@ def test_the_interface_of_vits_loads_both_files(folder):
     conf = configs.load(folder / "config.json")
     network = SynthesizerTrn.from_config(conf, 178)
     utils.load_checkpoint(folder / VOICE, network)
-    assert torch.equal(network.enc_q.pre.weight, Voice.load(folder).net.enc_q.pre.weight)
+    given = torch.load(folder / REST, weights_only=True)["model"]["enc_q.pre.weight"].float()
+    assert torch.equal(network.enc_q.pre.weight, given) and given.any()
 
 
 @pytest.mark.parametrize(

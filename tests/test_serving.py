@@ -289,7 +289,8 @@ def test_health_and_voices(address):
     assert json.loads(ask(address, "/health")[2]) == {"status": "ok", "voices": 3, "requests": 0, "limit": 64}
     broken, one, two = json.loads(ask(address, "/v1/voices")[2])["voices"]
     assert "does not load" in broken["error"]
-    assert one == {"name": "one", "checkpoint": "G_5.pth", "speakers": [], "sampling_rate": 8000}
+    facts = {"checkpoint": "G_5.pth", "speakers": [], "default_speaker": None, "sampling_rate": 8000}
+    assert one == {"name": "one", **facts}
     assert two == json.loads(ask(address, "/v1/voices/two")[2]) and two["speakers"] == ["anna", "bo"]
 
 

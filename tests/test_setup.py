@@ -126,19 +126,30 @@ def test_the_installed_package_has_every_folder_and_every_program():
         assert list(ROOT.glob(pattern)) or pattern.startswith("pretrained/"), pattern
 
 
-def test_an_installed_program_finds_its_modules_and_hides_them_from_others(tmp_path):
+@pytest.mark.parametrize(
+    ("command", "options", "code", "expected"),
+    [
+        ("vits2-speak", ["--help"], 0, '  vits2-speak -m NAME -t "Hello." -o hello.wav'),
+        ("vits2-speak", ["-t", "Hello.", "-m", "nothing"], 2, "vits2-speak: there is no checkpoint or run nothing"),
+        ("vits2-speak", ["-t", "Hello.", "--sed", "1"], 2, "vits2-speak: unknown option --sed; did you mean --seed?"),
+        ("vits2-train", ["-c", "nothing.json", "-m", "my"], 2, "vits2-train: cannot read the config file nothing.json"),
+    ],
+)
+def test_an_installed_program_has_its_own_name_and_hides_its_modules(tmp_path, command, options, code, expected):
     """The package is a link here, and the working directory is not a clone."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "vits2").symlink_to(ROOT)
-    code = """if True:
+    script = f"""if True:
     import sys
     from vits2 import programs
     assert "utils" not in sys.modules
-    sys.argv = ["vits2-speak", "--help"]
-    programs.speak()"""
+    sys.argv = ["/usr/bin/{command}", *{options}]
+    programs.{command.partition("-")[2]}()"""
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and "Speak with a trained voice" in done.stdout, done.stderr
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    output = done.stdout + done.stderr
+    assert done.returncode == code and any(line.startswith(expected) for line in output.splitlines()), output
+    assert ".py" not in output.partition("Examples:")[2]
 
 
 @pytest.mark.skipif(not HADOLINT, reason="hadolint is missing: pip install -r requirements-dev.txt")

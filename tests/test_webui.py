@@ -105,6 +105,19 @@ def test_the_voice_that_comes_with_the_code_is_offered_and_a_run_hides_it(tmp_pa
     assert Voices(logs).files()["pretrained"].parent == logs / "pretrained"
 
 
+@pytest.mark.parametrize("given", ["bo", "1"])
+def test_the_default_speaker_speaks_where_none_is_chosen(tmp_path, given):
+    tiny_voices.save(
+        tmp_path / "run", tiny_voices.settings(speakers={"anna": 0, "bo": 1}, data={"default_speaker": given})
+    )
+    voices = Voices(tmp_path, device="cpu")
+    assert voices.about("run")["default_speaker"] == "bo"
+    calls = gradio_calls.Calls(voices, Studio(9), Listeners())
+    for chosen in (None, ""):
+        (_, samples), *_ = speak(calls, "run", "Hello.", chosen, *QUIET)
+        np.testing.assert_allclose(samples, expected(tmp_path, "run", "Hello.", "bo"), atol=1)
+
+
 def test_new_checkpoints_are_found(tmp_path):
     tiny_voices.save(tmp_path / "run", tiny_voices.settings(), step=1)
     voices = Voices(tmp_path, device="cpu")

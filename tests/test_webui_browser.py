@@ -7,6 +7,7 @@ docs/webui.png is created here as well, from the voices in a folder, for example
 WEBUI_SCREENSHOT=docs/webui.png WEBUI_VOICES=logs make test ARGS="-k screenshot"
 """
 
+import itertools
 import json
 import os
 import re
@@ -346,6 +347,22 @@ def test_a_new_voice_is_in_the_list_of_a_new_page(page, address, folder):
     page.evaluate("localStorage.clear()")
 
 
+def test_the_default_speaker_of_a_voice_is_chosen(page, address, folder):
+    names = {"anna": 0, "bo": 1, "cy": 2}
+    path = tiny_voices.save(folder / "three", tiny_voices.settings(speakers=names, data={"default_speaker": "bo"}))
+    visit(page, address)
+    choose_voice(page, "three", "3 speakers")
+    speaker = page.get_by_label("Speaker", exact=True)
+    expect(speaker).to_have_value("bo")
+    speaker.select_option("cy")
+    page.reload()
+    expect(speaker).to_have_value("cy")
+    choose_voice(page, "two", "2 speakers")
+    expect(speaker).to_have_value("anna")
+    path.unlink()
+    page.evaluate("localStorage.clear()")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_narrow_window_shows_one_column_and_the_picture_follows_the_colors(opened, scheme):
     opened.emulate_media(color_scheme=scheme)
@@ -357,6 +374,9 @@ def test_a_narrow_window_shows_one_column_and_the_picture_follows_the_colors(ope
     take = opened.locator("#latest article").bounding_box()
     assert 0 < take["y"] - button["y"] - button["height"] < 40 and take["x"] + take["width"] <= 390
     picture = opened.locator("#latest .picture")
+    boxes = [one.bounding_box() for one in opened.locator("#latest .symbols span").all()]
+    assert len(boxes) > 20
+    assert all(one["x"] + one["width"] <= after["x"] + 0.1 for one, after in itertools.pairwise(boxes))
     *_, last = opened.locator("#latest .symbols span").all()
     picture.evaluate("one => one.scrollLeft = one.scrollWidth")
     inside = picture.bounding_box()

@@ -322,7 +322,7 @@ function subtitles(sentences) {
 
 // The picture: a spectrogram, and below it words and symbols at their times
 
-const WIDTH = 220; // least pixels for a second, so that symbols do not overlap
+const WIDTH = 220; // least pixels for a second, so that symbols have room
 const MAX_WIDTH = 16000; // pixels of a canvas
 const MARGIN = 12; // pixels, for the last symbol
 const HEIGHT = 128;
@@ -350,16 +350,24 @@ function drawPicture(picture, samples, facts) {
 }
 
 function label(row, items, textOf, scale, limited) {
+  // A word is cut where the next one begins, and a symbol moves to the right of the one before.
   row.hidden = !items.length;
-  row.replaceChildren(
-    ...items.map((item, i) => {
-      const span = document.createElement("span");
-      span.textContent = textOf(item);
-      span.style.left = `${scale * item.start}px`;
-      if (limited && i + 1 < items.length) span.style.maxWidth = `${scale * (items[i + 1].start - item.start)}px`;
-      return span;
-    }),
-  );
+  const spans = items.map((item, i) => {
+    const span = document.createElement("span");
+    span.textContent = span.title = textOf(item);
+    span.style.left = `${scale * item.start}px`;
+    if (limited && i + 1 < items.length) span.style.maxWidth = `${scale * (items[i + 1].start - item.start)}px`;
+    return span;
+  });
+  row.replaceChildren(...spans);
+  if (limited) return;
+  const widths = spans.map((span) => span.getBoundingClientRect().width);
+  let end = 0;
+  for (const [i, span] of spans.entries()) {
+    const left = Math.max(scale * items[i].start, end);
+    span.style.left = `${left}px`;
+    end = left + widths[i];
+  }
 }
 
 function spectrogram(samples, rate, width) {
@@ -445,7 +453,8 @@ async function chooseVoice(speaker) {
   byId("speaker-field").hidden = byId("conversion").hidden = !speakers.length;
   byId("single").hidden = speakers.length || !usable;
   for (const id of ["speaker", "source", "target"]) byId(id).replaceChildren(...speakers.map((one) => new Option(one)));
-  if (speakers.includes(speaker)) byId("speaker").value = speaker;
+  const chosen = [speaker, voice.default_speaker].find((one) => speakers.includes(one));
+  if (chosen !== undefined) byId("speaker").value = chosen;
   byId("target").selectedIndex = Math.min(1, speakers.length - 1);
   busy();
 }
