@@ -91,6 +91,7 @@ class HalfDecoder(nn.Module):
 
     def forward(self, z: Tensor, g: Tensor | None = None) -> Tensor:
         """As `Decoder.forward`. Where fp16 overflows, the audio is not finite."""
+        z = z if self.dec.extra_channels else z.half()  # half precision is too coarse for phases
         return self.dec(z, None if g is None else g.half()).float()
 
 
@@ -143,7 +144,7 @@ class UpsamplingDecoder(Decoder):
 
     def features(self, z: Tensor, g: Tensor | None) -> Tensor:
         """Return the input of `conv_post`, `[b, c, t * rates]` in the type of its weight. Args: as `forward`."""
-        x = self.conv_pre(z.to(self.conv_pre.weight.dtype))
+        x = self.conv_pre(z)
         if g is not None:
             x = x + self.cond(g)
         for up, blocks in self._stages():
@@ -297,7 +298,7 @@ class Vocos(Decoder):
 
     def features(self, z: Tensor, g: Tensor | None) -> Tensor:
         """Return the input of `conv_post`, `[b, channels, t]` in the type of its weight. Args: as `forward`."""
-        x = self.conv_pre(z.to(self.conv_pre.weight.dtype))
+        x = self.conv_pre(z)
         if g is not None:
             x = x + self.cond(g)
         x = self.norm_pre(x)
@@ -346,7 +347,8 @@ class PitchPredictor(nn.Module):
     def forward(self, z: Tensor, z_mask: Tensor, g: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Args: z `[b, inter, t]`; z_mask `[b, 1, t]`; g `[b, gin, 1]` or None.
 
-        Returns the logarithm of the frequency in cycles a sample, and a score that is above 0 for voiced frames, `[b, 1, t]` each.
+        Returns the logarithm of the frequency in cycles a sample, and a score that is above 0 for voiced frames,
+        `[b, 1, t]` each.
         """
         x = z if g is None else z + self.cond(g)
         for conv, norm in zip(self.convs, self.norms):
@@ -387,8 +389,9 @@ class HarmonicVocos(Vocos):
             f0 = torch.where(voicing > 0, log_f0.exp(), 0.0) * z_mask
         with commons.without_autocast(z):
             cycles = f0 * self.hop  # in a hop; the phase is that of the middle of the frame
-            phase = ((cycles + F.pad(cycles[:, :, :-1], (1, 0))) / 2).cumsum(2)
-            return torch.cat([z.to(f0.dtype), f0, phase - phase.floor()], 1)
+            advance = (cycles + F.pad(cycles[:, :, :-1], (1, 0))) / 2
+            phase = advance.double().cumsum(2)  # fp32 has too few digits for the harmonics of long utterances
+            return torch.cat([z.to(f0.dtype), f0, (phase - phase.floor()).to(f0.dtype)], 1)
 
     def pitch_loss(self, z: Tensor, z_mask: Tensor, g: Tensor | None, f0: Tensor) -> Tensor:
         """Return the mean error of predicted log frequencies plus the cross-entropy of the voicing.
@@ -404,7 +407,7 @@ class HarmonicVocos(Vocos):
     def spectrum(self, z: Tensor, g: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As `Vocos.spectrum`, for latents with the channels of `excite`."""
         z, f0, phase = z.split([z.size(1) - 2, 1, 1], 1)
-        x = self.features(z, g)
+        x = self.features(z.to(self.conv_pre.weight.dtype), g)
         with commons.without_autocast(x):
             harmonics, free = self.conv_post(x).chunk(2, 1)
             spacing = (f0 * self.n_fft).clamp_min(1.0)  # of harmonics, in bins

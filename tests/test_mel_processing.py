@@ -132,3 +132,25 @@ def test_reflection_of_short_waveforms_equals_that_of_numpy(samples):
     if samples >= HOP:
         expected = mp._magnitude(padded, N_FFT, HOP, WIN, False)
         assert_near(mp.spectrogram_torch(wav, *STFT), expected, 1e-6)
+
+
+def voice(f0, seconds=1.0):
+    """Return a sum of harmonics that fall by 6 dB an octave, with some noise."""
+    t = torch.arange(int(seconds * RATE)) / RATE
+    numbers = torch.arange(1, int(5000 / f0)).unsqueeze(1)
+    wav = (torch.sin(2 * torch.pi * f0 * numbers * t + numbers) / numbers).sum(0)
+    return 0.1 * wav + 0.01 * noise(len(wav))
+
+
+@pytest.mark.parametrize("f0", [70, 110, 210, 333, 480])
+def test_the_fundamental_frequency_of_a_voice(f0):
+    spec = mp.spectrogram_torch(torch.stack([voice(f0), 0.01 * voice(f0)]), *STFT)
+    measured = mp.fundamental_frequency(spec, RATE)
+    assert measured.shape == (2, 1, spec.size(2))
+    assert ((measured[:, :, 4:-4] / f0).log2().abs() < 0.01).all()
+
+
+def test_noise_and_silence_are_unvoiced():
+    spec = mp.spectrogram_torch(torch.stack([noise(RATE), torch.zeros(RATE)]), *STFT)
+    unvoiced = mp.fundamental_frequency(spec, RATE)[:, 0, 4:-4] == 0
+    assert unvoiced[0].float().mean() > 0.98 and unvoiced[1].all()

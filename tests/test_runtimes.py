@@ -49,7 +49,11 @@ CASES = {
     "several speakers": {"data": ENGLISH, "speakers": 3},
     "a table of one speaker": {"data": ENGLISH, "speakers": {"anna": 0}},
     "vocos": {"data": ENGLISH, "decoder": "vocos"},
-    "vocos, several speakers": {"data": ENGLISH, "decoder": "vocos", "speakers": {"anna": 0, "bo": 1}},
+    "harmonic_vocos, several speakers": {
+        "data": ENGLISH,
+        "decoder": "harmonic_vocos",
+        "speakers": {"anna": 0, "bo": 1},
+    },
     "a table of Piper": {"data": ENGLISH | PIPER_TABLE, "flow": None},
     "German": {"data": GERMAN},
     "German, blanks": {"data": GERMAN | BLANKS, "flow": None},

@@ -85,6 +85,7 @@ STREAMS = {
     "resblock 2": {"resblock": "2", "resblock_kernel_sizes": [3, 7], "resblock_dilation_sizes": [[1, 2], [2, 6]]},
     "several speakers, stochastic": {"speakers": TABLE, "use_sdp": True, "resblock_kernel_sizes": [11]},
     "vocos": {"decoder": "vocos"},
+    "harmonic_vocos, several speakers": {"decoder": "harmonic_vocos", "speakers": TABLE, "convnext_layers": 1},
     "mb_istft": tiny.DECODERS["mb_istft"],
     "mb_istft, several speakers": {
         **tiny.DECODERS["mb_istft"],
@@ -117,7 +118,9 @@ def test_the_audio_of_a_frame_depends_on_exactly_the_context(case):
     net = build(**STREAMS[case]).net
     dec = net.dec.double()
     z = torch.randn(1, 8, 61, dtype=torch.double, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    audio = dec(z, torch.zeros(1, 8, 1).double() if net.conditions else None)
+    unvoiced = torch.zeros(1, 1, 61).double()
+    latent = dec.excite(z, unvoiced + 1, f0=unvoiced)
+    audio = dec(latent, torch.zeros(1, 8, 1).double() if net.conditions else None)
     assert audio.size(2) == 61 * dec.hop
     (grad,) = torch.autograd.grad(audio[0, 0, 30 * dec.hop : 31 * dec.hop].square().sum(), z)
     frames = grad.abs().sum((0, 1)).nonzero().flatten().tolist()
