@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cli
 import config as configs
+from files import run_folder
 from recipes.ablation import REPOSITORY, run
 
 TEACHER, VALIDATION_CLIPS = "teacher", "20"
@@ -81,7 +82,8 @@ def train_voice(args: argparse.Namespace) -> None:
     configs.save(
         configs.changed(configs.changed(voice, "model", **SPEAKER_CONDITION), "train", lr_decay=LR_DECAY), path
     )
-    start = ["--init-from", args.init_from] if args.init_from else []
+    begun = any(run_folder(args.model).glob("G_*.pth"))
+    start = ["--init-from", args.init_from] if args.init_from and not begun else []
     run("train.py", "-c", str(path), "-m", args.model, "--max-steps", args.steps, *start)
 
 

@@ -11,6 +11,7 @@ import test_teacher
 import config as configs
 import corpus
 import make_filelists
+from files import run_folder
 from recipes import teacher, voice
 
 PROGRAMS = {
@@ -65,6 +66,15 @@ def test_recordings_become_the_lists_and_the_config_of_the_run(called):
     assert sorted(line.split("|")[1] for line in lines) == ["ann", "ann", "teacher", "teacher"]
     assert all(line.startswith("out/copies/recordings/") for line in lines)
     assert json.loads(Path("out/voice_config.json").read_text("utf-8"))["train"]["lr_decay"] == voice.LR_DECAY
+
+
+    again = ["texts.txt", *options, "--stages", "train", "--init-from", "old"]
+    voice.main(again)
+    assert called[-1][1][-2:] == ("--init-from", "old")
+    run_folder("small").mkdir(parents=True)
+    (run_folder("small") / "G_7.pth").touch()
+    voice.main(again)  # resumes
+    assert "--init-from" not in called[-1][1]
 
 
 def test_stages_can_be_chosen(called):
