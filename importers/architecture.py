@@ -116,8 +116,10 @@ def _decoder(weights: dict[str, Tensor], given: dict[str, Any], where: str) -> d
     if "dec.norm_pre.gamma" in weights:
         post = shape_of(weights, "dec.conv_post") or (0,)
         channels, layers = weights["dec.norm_pre.gamma"].shape[0], indices(weights, r"dec\.blocks\.(\d+)\.")
-        sizes = {"convnext_channels": channels, "convnext_layers": layers, "istft_n_fft": post[0] - 2}
-        return {"decoder": "vocos", **sizes}
+        harmonic = "dec.pitch.proj.weight" in weights  # twice the outputs: harmonics and a free part
+        n_fft = post[0] // (2 if harmonic else 1) - 2
+        sizes = {"convnext_channels": channels, "convnext_layers": layers, "istft_n_fft": n_fft}
+        return {"decoder": "harmonic_vocos" if harmonic else "vocos", **sizes}
     first, ups = shape_of(weights, "dec.conv_pre"), indices(weights, r"dec\.ups\.(\d+)\.")
     blocks = indices(weights, r"dec\.resblocks\.(\d+)\.")
     if first is None or not ups or blocks % ups:

@@ -232,7 +232,12 @@ def test_a_voice_of_piper_speaks_as_onnx_runtime_does(kind, speakers, sdp, tmp_p
 
 @pytest.mark.parametrize(
     ("flow", "model"),
-    [("pre_conv", {"decoder": "vocos"}), ("pre_conv", tiny.DECODERS["mb_istft"]), ("fft", {"use_sdp": True})],
+    [
+        ("pre_conv", {"decoder": "vocos"}),
+        ("pre_conv", tiny.DECODERS["harmonic_vocos"]),
+        ("pre_conv", tiny.DECODERS["mb_istft"]),
+        ("fft", {"use_sdp": True}),
+    ],
 )
 @pytest.mark.parametrize("options", [[], tiny.slow(["--half", "--runtime", "piper"])])
 def test_an_exported_voice_comes_back(flow, model, options, tmp_path):
