@@ -67,7 +67,6 @@ def test_recordings_become_the_lists_and_the_config_of_the_run(called):
     assert all(line.startswith("out/copies/recordings/") for line in lines)
     assert json.loads(Path("out/voice_config.json").read_text("utf-8"))["train"]["lr_decay"] == voice.LR_DECAY
 
-
     again = ["texts.txt", *options, "--stages", "train", "--init-from", "old"]
     voice.main(again)
     assert called[-1][1][-2:] == ("--init-from", "old")
