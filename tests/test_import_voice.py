@@ -235,7 +235,7 @@ def test_a_voice_of_piper_speaks_as_onnx_runtime_does(kind, speakers, sdp, tmp_p
     [
         ("pre_conv", {"decoder": "vocos"}),
         ("pre_conv", tiny.DECODERS["harmonic_vocos"]),
-        ("pre_conv", tiny.DECODERS["mb_istft"]),
+        tiny.slow("pre_conv", tiny.DECODERS["mb_istft"]),
         ("fft", {"use_sdp": True}),
     ],
 )

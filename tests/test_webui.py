@@ -172,7 +172,7 @@ def test_errors_are_messages(calls, tmp_path, recording):
     ]:
         with pytest.raises(gr.Error, match=message):
             speak(calls, *arguments)
-    soundfile.write(tmp_path / "long.wav", np.zeros(700), 10)
+    soundfile.write(tmp_path / "long.wav", np.zeros(70_000), 1000)
     soundfile.write(tmp_path / "short.wav", np.zeros(9), 8000)
     soundfile.write(tmp_path / "wide.flac", np.zeros((60 * 48000, 8), np.int16), 48000)
     (tmp_path / "text.wav").write_text("no sound")
