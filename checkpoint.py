@@ -216,7 +216,7 @@ def read_networks(path: Path) -> dict[str, tuple[Path, dict]]:
 
 
 def rest_of(path: Path) -> Path | None:
-    """Return the second file of a voice in a folder of its own, or None if `path` is no such voice or has none."""
+    """Return the file `REST` beside the file `path`, or None if it is missing or `path` is not named `VOICE`."""
     rest = path.with_name(REST)
     return rest if path.name == VOICE and rest.is_file() else None
 

@@ -29,8 +29,8 @@ MAX_SESSIONS = 100  # of gradio's clients, whose last values it remembers
 MAX_PORT = (1 << 16) - 1
 SHARED = "*"  # gradio's tunnel has a new name every time
 CACHE, KEY = "GRADIO_TEMP_DIR", "VITS2_API_KEY"  # environment variables
-# oneDNN keeps compiled convolutions by their shapes, 1,024 by default. Almost every text has shapes of its own, so that
-# they fill the memory and are hardly used again.
+# oneDNN caches one compiled convolution for each shape, 1,024 by default. Most texts have new shapes, so the cache uses
+# much memory and has few hits.
 KEPT_CONVOLUTIONS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"
 
 

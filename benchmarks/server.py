@@ -1,10 +1,9 @@
 """Load the server of webui.py, and print one line of JSON. Runs on Linux, which tells the memory of a process.
 
 Without `--model`, the voice has the network of `--config` with random weights. The output has the milliseconds until a
-sentence of 10 seconds begins to sound, of an idle server, and the processor time that the server takes for it, which
-other programs hardly affect; the answers to many requests at once, and the growth of the
-server's memory after the first hundred; and how long a short text takes after long ones that were abandoned, beside
-the time it takes without them.
+sentence of 10 seconds begins to sound on an idle server, and the processor time of the server for it, which depends
+little on other programs; the answers to many requests at once, and the growth of the server's memory after the first
+hundred; and how long a short text takes after long ones that were abandoned, beside the time it takes without them.
 
 Examples:
   python benchmarks/server.py
@@ -92,7 +91,7 @@ class Server:
     def first_sound(self) -> tuple[float, float]:
         """Return seconds, and seconds of processor time of all threads, until the first samples of a sentence of 10 s.
 
-        The server is idle before, which it is not at once after an answer that was not read to its end.
+        Waits until the server is idle, because it may still work on an earlier answer that was not read to its end.
         """
         while self.ask("GET", "/health")[1]["requests"]:
             time.sleep(0.01)

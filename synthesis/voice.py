@@ -114,7 +114,7 @@ class Voice(BaseVoice):
             half: on a GPU, decode in fp16, which is faster and about as accurate as TF32. Audio for which fp16
                 overflows is decoded again in fp32. Voice conversion stays in fp32.
 
-        The posterior encoder of a voice in a folder of its own is in a second file, which its first use reads.
+        If the weights of the posterior encoder are in a second file, they are read when they are first used.
 
         Raises ValueError if there is no such file, it is of another kind, it has no config, or its weights do not fit.
         """
