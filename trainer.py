@@ -351,15 +351,21 @@ class Trainer:
     def spectra(self, wav: Tensor, wav_lengths: Tensor) -> Spectra:
         """Compute what training needs of recordings `[b, 1, samples]`."""
         data = self.config.data
+        spec, mel, lengths = self.spectrograms(wav, wav_lengths)
+        uses_f0 = isinstance(self.generator.network.dec, HarmonicVocos)
+        f0 = fundamental_frequency(spec, data.sampling_rate) / data.sampling_rate if uses_f0 else None
+        return Spectra(mel if data.use_mel_posterior_encoder else spec, mel, lengths, f0)
+
+    def spectrograms(self, wav: Tensor, wav_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the linear and log-mel spectrograms of `[b, 1, samples]`, `[b, c, t_t]` each, and frame counts."""
+        data = self.config.data
         spec, lengths = spectrogram_of_batch(
             wav.squeeze(1), wav_lengths, data.filter_length, data.hop_length, data.win_length
         )
         mel = spec_to_mel_torch(
             spec, data.filter_length, data.n_mel_channels, data.sampling_rate, data.mel_fmin, data.mel_fmax
         )
-        uses_f0 = isinstance(self.generator.network.dec, HarmonicVocos)
-        f0 = fundamental_frequency(spec, data.sampling_rate) / data.sampling_rate if uses_f0 else None
-        return Spectra(mel if data.use_mel_posterior_encoder else spec, mel, lengths, f0)
+        return spec, mel, lengths
 
     def real_segments(self, wav: Tensor, out: TrainingOutput) -> Tensor:
         """Cut from recordings `[b, 1, samples]` the segments that the generator decoded, `[b, 1, segment]`."""
@@ -421,7 +427,7 @@ class Trainer:
             x, logw_ = out.durations.x, out.durations.logw_
             mean = net.predict_durations(x, out.x_mask, g, 0.0).float()
             logw = net.predict_durations(x, out.x_mask, g, Scales().noise_scale_w).float()
-        mel_hat = self.spectra(o, batch.wav_lengths).mel
+        mel_hat = self.spectrograms(o, batch.wav_lengths)[1]
         z, y_mask, x_mask = out.latents, out.y_mask, out.x_mask
         frames, tokens = y_mask.sum(), x_mask.sum()
         w = out.attn.sum(2)
